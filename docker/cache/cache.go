@@ -1,0 +1,143 @@
+// Package cache keeps what Berth can make again: downloads, root file systems,
+// canonical layers, compiled tools. It knows paths, locks and temporary
+// folders, not what lies in them.
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+// A Dir is the folder that the cache lies in.
+type Dir string
+
+// Open returns $BERTH_CACHE or, without it, berth in the user's cache folder
+// ($XDG_CACHE_HOME, ~/.cache on Linux), made if it is missing. What killed
+// processes left in its temporary folder is removed.
+func Open() (Dir, error) {
+	root := os.Getenv("BERTH_CACHE")
+	if root == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return "", fmt.Errorf("looking for a cache folder: %w. Name one in BERTH_CACHE", err)
+		}
+		root = filepath.Join(user, "berth")
+	}
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return "", err
+	}
+	d := Dir(root)
+	if err := os.MkdirAll(d.Path("tmp"), 0o755); err != nil {
+		return "", fmt.Errorf("making the cache folder: %w. Name another one in BERTH_CACHE", err)
+	}
+	return d, d.sweep()
+}
+
+// Path joins names below the cache folder.
+func (d Dir) Path(names ...string) string {
+	return filepath.Join(append([]string{string(d)}, names...)...)
+}
+
+// Lock waits until no other process holds the lock of that name, and returns
+// the function that gives it back. The kernel gives it back when a process dies.
+// waiting, which may be nil, is called once if there is a wait.
+func (d Dir) Lock(ctx context.Context, name string, waiting func()) (unlock func(), err error) {
+	if err := os.MkdirAll(d.Path("locks"), 0o755); err != nil {
+		return nil, err
+	}
+	l := flock.New(d.Path("locks", name))
+	held, err := l.TryLock()
+	if err == nil && !held {
+		if waiting != nil {
+			waiting()
+		}
+		_, err = l.TryLockContext(ctx, 20*time.Millisecond)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("waiting for the lock %s: %w", l.Path(), err)
+	}
+	return func() { l.Unlock() }, nil
+}
+
+// Temp makes a folder for one piece of work, on the cache's own file system so
+// that results can be renamed into place, and returns the function that removes
+// it. If the process is killed, the next Open removes it.
+func (d Dir) Temp(prefix string) (path string, remove func(), err error) {
+	path, err = os.MkdirTemp(d.Path("tmp"), prefix+"-")
+	if err != nil {
+		return "", nil, err
+	}
+	// The lock beside the folder says that its owner lives.
+	l := flock.New(path + ".lock")
+	if _, err := l.TryLock(); err != nil {
+		os.Remove(path)
+		return "", nil, err
+	}
+	return path, func() {
+		os.RemoveAll(path)
+		os.Remove(l.Path())
+		l.Unlock()
+	}, nil
+}
+
+// sweep removes the temporary folders whose owners are dead.
+func (d Dir) sweep() error {
+	entries, err := os.ReadDir(d.Path("tmp"))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := d.Path("tmp", e.Name())
+		if filepath.Ext(path) == ".lock" {
+			path = path[:len(path)-len(".lock")]
+		} else if info, err := e.Info(); err != nil || time.Since(info.ModTime()) < time.Minute {
+			// Just made: its owner may not have locked it yet.
+			if _, err := os.Stat(path + ".lock"); errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+		}
+		l := flock.New(path + ".lock")
+		if held, err := l.TryLock(); err != nil || !held {
+			continue
+		}
+		os.RemoveAll(path)
+		os.Remove(l.Path())
+		l.Unlock()
+	}
+	return nil
+}
+
+// WriteFile writes a file whole or not at all: readers see the old content or
+// the new, also after a crash.
+func WriteFile(path string, data []byte, mode fs.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	return err
+}
