@@ -140,6 +140,7 @@ type Container struct {
 	CapDrop           []string
 	SecurityOpt       []string
 	DeviceCgroupRules []string
+	Unmasked          bool   // all of /proc and /sys, writable as the kernel has it
 	Restart           string // "", "unless-stopped", …
 }
 
@@ -178,6 +179,10 @@ func (c Container) hostConfig() *container.HostConfig {
 	}
 	if c.Init {
 		h.Init = &c.Init
+	}
+	if c.Unmasked {
+		// Empty, not nil: nil is Docker's own list.
+		h.MaskedPaths, h.ReadonlyPaths = []string{}, []string{}
 	}
 	for _, m := range c.Mounts {
 		// Mounts, not Binds: a missing source is refused, not created as root.
@@ -222,6 +227,7 @@ type Status struct {
 	ExitCode int
 	Error    string // of the last start
 	Labels   map[string]string
+	Execs    []string // IDs of the commands that Exec runs in it now; not in lists
 }
 
 // Inspect returns the status of the container with that name or ID.
@@ -233,6 +239,7 @@ func (c *Client) Inspect(ctx context.Context, id string) (Status, error) {
 	return Status{
 		ID: r.ID, Name: strings.TrimPrefix(r.Name, "/"), Image: r.Image,
 		State: string(r.State.Status), ExitCode: r.State.ExitCode, Error: r.State.Error, Labels: r.Config.Labels,
+		Execs: r.ExecIDs,
 	}, nil
 }
 
