@@ -142,6 +142,19 @@ type Container struct {
 	DeviceCgroupRules []string
 	Unmasked          bool   // all of /proc and /sys, writable as the kernel has it
 	Restart           string // "", "unless-stopped", …
+	Runtime           string // OCI runtime; the daemon's default if empty
+	Devices           []DeviceRequest
+	Tmpfs             map[string]string // mount point: options, such as "mode=0700,uid=1000"
+	ConsoleSize       [2]uint           // rows and columns that a terminal starts with; ignored before API 1.42
+}
+
+// A DeviceRequest asks a device driver of the daemon for devices, GPUs for
+// example. One of Count and IDs is set.
+type DeviceRequest struct {
+	Driver       string   // "" is the first that has the capabilities, "cdi" the Container Device Interface
+	Count        int      // -1 is all
+	IDs          []string // as the driver knows them
+	Capabilities []string // all of which the driver must have, such as "gpu"
 }
 
 func (c Container) config() *container.Config {
@@ -176,6 +189,16 @@ func (c Container) hostConfig() *container.HostConfig {
 		SecurityOpt:   c.SecurityOpt,
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyMode(c.Restart)},
 		Resources:     container.Resources{DeviceCgroupRules: c.DeviceCgroupRules},
+		Runtime:       c.Runtime,
+		Tmpfs:         c.Tmpfs,
+		ConsoleSize:   c.ConsoleSize,
+	}
+	for _, d := range c.Devices {
+		r := container.DeviceRequest{Driver: d.Driver, Count: d.Count, DeviceIDs: d.IDs}
+		if len(d.Capabilities) > 0 {
+			r.Capabilities = [][]string{d.Capabilities}
+		}
+		h.DeviceRequests = append(h.DeviceRequests, r)
 	}
 	if c.Init {
 		h.Init = &c.Init
@@ -284,6 +307,8 @@ type Image struct {
 	Labels map[string]string // of its configuration
 	Layers []string          // diff IDs, lowest first
 	Size   int64             // bytes
+
+	Entrypoint, Command []string // what a container of it runs
 }
 
 // Image returns the image that a reference or ID names.
@@ -294,7 +319,7 @@ func (c *Client) Image(ctx context.Context, ref string) (Image, error) {
 	}
 	i := Image{ID: r.ID, Tags: r.RepoTags, Layers: r.RootFS.Layers, Size: r.Size}
 	if r.Config != nil {
-		i.Labels = r.Config.Labels
+		i.Labels, i.Entrypoint, i.Command = r.Config.Labels, r.Config.Entrypoint, r.Config.Cmd
 	}
 	return i, nil
 }
