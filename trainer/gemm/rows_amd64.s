@@ -3,6 +3,138 @@
 
 // Rows are 64 bytes: two YMM registers. CX counts rows.
 
+#define AFFINE2ARGS \
+	MOVQ dst+0(FP), DI; \
+	MOVQ x+8(FP), SI; \
+	MOVQ y+16(FP), DX; \
+	MOVQ n+24(FP), CX; \
+	MOVQ a+32(FP), AX; \
+	MOVQ b+40(FP), BX; \
+	MOVQ c+48(FP), R8; \
+	VMOVUPS (AX), Y0; \
+	VMOVUPS 32(AX), Y1; \
+	VMOVUPS (BX), Y2; \
+	VMOVUPS 32(BX), Y3; \
+	VMOVUPS (R8), Y4; \
+	VMOVUPS 32(R8), Y5
+
+// Y6, Y7 = fma(x, a, fma(y, b, c))
+#define AFFINE2ROW \
+	VMOVUPS (DX), Y8; \
+	VMOVUPS 32(DX), Y9; \
+	VMOVUPS (SI), Y6; \
+	VMOVUPS 32(SI), Y7; \
+	VFMADD213PS Y4, Y2, Y8; \
+	VFMADD213PS Y5, Y3, Y9; \
+	VFMADD213PS Y8, Y0, Y6; \
+	VFMADD213PS Y9, Y1, Y7
+
+#define AFFINE2NEXT \
+	VMOVUPS Y6, (DI); \
+	VMOVUPS Y7, 32(DI); \
+	ADDQ $64, SI; \
+	ADDQ $64, DX; \
+	ADDQ $64, DI; \
+	DECQ CX
+
+// One half of the lanes of all rows; at is the half's offset in a row.
+#define RELUGRADHALF(at, loop) \
+	MOVQ dst+0(FP), DI; \
+	MOVQ grad+8(FP), BX; \
+	MOVQ x+16(FP), SI; \
+	MOVQ y+24(FP), DX; \
+	MOVQ n+32(FP), CX; \
+	VMOVUPS (ReLUGradArgs_A+at)(AX), Y0; \
+	VMOVUPS (ReLUGradArgs_B+at)(AX), Y1; \
+	VMOVUPS (ReLUGradArgs_C+at)(AX), Y2; \
+	VMOVUPS (ReLUGradArgs_MeanX+at)(AX), Y3; \
+	VMOVUPS (ReLUGradArgs_MeanY+at)(AX), Y4; \
+	VMOVUPS (ReLUGradArgs_Sum+at)(AX), Y5; \
+	VMOVUPS (ReLUGradArgs_DotX+at)(AX), Y6; \
+	VMOVUPS (ReLUGradArgs_DotY+at)(AX), Y7; \
+	VXORPS Y15, Y15, Y15; \
+loop: \
+	VMOVUPS at(SI), Y8; \
+	VMOVUPS at(DX), Y9; \
+	VMOVAPS Y2, Y10; \
+	VFMADD231PS Y9, Y1, Y10; \
+	VFMADD231PS Y8, Y0, Y10; \
+	VCMPPS $0x0e, Y15, Y10, Y10; \
+	VANDPS at(BX), Y10, Y10; \
+	VSUBPS Y3, Y8, Y8; \
+	VSUBPS Y4, Y9, Y9; \
+	VADDPS Y10, Y5, Y5; \
+	VFMADD231PS Y8, Y10, Y6; \
+	VFMADD231PS Y9, Y10, Y7; \
+	VMOVUPS Y10, at(DI); \
+	ADDQ $64, SI; \
+	ADDQ $64, DX; \
+	ADDQ $64, BX; \
+	ADDQ $64, DI; \
+	DECQ CX; \
+	JNZ loop; \
+	VMOVUPS Y5, (ReLUGradArgs_Sum+at)(AX); \
+	VMOVUPS Y6, (ReLUGradArgs_DotX+at)(AX); \
+	VMOVUPS Y7, (ReLUGradArgs_DotY+at)(AX)
+
+// Y0...Y3 become ((0+1)+(2+3))/2, ((0-1)+(2-3))/2, ((0+1)-(2+3))/2 and
+// ((0-1)-(2-3))/2; Y15 is one half.
+#define BUTTERFLY \
+	VADDPS Y1, Y0, Y4; \
+	VADDPS Y3, Y2, Y5; \
+	VSUBPS Y1, Y0, Y6; \
+	VSUBPS Y3, Y2, Y7; \
+	VADDPS Y5, Y4, Y0; \
+	VADDPS Y7, Y6, Y1; \
+	VSUBPS Y5, Y4, Y2; \
+	VSUBPS Y7, Y6, Y3; \
+	VMULPS Y15, Y0, Y0; \
+	VMULPS Y15, Y1, Y1; \
+	VMULPS Y15, Y2, Y2; \
+	VMULPS Y15, Y3, Y3
+
+#define HAARHALF(at) \
+	VMOVUPS at(SI), Y0; \
+	VMOVUPS (64+at)(SI), Y1; \
+	VMOVUPS at(DX), Y2; \
+	VMOVUPS (64+at)(DX), Y3; \
+	BUTTERFLY; \
+	VMOVUPS Y0, at(R8); \
+	VMOVUPS Y1, at(R9); \
+	VMOVUPS Y2, at(R10); \
+	VMOVUPS Y3, at(R11)
+
+#define INVERSEHALF(at) \
+	VMOVUPS at(R8), Y0; \
+	VMOVUPS at(R9), Y1; \
+	VMOVUPS at(R10), Y2; \
+	VMOVUPS at(R11), Y3; \
+	BUTTERFLY; \
+	VMOVUPS Y0, at(SI); \
+	VMOVUPS Y1, (64+at)(SI); \
+	VMOVUPS Y2, at(DX); \
+	VMOVUPS Y3, (64+at)(DX)
+
+#define ADAMHALF(at) \
+	VMOVUPS at(BX), Y7; \
+	VMULPS at(SI), Y0, Y8; \
+	VMULPS Y7, Y1, Y9; \
+	VADDPS Y9, Y8, Y8; \
+	VMOVUPS Y8, at(SI); \
+	VMULPS at(DX), Y2, Y9; \
+	VMULPS Y7, Y7, Y7; \
+	VMULPS Y7, Y3, Y7; \
+	VADDPS Y7, Y9, Y9; \
+	VMOVUPS Y9, at(DX); \
+	VSQRTPS Y9, Y9; \
+	VDIVPS Y5, Y9, Y9; \
+	VADDPS Y6, Y9, Y9; \
+	VMULPS Y8, Y4, Y8; \
+	VDIVPS Y9, Y8, Y8; \
+	VMOVUPS at(DI), Y9; \
+	VSUBPS Y8, Y9, Y9; \
+	VMOVUPS Y9, at(DI)
+
 // func moments(x *float32, n int, shift, sum, squares *Vec)
 TEXT ·moments(SB), NOSPLIT, $0-40
 	MOVQ x+0(FP), SI
@@ -65,40 +197,6 @@ row:
 	VZEROUPPER
 	RET
 
-#define AFFINE2ARGS \
-	MOVQ dst+0(FP), DI; \
-	MOVQ x+8(FP), SI; \
-	MOVQ y+16(FP), DX; \
-	MOVQ n+24(FP), CX; \
-	MOVQ a+32(FP), AX; \
-	MOVQ b+40(FP), BX; \
-	MOVQ c+48(FP), R8; \
-	VMOVUPS (AX), Y0; \
-	VMOVUPS 32(AX), Y1; \
-	VMOVUPS (BX), Y2; \
-	VMOVUPS 32(BX), Y3; \
-	VMOVUPS (R8), Y4; \
-	VMOVUPS 32(R8), Y5
-
-// Y6, Y7 = fma(x, a, fma(y, b, c))
-#define AFFINE2ROW \
-	VMOVUPS (DX), Y8; \
-	VMOVUPS 32(DX), Y9; \
-	VMOVUPS (SI), Y6; \
-	VMOVUPS 32(SI), Y7; \
-	VFMADD213PS Y4, Y2, Y8; \
-	VFMADD213PS Y5, Y3, Y9; \
-	VFMADD213PS Y8, Y0, Y6; \
-	VFMADD213PS Y9, Y1, Y7
-
-#define AFFINE2NEXT \
-	VMOVUPS Y6, (DI); \
-	VMOVUPS Y7, 32(DI); \
-	ADDQ $64, SI; \
-	ADDQ $64, DX; \
-	ADDQ $64, DI; \
-	DECQ CX
-
 // func affine2(dst, x, y *float32, n int, a, b, c *Vec)
 TEXT ·affine2(SB), NOSPLIT, $0-56
 	AFFINE2ARGS
@@ -123,46 +221,6 @@ row:
 	JNZ row
 	VZEROUPPER
 	RET
-
-// One half of the lanes of all rows; at is the half's offset in a row.
-#define RELUGRADHALF(at, loop) \
-	MOVQ dst+0(FP), DI; \
-	MOVQ grad+8(FP), BX; \
-	MOVQ x+16(FP), SI; \
-	MOVQ y+24(FP), DX; \
-	MOVQ n+32(FP), CX; \
-	VMOVUPS (ReLUGradArgs_A+at)(AX), Y0; \
-	VMOVUPS (ReLUGradArgs_B+at)(AX), Y1; \
-	VMOVUPS (ReLUGradArgs_C+at)(AX), Y2; \
-	VMOVUPS (ReLUGradArgs_MeanX+at)(AX), Y3; \
-	VMOVUPS (ReLUGradArgs_MeanY+at)(AX), Y4; \
-	VMOVUPS (ReLUGradArgs_Sum+at)(AX), Y5; \
-	VMOVUPS (ReLUGradArgs_DotX+at)(AX), Y6; \
-	VMOVUPS (ReLUGradArgs_DotY+at)(AX), Y7; \
-	VXORPS Y15, Y15, Y15; \
-loop: \
-	VMOVUPS at(SI), Y8; \
-	VMOVUPS at(DX), Y9; \
-	VMOVAPS Y2, Y10; \
-	VFMADD231PS Y9, Y1, Y10; \
-	VFMADD231PS Y8, Y0, Y10; \
-	VCMPPS $0x0e, Y15, Y10, Y10; \
-	VANDPS at(BX), Y10, Y10; \
-	VSUBPS Y3, Y8, Y8; \
-	VSUBPS Y4, Y9, Y9; \
-	VADDPS Y10, Y5, Y5; \
-	VFMADD231PS Y8, Y10, Y6; \
-	VFMADD231PS Y9, Y10, Y7; \
-	VMOVUPS Y10, at(DI); \
-	ADDQ $64, SI; \
-	ADDQ $64, DX; \
-	ADDQ $64, BX; \
-	ADDQ $64, DI; \
-	DECQ CX; \
-	JNZ loop; \
-	VMOVUPS Y5, (ReLUGradArgs_Sum+at)(AX); \
-	VMOVUPS Y6, (ReLUGradArgs_DotX+at)(AX); \
-	VMOVUPS Y7, (ReLUGradArgs_DotY+at)(AX)
 
 // func reluGrad(dst, grad, x, y *float32, n int, p *ReLUGradArgs)
 TEXT ·reluGrad(SB), NOSPLIT, $0-48
@@ -228,33 +286,6 @@ row:
 DATA half<>+0(SB)/4, $0.5
 GLOBL half<>(SB), RODATA|NOPTR, $4
 
-// Y0...Y3 become ((0+1)+(2+3))/2, ((0-1)+(2-3))/2, ((0+1)-(2+3))/2 and
-// ((0-1)-(2-3))/2; Y15 is one half.
-#define BUTTERFLY \
-	VADDPS Y1, Y0, Y4; \
-	VADDPS Y3, Y2, Y5; \
-	VSUBPS Y1, Y0, Y6; \
-	VSUBPS Y3, Y2, Y7; \
-	VADDPS Y5, Y4, Y0; \
-	VADDPS Y7, Y6, Y1; \
-	VSUBPS Y5, Y4, Y2; \
-	VSUBPS Y7, Y6, Y3; \
-	VMULPS Y15, Y0, Y0; \
-	VMULPS Y15, Y1, Y1; \
-	VMULPS Y15, Y2, Y2; \
-	VMULPS Y15, Y3, Y3
-
-#define HAARHALF(at) \
-	VMOVUPS at(SI), Y0; \
-	VMOVUPS (64+at)(SI), Y1; \
-	VMOVUPS at(DX), Y2; \
-	VMOVUPS (64+at)(DX), Y3; \
-	BUTTERFLY; \
-	VMOVUPS Y0, at(R8); \
-	VMOVUPS Y1, at(R9); \
-	VMOVUPS Y2, at(R10); \
-	VMOVUPS Y3, at(R11)
-
 // func haar(ll, lh, hl, hh, top, bottom *float32, n int)
 TEXT ·haar(SB), NOSPLIT, $0-56
 	MOVQ ll+0(FP), R8
@@ -280,17 +311,6 @@ row:
 	VZEROUPPER
 	RET
 
-#define INVERSEHALF(at) \
-	VMOVUPS at(R8), Y0; \
-	VMOVUPS at(R9), Y1; \
-	VMOVUPS at(R10), Y2; \
-	VMOVUPS at(R11), Y3; \
-	BUTTERFLY; \
-	VMOVUPS Y0, at(SI); \
-	VMOVUPS Y1, (64+at)(SI); \
-	VMOVUPS Y2, at(DX); \
-	VMOVUPS Y3, (64+at)(DX)
-
 // func haarInverse(top, bottom, ll, lh, hl, hh *float32, n int)
 TEXT ·haarInverse(SB), NOSPLIT, $0-56
 	MOVQ top+0(FP), SI
@@ -315,26 +335,6 @@ row:
 	JNZ  row
 	VZEROUPPER
 	RET
-
-#define ADAMHALF(at) \
-	VMOVUPS at(BX), Y7; \
-	VMULPS at(SI), Y0, Y8; \
-	VMULPS Y7, Y1, Y9; \
-	VADDPS Y9, Y8, Y8; \
-	VMOVUPS Y8, at(SI); \
-	VMULPS at(DX), Y2, Y9; \
-	VMULPS Y7, Y7, Y7; \
-	VMULPS Y7, Y3, Y7; \
-	VADDPS Y7, Y9, Y9; \
-	VMOVUPS Y9, at(DX); \
-	VSQRTPS Y9, Y9; \
-	VDIVPS Y5, Y9, Y9; \
-	VADDPS Y6, Y9, Y9; \
-	VMULPS Y8, Y4, Y8; \
-	VDIVPS Y9, Y8, Y8; \
-	VMOVUPS at(DI), Y9; \
-	VSUBPS Y8, Y9, Y9; \
-	VMOVUPS Y9, at(DI)
 
 // func adam(w, m, v, g *float32, n int, p *AdamArgs)
 TEXT ·adam(SB), NOSPLIT, $0-48
