@@ -1,0 +1,85 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"sync"
+
+	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/docker/daemon"
+)
+
+// A bridge leads from a Unix socket on this machine to the engine's own in its
+// container, through Docker's API. Dagger's own way needs the docker command,
+// and goes to the daemon of that command's context instead of DOCKER_HOST's;
+// a port would let every user of the machine in.
+type bridge struct {
+	listener net.Listener
+	cancel   context.CancelFunc
+	work     sync.WaitGroup
+	remove   func()
+}
+
+// openBridge listens on a socket in a folder that only its owner may enter.
+func openBridge(docker *daemon.Client, dir cache.Dir, container string) (*bridge, error) {
+	folder, remove, err := dir.Temp("socket")
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(folder, "s")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		remove()
+		return nil, fmt.Errorf("making a socket in the cache folder: %w. Name a folder with a short path on a local disk in BERTH_CACHE", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	b := &bridge{listener: listener, cancel: cancel, remove: remove}
+	b.work.Go(func() { b.serve(ctx, docker, container) })
+	return b, nil
+}
+
+// host is the bridge's address as Dagger writes it.
+func (b *bridge) host() string { return "unix://" + b.listener.Addr().String() }
+
+// Close ends the bridge and every connection over it.
+func (b *bridge) Close() error {
+	err := b.listener.Close()
+	b.cancel()
+	b.work.Wait()
+	b.remove()
+	return err
+}
+
+func (b *bridge) serve(ctx context.Context, docker *daemon.Client, container string) {
+	for {
+		conn, err := b.listener.Accept()
+		if err != nil {
+			return // closed
+		}
+		b.work.Go(func() { carry(ctx, docker, container, conn.(*net.UnixConn)) })
+	}
+}
+
+// carry carries one connection until the engine ends it or ctx does. Its errors
+// show at the other end as a connection that breaks, which Dagger reports.
+func carry(ctx context.Context, docker *daemon.Client, container string, conn *net.UnixConn) {
+	defer conn.Close()
+	process, err := docker.Exec(ctx, container, "buildctl", "dial-stdio")
+	if err != nil {
+		return
+	}
+	defer process.Close()
+	stop := context.AfterFunc(ctx, func() {
+		conn.Close()
+		process.Close()
+	})
+	defer stop()
+	go func() {
+		io.Copy(process, conn)
+		process.CloseWrite()
+	}()
+	io.Copy(conn, process)
+}

@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/berthdev/berth/docker/daemon"
+)
+
+// A builder makes what an engine needs from source.
+type builder struct {
+	Options
+	module string // hash of the nested module
+	inputs string // hash of everything that our image is made from
+}
+
+func newBuilder(o Options) (*builder, error) {
+	module, err := hashModule(module(o.Root))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w. Is %s the root of a checkout of this project?", err, o.Root)
+	} else if err != nil {
+		return nil, err
+	}
+	lock, err := os.ReadFile(lockFile(o.Root))
+	if err != nil {
+		return nil, fmt.Errorf("reading which packages the engine's image has: %w", err)
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%x\n", layout, module, sha256.Sum256(lock)))
+	return &builder{Options: o, module: module, inputs: hex.EncodeToString(sum[:])}, nil
+}
+
+func lockFile(root string) string { return filepath.Join(root, "ci", "engine", "packages.lock") }
+
+// tag is that of our image.
+func (b *builder) tag() string { return "berth-engine:" + b.inputs[:12] }
+
+// cliPath is where the command line lies that was built.
+func (b *builder) cliPath() string { return b.Cache.Path("engine", b.module[:12], cliName()) }
+
+// cli returns the path of Dagger's command line, which is compiled if the
+// machine hasn't got it.
+func (b *builder) cli(ctx context.Context) (string, error) {
+	if path, err := findCLI(ctx, b.cliPath()); err != nil || path != "" {
+		return path, err
+	}
+	unlock, err := b.Cache.Lock(ctx, "dagger-cli", func() { b.Report.Printf("Waiting for another build to compile Dagger's command line") })
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if path, err := findCLI(ctx, b.cliPath()); err != nil || path != "" {
+		return path, err
+	}
+	temp, remove, err := b.Cache.Temp("engine")
+	if err != nil {
+		return "", err
+	}
+	defer remove()
+	c := compiler{module: module(b.Root), temp: temp, report: b.Report}
+	if err := c.build(ctx, runtime.GOOS, runtime.GOARCH, temp, "dagger"); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Dir(b.cliPath()), 0o755); err != nil {
+		return "", err
+	}
+	return b.cliPath(), os.Rename(filepath.Join(temp, cliName()), b.cliPath())
+}
+
+// image builds the engine's image and loads it into Docker.
+func (b *builder) image(ctx context.Context, docker *daemon.Client) error {
+	temp, remove, err := b.Cache.Temp("engine")
+	if err != nil {
+		return err
+	}
+	defer remove()
+
+	var rootfs string
+	work, workCtx := errgroup.WithContext(ctx)
+	work.Go(func() error {
+		c := compiler{module: module(b.Root), temp: temp, report: b.Report}
+		return c.build(workCtx, platformOS, platformArch, temp, "engine", "init", "dnsname", "dialstdio")
+	})
+	work.Go(func() (err error) {
+		rootfs, err = b.packages(workCtx, temp)
+		return err
+	})
+	if err := work.Wait(); err != nil {
+		return err
+	}
+	b.Report.Update("Loading the engine's image %s into Docker", b.tag())
+	img, err := assemble(rootfs, temp, engineFiles(temp), b.inputs)
+	if err != nil {
+		return fmt.Errorf("assembling the engine's image: %w", err)
+	}
+	return load(ctx, docker, b.tag(), img)
+}

@@ -1,0 +1,174 @@
+// Package engine finds, starts or builds the Dagger engine, and hands out a
+// client that is connected to it. An engine is a container in Docker with a
+// volume for its state; it is made from the official image where that can be
+// had, else from source (the nested module in source) and locked Debian packages.
+// It is the one room that knows how Dagger is run: what is built with it is the
+// callers' affair.
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"dagger.io/dagger"
+
+	"github.com/berthdev/berth/ci/progress"
+	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/docker/daemon"
+)
+
+// Version is that of the engine, of its command line and of the SDK: the three
+// must agree.
+const Version = "v0.19.10"
+
+// official is the engine's image as its makers publish it.
+const official = "registry.dagger.io/engine:" + Version
+
+// Environment variables. The first three are Dagger's own.
+const (
+	envRunnerHost  = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"
+	envCLI         = "_EXPERIMENTAL_DAGGER_CLI_BIN"
+	envSessionPort = "DAGGER_SESSION_PORT"
+	envName        = "BERTH_ENGINE"
+	envSource      = "BERTH_ENGINE_SOURCE"
+)
+
+// ErrUnavailable is in the chain of every error that says that this machine
+// lacks what an engine needs. Such errors are instructions. (That Docker is
+// missing is daemon.ErrUnavailable.)
+var ErrUnavailable = errors.New("no Dagger engine to be had")
+
+// Options says which engine is wanted.
+type Options struct {
+	Name      string             // of its container; $BERTH_ENGINE if empty, berth-engine without
+	Ephemeral bool               // an engine of one's own with fresh state, removed by Close; Name is the beginning of its name
+	Root      string             // the checkout, whose ci/engine says what an engine is built from
+	Cache     cache.Dir          // for programs, locks and temporary files
+	Report    *progress.Reporter // may be nil
+	LogOutput io.Writer          // what Dagger says of its work; may be nil
+}
+
+// name is that of the persistent engine's container.
+func (o Options) name() string {
+	switch {
+	case o.Name != "":
+		return o.Name
+	case os.Getenv(envName) != "":
+		return os.Getenv(envName)
+	default:
+		return "berth-engine"
+	}
+}
+
+// An Engine is a connection to a Dagger engine.
+type Engine struct {
+	*dagger.Client
+	release func() error // undoes what Connect did beside connecting; may be nil
+}
+
+// Close disconnects. A persistent engine runs on; an ephemeral one is removed
+// with its state.
+func (e *Engine) Close() error {
+	err := e.Client.Close()
+	if e.release != nil {
+		err = errors.Join(err, e.release())
+	}
+	return err
+}
+
+// Connect returns a connection to an engine: the one that the user named in
+// _EXPERIMENTAL_DAGGER_RUNNER_HOST (untouched; never for an ephemeral one), else
+// the one of that name in Docker, which is made or mended as needed. The
+// connection lives until Close, or until ctx ends. Several processes may call it
+// at once; they share the engine.
+func Connect(ctx context.Context, o Options) (*Engine, error) {
+	if !o.Ephemeral && (os.Getenv(envRunnerHost) != "" || os.Getenv(envSessionPort) != "") {
+		return connectNamed(ctx, o)
+	}
+	docker, err := daemon.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p, err := newProvider(docker, o)
+	if err != nil {
+		docker.Close()
+		return nil, err
+	}
+	e, err := p.connect(ctx)
+	if err != nil {
+		docker.Close()
+		return nil, err
+	}
+	release := e.release
+	e.release = func() error { return errors.Join(release(), docker.Close()) }
+	return e, nil
+}
+
+// connectNamed connects to an engine that the user runs.
+func connectNamed(ctx context.Context, o Options) (*Engine, error) {
+	cli := ""
+	if os.Getenv(envSessionPort) == "" { // else a command line is at work already
+		b, err := newBuilder(o)
+		if err != nil {
+			return nil, err
+		}
+		if cli, err = b.cli(ctx); err != nil {
+			return nil, err
+		}
+	}
+	client, err := dial(ctx, cli, "", o.LogOutput)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the engine that %s names: %w. Unset it, and Berth finds one itself", envRunnerHost, err)
+	}
+	return &Engine{Client: client}, nil
+}
+
+// connectTimeout is how long an engine may take from its start to an answer.
+const connectTimeout = 60 * time.Second
+
+// environment guards the process's environment, in which alone the SDK looks
+// for the command line.
+var environment sync.Mutex
+
+// dial starts Dagger's command line, which connects to the engine at host (the
+// one that the environment names if empty), and the client to it.
+func dial(ctx context.Context, cli, host string, log io.Writer) (*dagger.Client, error) {
+	environment.Lock()
+	defer environment.Unlock()
+	if old, set := os.LookupEnv(envCLI); !set && cli != "" {
+		os.Setenv(envCLI, cli)
+		defer os.Unsetenv(envCLI)
+	} else if old == "" && cli != "" {
+		os.Setenv(envCLI, cli)
+		defer os.Setenv(envCLI, old)
+	}
+	options := []dagger.ClientOpt{
+		dagger.WithEnvironmentVariable("DO_NOT_TRACK", "1"),
+		dagger.WithEnvironmentVariable("DAGGER_NO_NAG", "1"),
+	}
+	if host != "" {
+		options = append(options, dagger.WithRunnerHost(host))
+	}
+	if log != nil {
+		options = append(options, dagger.WithLogOutput(log))
+	}
+	return dagger.Connect(ctx, options...)
+}
+
+// randomName returns a name for an ephemeral engine.
+func randomName(base string) string {
+	random := make([]byte, 6)
+	rand.Read(random)
+	return base + "-" + hex.EncodeToString(random)
+}
+
+// module is the folder of the nested module below a checkout.
+func module(root string) string { return filepath.Join(root, "ci", "engine", "source") }

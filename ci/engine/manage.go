@@ -1,0 +1,243 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/gofrs/flock"
+
+	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/docker/daemon"
+)
+
+// A State is what there is of the persistent engine.
+type State struct {
+	Name      string // of its container
+	Container string // its state as Docker names it (running, exited, …), empty if there is none
+	Image     string // the image's ID
+	Current   bool   // made from what the checkout asks for
+	Users     int    // connections to it
+	Volume    string // with its state, empty if there is none
+}
+
+// Status says what there is of the persistent engine. It changes nothing.
+func Status(ctx context.Context, o Options) (State, error) {
+	p, err := manager(ctx, o)
+	if err != nil {
+		return State{}, err
+	}
+	defer p.docker.Close()
+	s := State{Name: p.name}
+	c, err := p.container(ctx)
+	if err != nil {
+		return State{}, err
+	}
+	if c != nil {
+		s.Container, s.Image, s.Users = c.State, c.Image, len(c.Execs)
+		s.Current = c.Labels[daemon.LabelRole] == role && p.wanted(c.Labels[daemon.LabelInputs])
+	}
+	volumes, err := p.volumes(ctx)
+	if slices.Contains(volumes, volumeOf(p.name)) {
+		s.Volume = volumeOf(p.name)
+	}
+	return s, err
+}
+
+// manager returns a provider of the persistent engine, whose daemon the caller closes.
+func manager(ctx context.Context, o Options) (*provider, error) {
+	o.Ephemeral = false
+	docker, err := daemon.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p, err := newProvider(docker, o)
+	if err != nil {
+		docker.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Start makes the persistent engine run, whatever that takes.
+func Start(ctx context.Context, o Options) error {
+	o.Ephemeral = false
+	e, err := Connect(ctx, o)
+	if err != nil {
+		return err
+	}
+	return e.Close()
+}
+
+// Stop stops the persistent engine, and the builds that use it. It keeps its
+// state. That there is none is no error.
+func Stop(ctx context.Context, o Options) error {
+	p, err := manager(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer p.docker.Close()
+	c, err := p.ours(ctx)
+	if err != nil || c == nil {
+		return err
+	}
+	// It writes its database and takes its network apart: seconds.
+	return p.docker.Stop(ctx, c.ID, 30)
+}
+
+// ours is container, but an error if it isn't an engine of Berth's.
+func (p *provider) ours(ctx context.Context) (*daemon.Status, error) {
+	c, err := p.container(ctx)
+	if err == nil && c != nil && c.Labels[daemon.LabelRole] != role {
+		return nil, p.notOurs()
+	}
+	return c, err
+}
+
+// Logs writes the log of the persistent engine: tail lines or "all", and what
+// comes until ctx ends if follow is set.
+func Logs(ctx context.Context, o Options, w io.Writer, tail string, follow bool) error {
+	p, err := manager(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer p.docker.Close()
+	c, err := p.ours(ctx)
+	if err != nil {
+		return err
+	}
+	if c == nil {
+		return fmt.Errorf("there is no engine %s. Start one with\n\tgo tool mage engine:start", p.name)
+	}
+	frames, err := p.docker.Logs(ctx, c.ID, tail, follow)
+	if err != nil {
+		return err
+	}
+	defer frames.Close()
+	return daemon.Demultiplex(w, frames)
+}
+
+// Prune removes the persistent engine with its state, what killed processes
+// left of others, the images that engines of Berth's ran from, and the compiled
+// programs. All of it can be made again.
+func Prune(ctx context.Context, o Options) error {
+	p, err := manager(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer p.docker.Close()
+	unlock, err := p.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := sweep(ctx, p.docker, p.Cache); err != nil {
+		return err
+	}
+	c, err := p.ours(ctx)
+	if err != nil {
+		return err
+	}
+	if c != nil {
+		if err := p.docker.Remove(ctx, c.ID); err != nil {
+			return err
+		}
+	}
+	volumes, err := p.volumes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, v := range volumes {
+		if err := p.docker.RemoveVolume(ctx, v); err != nil {
+			return err
+		}
+	}
+	images, err := p.docker.Images(ctx, daemon.LabelRole+"="+role)
+	if err != nil {
+		return err
+	}
+	for _, i := range images {
+		if err := p.removeImage(ctx, i); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(p.Cache.Path("engine"))
+}
+
+// removeImage removes an image of ours unless another engine uses it.
+func (p *provider) removeImage(ctx context.Context, id string) error {
+	i, err := p.docker.Image(ctx, id)
+	for _, tag := range i.Tags {
+		err = errors.Join(err, p.docker.RemoveImage(ctx, tag))
+	}
+	if errors.Is(err, daemon.ErrConflict) || errors.Is(err, daemon.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// volumes lists the volumes with the engine's state, in every version.
+func (p *provider) volumes(ctx context.Context) ([]string, error) {
+	all, err := p.docker.Volumes(ctx, daemon.LabelRole+"="+role)
+	return slices.DeleteFunc(all, func(v string) bool { return !isVolumeOf(v, p.name) }), err
+}
+
+// claim marks an ephemeral engine as this process's, until done, which removes it.
+func (p *provider) claim(ctx context.Context) (done func() error, err error) {
+	unlock, err := p.Cache.Lock(ctx, lockName(p.launch), nil)
+	if err != nil {
+		return nil, err
+	}
+	return func() error {
+		defer unlock()
+		// Also when ctx has ended.
+		return discard(context.Background(), p.docker, p.Cache, p.name)
+	}, nil
+}
+
+func lockName(launch string) string { return "ephemeral-" + launch }
+
+// discard removes an ephemeral engine, its state and the file of its lock.
+func discard(ctx context.Context, docker *daemon.Client, dir cache.Dir, name string) error {
+	err := errors.Join(docker.Remove(ctx, name), docker.RemoveVolume(ctx, volumeOf(name)))
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(dir.Path("locks", lockName(name))); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// sweep removes the ephemeral engines whose processes are dead. Those of another
+// cache folder are not ours to judge: their locks lie there. The caller holds
+// the lock under which they are claimed.
+func sweep(ctx context.Context, docker *daemon.Client, dir cache.Dir) error {
+	locks, err := os.ReadDir(dir.Path("locks"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	for _, l := range locks {
+		launch, ok := strings.CutPrefix(l.Name(), lockName(""))
+		if !ok {
+			continue
+		}
+		lock := flock.New(dir.Path("locks", l.Name()))
+		if held, err := lock.TryLock(); err != nil || !held {
+			continue
+		}
+		err := discard(ctx, docker, dir, launch)
+		lock.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,377 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/berthdev/berth/docker/daemon"
+)
+
+// A provider makes an engine run in Docker.
+type provider struct {
+	*builder
+	docker *daemon.Client
+	way    string // $BERTH_ENGINE_SOURCE
+	name   string
+	launch string // of an ephemeral engine
+}
+
+func newProvider(docker *daemon.Client, o Options) (*provider, error) {
+	way := os.Getenv(envSource)
+	if way != "" && way != "image" && way != "source" {
+		return nil, fmt.Errorf("%w: %s=%q means nothing. It may be image (the official one), source (built here) or unset (whichever is nearest)", ErrUnavailable, envSource, way)
+	}
+	b, err := newBuilder(o)
+	if err != nil {
+		return nil, err
+	}
+	p := &provider{builder: b, docker: docker, way: way, name: o.name()}
+	if o.Ephemeral {
+		p.name = randomName(p.name)
+		p.launch = p.name
+	}
+	return p, nil
+}
+
+// officialInputs is what the label with the inputs' hash says on containers of
+// the official image.
+func officialInputs() string {
+	sum := sha256.Sum256([]byte(official))
+	return hex.EncodeToString(sum[:])
+}
+
+// wanted says whether an engine made from these inputs will do.
+func (p *provider) wanted(inputs string) bool {
+	return p.way != "image" && inputs == p.inputs || p.way != "source" && inputs == officialInputs()
+}
+
+// connect connects to the engine. An engine that runs is taken as it is, at
+// once; whatever else there is to do is done by one process at a time.
+func (p *provider) connect(ctx context.Context) (*Engine, error) {
+	if p.launch == "" {
+		if e, err := p.connectRunning(ctx); e != nil || err != nil {
+			return e, err
+		}
+	}
+	unlock, err := p.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := sweep(ctx, p.docker, p.Cache); err != nil {
+		return nil, err
+	}
+	if p.launch == "" {
+		return p.mend(ctx)
+	}
+	done, err := p.claim(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e, err := p.mend(ctx)
+	if err != nil {
+		return nil, errors.Join(err, done())
+	}
+	release := e.release
+	e.release = func() error { return errors.Join(release(), done()) }
+	return e, nil
+}
+
+// lock is held by whoever changes what engines there are.
+func (p *provider) lock(ctx context.Context) (unlock func(), err error) {
+	return p.Cache.Lock(ctx, "engine", func() { p.Report.Printf("Waiting for another build to start the engine") })
+}
+
+// connectRunning connects to the engine if it runs and answers; else it returns nil.
+func (p *provider) connectRunning(ctx context.Context) (*Engine, error) {
+	c, err := p.container(ctx)
+	if err != nil || decide(c, p.wanted) != use {
+		return nil, err
+	}
+	cli, err := findCLI(ctx, p.cliPath())
+	if err != nil || cli == "" {
+		return nil, err
+	}
+	e, err := p.dial(ctx, cli, c.ID)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, nil
+	}
+	return e, nil
+}
+
+// container returns the container that has the engine's name, nil if there is none.
+func (p *provider) container(ctx context.Context) (*daemon.Status, error) {
+	c, err := p.docker.Inspect(ctx, p.name)
+	if errors.Is(err, daemon.ErrNotFound) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	return &c, nil
+}
+
+// mend starts the engine and connects to it. An engine that doesn't answer is
+// made anew, the second time without its state.
+func (p *provider) mend(ctx context.Context) (*Engine, error) {
+	cli, err := p.cli(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for try := 0; ; try++ {
+		id, err := p.run(ctx)
+		if err != nil {
+			return nil, err
+		}
+		p.Report.Update("Connecting to the engine %s", p.name)
+		e, err := p.dial(ctx, cli, id)
+		if err == nil {
+			return e, nil
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		log := p.lastWords(ctx, id)
+		if try == 2 {
+			return nil, fmt.Errorf("the engine %s doesn't answer: %w\nIts log ends with:\n%s", p.name, err, log)
+		}
+		p.Report.Printf("The engine %s doesn't answer and is made anew: %v\nIts log ends with:\n%s", p.name, err, log)
+		if err := p.docker.Remove(ctx, id); err != nil {
+			return nil, err
+		}
+		if try == 1 {
+			p.Report.Printf("Its state goes too: what was built before is built again")
+			if err := p.docker.RemoveVolume(ctx, volumeOf(p.name)); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// run makes the engine's container run and returns its ID.
+func (p *provider) run(ctx context.Context) (string, error) {
+	waiting := false
+	for {
+		c, err := p.container(ctx)
+		if err != nil {
+			return "", err
+		}
+		switch decide(c, p.wanted) {
+		case use:
+			return c.ID, nil
+		case start:
+			if err := p.docker.Start(ctx, c.ID); err == nil {
+				return c.ID, nil
+			}
+			// Perhaps its volume or its image is gone.
+			err = p.docker.Remove(ctx, c.ID)
+		case replace:
+			err = p.docker.Remove(ctx, c.ID)
+		case wait:
+			if !waiting {
+				waiting = true
+				p.Report.Printf("The engine %s is out of date, but another build uses it: waiting for its end. (Another name in %s gives another engine.)", p.name, envName)
+			}
+			err = sleep(ctx, time.Second)
+		case refuse:
+			err = p.notOurs()
+		case create:
+			var id string
+			if id, err = p.create(ctx); err == nil {
+				return id, nil
+			}
+		}
+		if errors.Is(err, daemon.ErrConflict) {
+			// Somebody else, with another cache folder, is making or removing it.
+			err = sleep(ctx, 100*time.Millisecond)
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+}
+
+func (p *provider) notOurs() error {
+	return fmt.Errorf("%w: the container %s isn't an engine of Berth's. Name another one in %s, or remove it", ErrUnavailable, p.name, envName)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// create makes the container, in the first way that the host allows, and starts it.
+func (p *provider) create(ctx context.Context) (string, error) {
+	image, inputs, err := p.findImage(ctx)
+	if err != nil {
+		return "", err
+	}
+	s := spec{name: p.name, image: image, inputs: inputs, launch: p.launch}
+	if err := p.docker.CreateVolume(ctx, s.volume(), s.labels()); err != nil {
+		return "", err
+	}
+	p.Report.Update("Starting the engine %s from %s", p.name, image)
+	ways := s.containers()
+	for i, way := range ways {
+		id, err := p.docker.Create(ctx, way)
+		if err != nil {
+			return "", err
+		}
+		if err = p.docker.Start(ctx, id); err == nil {
+			return id, nil
+		}
+		if rerr := p.docker.Remove(context.WithoutCancel(ctx), id); rerr != nil {
+			return "", errors.Join(err, rerr)
+		}
+		if !notPrivileged(err) {
+			return "", err
+		}
+		if i == len(ways)-1 {
+			return "", fmt.Errorf("%w: this host doesn't let a container have the rights that the engine needs. Use a Docker that isn't nested in a container, or name an engine that runs elsewhere in %s: %w", ErrUnavailable, envRunnerHost, err)
+		}
+	}
+	panic("an engine has no way to run")
+}
+
+// findImage returns the engine's image, which is pulled or built if need be, and
+// the hash of its inputs.
+func (p *provider) findImage(ctx context.Context) (image, inputs string, err error) {
+	hasOfficial, err := p.has(ctx, official, nil)
+	if err != nil {
+		return "", "", err
+	}
+	hasBuilt, err := p.has(ctx, p.tag(), map[string]string{daemon.LabelInputs: p.inputs})
+	if err != nil {
+		return "", "", err
+	}
+	from := chooseSource(p.way, hasOfficial, hasBuilt)
+	if from == pull {
+		switch err := p.pull(ctx); {
+		case err == nil:
+			from = present
+		case ctx.Err() != nil:
+			return "", "", context.Cause(ctx)
+		case p.way == "image":
+			return "", "", fmt.Errorf("%w: the official image can't be had: %w. Load it with\n\tdocker load\nfrom a machine that has it, or unset %s to build an engine from source", ErrUnavailable, err, envSource)
+		default:
+			p.Report.Printf("The official engine can't be had (%v): building it from source, which takes minutes, once", err)
+			from = fromScratch
+		}
+	}
+	switch from {
+	case present:
+		return official, officialInputs(), nil
+	case fromScratch:
+		err = p.image(ctx, p.docker)
+	}
+	return p.tag(), p.inputs, err
+}
+
+// has says whether Docker has an image with these labels.
+func (p *provider) has(ctx context.Context, ref string, labels map[string]string) (bool, error) {
+	i, err := p.docker.Image(ctx, ref)
+	if errors.Is(err, daemon.ErrNotFound) {
+		return false, nil
+	}
+	for k, v := range labels {
+		if i.Labels[k] != v {
+			return false, err
+		}
+	}
+	return err == nil, err
+}
+
+// How long a registry may take for its first word, and between two.
+const (
+	firstWord = 5 * time.Second
+	nextWord  = 60 * time.Second
+)
+
+// pull fetches the official image, but gives up soon where no registry answers.
+func (p *provider) pull(ctx context.Context) error {
+	p.Report.Update("Asking for the official engine %s", official)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silence := time.AfterFunc(firstWord, func() { cancel(errors.New("its registry doesn't answer")) })
+	defer silence.Stop()
+	err := p.docker.Pull(ctx, official, func(line string) {
+		silence.Reset(nextWord)
+		p.Report.Update("Pulling %s: %s", official, line)
+	})
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// dial connects to the engine in a container that runs.
+func (p *provider) dial(ctx context.Context, cli, container string) (*Engine, error) {
+	b, err := openBridge(p.docker, p.Cache, container)
+	if err != nil {
+		return nil, err
+	}
+	// The context that the client is given is that of the whole connection.
+	life, end := context.WithCancelCause(ctx)
+	watch, unwatch := context.WithTimeout(ctx, connectTimeout)
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		for watch.Err() == nil {
+			c, err := p.docker.Inspect(watch, container)
+			if watch.Err() == nil && (err != nil || c.State != "running") {
+				end(fmt.Errorf("its container has stopped (%s, exit code %d)", c.State, c.ExitCode))
+				b.Close()
+				return
+			}
+			sleep(watch, 200*time.Millisecond)
+		}
+		if errors.Is(watch.Err(), context.DeadlineExceeded) {
+			end(fmt.Errorf("no answer within %s", connectTimeout))
+			b.Close()
+		}
+	}()
+	client, err := dial(life, cli, b.host(), p.LogOutput)
+	unwatch()
+	<-gone
+	if err != nil || life.Err() != nil {
+		if cause := context.Cause(life); cause != nil {
+			err = cause
+		}
+		end(nil)
+		b.Close()
+		if client != nil {
+			client.Close()
+		}
+		return nil, err
+	}
+	return &Engine{Client: client, release: func() error {
+		end(nil)
+		return b.Close()
+	}}, nil
+}
+
+// lastWords returns the end of a container's log.
+func (p *provider) lastWords(ctx context.Context, id string) string {
+	frames, err := p.docker.Logs(ctx, id, "15", false)
+	if err != nil {
+		return err.Error()
+	}
+	defer frames.Close()
+	var out bytes.Buffer
+	if err := daemon.Demultiplex(&out, frames); err != nil {
+		return err.Error()
+	}
+	return out.String()
+}

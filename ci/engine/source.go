@@ -1,0 +1,213 @@
+package engine
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/berthdev/berth/ci/progress"
+)
+
+// platform is what the engine runs on, whatever Berth runs on: the packages of
+// its image are locked for it.
+const platformOS, platformArch = "linux", "amd64"
+
+// The programs of the nested module, as `go build` takes them.
+const programs = "github.com/dagger/dagger/cmd/"
+
+// buildFlags are those that the engine's own releases are built with.
+var buildFlags = []string{
+	"-trimpath", "-buildvcs=false",
+	"-tags", "dfexcludepatterns,dfparents",
+	"-ldflags", "-s -w -X github.com/dagger/dagger/engine.Version=" + Version + " -X github.com/dagger/dagger/engine.Tag=" + Version,
+}
+
+// hashModule identifies the sources that programs are built from: the nested
+// module's own files (its go.sum pins everything else) and the build flags.
+func hashModule(dir string) (string, error) {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q\n", buildFlags)
+	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || e.Name() != "go.mod" && e.Name() != "go.sum" && path.Ext(name) != ".go" {
+			return err
+		}
+		data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name)))
+		fmt.Fprintf(h, "%s %x\n", name, sha256.Sum256(data))
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("reading the engine's module: %w", err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// A compiler builds programs of the nested module with the go command.
+type compiler struct {
+	module string // the nested module's folder
+	temp   string // for go's own temporary files: it leaves them when it is killed
+	report *progress.Reporter
+}
+
+// build compiles programs for an operating system and architecture into dir,
+// each under its own name.
+func (c compiler) build(ctx context.Context, goos, goarch, dir string, names ...string) error {
+	if _, err := exec.LookPath("go"); err != nil {
+		return fmt.Errorf("%w: building it from source needs the go command, which isn't on PATH. Install Go (https://go.dev/doc/install) and open a new shell, or name an engine that runs in %s", ErrUnavailable, envRunnerHost)
+	}
+	var packages []string
+	for _, n := range names {
+		packages = append(packages, programs+n)
+	}
+	what := strings.Join(names, ", ")
+	start := time.Now()
+
+	// First the list of packages, which fetches the modules: then it is known how
+	// many there are to compile.
+	place := map[string]int{}
+	modules := 0
+	err := c.run(ctx, goos, goarch, func(line string) {
+		if m, ok := strings.CutPrefix(line, "go: downloading "); ok {
+			modules++
+			c.report.Update("Fetching the engine's sources: %d modules, %s (%s)", modules, m, since(start))
+		}
+	}, func(line string) {
+		place[line] = len(place) + 1
+	}, append([]string{"list", "-deps", "-tags", buildFlags[3]}, packages...)...)
+	if err != nil {
+		return fmt.Errorf("fetching the engine's sources: %w", err)
+	}
+
+	// go compiles about in the order of the list and says nothing of packages that
+	// it has in its cache: the place in the list is how far it has come.
+	c.report.Update("Compiling %s: %d packages", what, len(place))
+	done := 0
+	err = c.run(ctx, goos, goarch, func(line string) {
+		done = max(done, place[line])
+		c.report.Update("Compiling %s: %d of %d packages (%s)", what, done, len(place), since(start))
+	}, nil, append(append([]string{"build", "-v", "-o", dir + string(filepath.Separator)}, buildFlags...), packages...)...)
+	if err != nil {
+		return fmt.Errorf("compiling %s: %w", what, err)
+	}
+	c.report.Printf("Compiled %s (%s)", what, since(start))
+	return nil
+}
+
+func since(start time.Time) time.Duration { return time.Since(start).Round(time.Second) }
+
+// run runs the go command in the nested module. What it says on standard error
+// goes to complaint line by line and, if it fails, the last of it into the error.
+func (c compiler) run(ctx context.Context, goos, goarch string, complaint, output func(line string), args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = c.module
+	cmd.Env = append(os.Environ(),
+		"GOWORK=off", "GOFLAGS=-mod=readonly", "CGO_ENABLED=0", // whatever the caller's are
+		"GOOS="+goos, "GOARCH="+goarch, "GOTMPDIR="+c.temp, "GOEXPERIMENT=",
+	)
+	// Killed with SIGINT, go waits for its children.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	var last tail
+	outR, outW := io.Pipe()
+	errR, errW := io.Pipe()
+	cmd.Stdout, cmd.Stderr = outW, errW
+	var readers sync.WaitGroup
+	readers.Go(func() { eachLine(outR, output) })
+	readers.Go(func() {
+		eachLine(errR, func(line string) {
+			last.add(line)
+			complaint(line)
+		})
+	})
+	err := runTied(cmd)
+	outW.Close()
+	errW.Close()
+	readers.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("go %s: %w\n%s", args[0], err, last.String())
+	}
+	return nil
+}
+
+// eachLine reads r to its end.
+func eachLine(r io.Reader, do func(line string)) {
+	s := bufio.NewScanner(r)
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
+		if do != nil {
+			do(s.Text())
+		}
+	}
+	io.Copy(io.Discard, r)
+}
+
+// A tail keeps the last lines of a long output.
+type tail struct{ lines []string }
+
+func (t *tail) add(line string) {
+	t.lines = append(t.lines, line)
+	if len(t.lines) > 30 {
+		t.lines = t.lines[1:]
+	}
+}
+
+func (t *tail) String() string { return strings.Join(t.lines, "\n") }
+
+// findCLI returns Dagger's command line of the right version if the machine has
+// it: one that the user named, one that was built before, one that the SDK
+// downloaded, one on PATH; else an empty path.
+func findCLI(ctx context.Context, built string) (string, error) {
+	if named := os.Getenv(envCLI); named != "" {
+		return named, nil
+	}
+	candidates := []string{built}
+	if dir, err := os.UserCacheDir(); err == nil {
+		candidates = append(candidates, filepath.Join(dir, "dagger", "dagger-"+strings.TrimPrefix(Version, "v")))
+	}
+	for _, path := range candidates {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o100 != 0 {
+			return path, nil
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("looking for Dagger's command line: %w", err)
+		}
+	}
+	path, err := exec.LookPath("dagger")
+	if err != nil {
+		return "", nil
+	}
+	out, err := exec.CommandContext(ctx, path, "version").Output()
+	if err != nil || !isVersion(out) {
+		return "", nil // another program, or another version
+	}
+	return path, nil
+}
+
+// isVersion says whether `dagger version` printed the version that the SDK needs.
+func isVersion(output []byte) bool {
+	fields := bytes.Fields(output)
+	return len(fields) >= 2 && string(fields[0]) == "dagger" && string(fields[1]) == Version
+}
+
+// cliName is the file name of Dagger's command line.
+func cliName() string {
+	if runtime.GOOS == "windows" {
+		return "dagger.exe"
+	}
+	return "dagger"
+}

@@ -1,0 +1,139 @@
+package engine
+
+import (
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/berthdev/berth/docker/daemon"
+)
+
+const (
+	role     = "engine"          // of everything here, in daemon.LabelRole
+	stateDir = "/var/lib/dagger" // in the container
+)
+
+// A spec says how an engine is run in Docker.
+type spec struct {
+	name   string
+	image  string
+	inputs string // hash of what the image was made from
+	launch string // of an ephemeral engine
+}
+
+// volume is the name of the volume with the engine's state. Another version of
+// the engine may not understand it, so that each has its own.
+func (s spec) volume() string { return volumeOf(s.name) }
+
+func volumeOf(name string) string { return name + "-" + Version }
+
+// isVolumeOf says whether a volume has the state of the engine of that name, in
+// whatever version.
+func isVolumeOf(volume, name string) bool { return strings.HasPrefix(volume, name+"-v") }
+
+func (s spec) labels() map[string]string {
+	l := map[string]string{
+		daemon.LabelRole:   role,
+		daemon.LabelOwner:  strconv.Itoa(os.Getuid()),
+		daemon.LabelInputs: s.inputs,
+	}
+	if s.launch != "" {
+		l[daemon.LabelLaunch] = s.launch
+	}
+	return l
+}
+
+// containers are the ways to run the engine, best first. It builds images, for
+// which it mounts file systems, makes network bridges and starts containers:
+// Docker calls that privileged. A host that can't give every capability (a
+// virtual machine without SYS_RESOURCE) refuses the first; the second asks for
+// the same, less that one.
+func (s spec) containers() []daemon.Container {
+	privileged := daemon.Container{
+		Name:  s.name,
+		Image: s.image,
+		// Network namespaces kept ready: half as many as by default make its stop
+		// as much faster.
+		Command: []string{"--oci-cni-pool-size", "8"},
+		// Without it, steps that ask for a GPU are refused; it changes nothing else.
+		Env:        []string{"_EXPERIMENTAL_DAGGER_GPU_SUPPORT=1"},
+		Labels:     s.labels(),
+		Mounts:     []daemon.Mount{{Type: "volume", Source: s.volume(), Target: stateDir}},
+		Privileged: true,
+	}
+	limited := privileged
+	limited.Privileged = false
+	limited.CapAdd = []string{"ALL"}
+	limited.CapDrop = []string{"SYS_RESOURCE"}
+	limited.SecurityOpt = []string{"seccomp=unconfined", "apparmor=unconfined"}
+	limited.Unmasked = true
+	limited.DeviceCgroupRules = []string{"a *:* rwm"}
+	limited.Mounts = append(limited.Mounts[:1:1], daemon.Mount{Type: "bind", Source: "/sys/fs/cgroup", Target: "/sys/fs/cgroup"})
+	return []daemon.Container{privileged, limited}
+}
+
+// notPrivileged says whether a container failed to start because the host can't
+// give it all that --privileged asks for.
+func notPrivileged(err error) bool {
+	text := strings.ToLower(err.Error())
+	return strings.Contains(text, "unable to apply caps") || strings.Contains(text, "operation not permitted")
+}
+
+// An action is what to do about a container with the engine's name.
+type action int
+
+const (
+	create  action = iota // there is none
+	use                   // it runs
+	start                 // it is the right one, but doesn't run
+	replace               // it is out of date
+	wait                  // it is out of date, but in use
+	refuse                // it isn't ours
+)
+
+// decide says what to do about the container of that name, nil if there is none.
+// wanted says whether an engine made from these inputs will do.
+func decide(c *daemon.Status, wanted func(inputs string) bool) action {
+	switch {
+	case c == nil:
+		return create
+	case c.Labels[daemon.LabelRole] != role:
+		return refuse
+	case !wanted(c.Labels[daemon.LabelInputs]):
+		if c.State == "running" && len(c.Execs) > 0 {
+			return wait
+		}
+		return replace
+	case c.State == "running":
+		return use
+	case c.State == "created" || c.State == "exited":
+		return start
+	default: // paused, dead, removing
+		return replace
+	}
+}
+
+// A source is where the engine's image comes from.
+type source int
+
+const (
+	pull        source = iota // the official image, from its registry
+	present                   // the official image, which is in Docker
+	built                     // our own image, which is in Docker
+	fromScratch               // our own image, yet to be built
+)
+
+// chooseSource says which source to try first. way is $BERTH_ENGINE_SOURCE:
+// "image" or "source" for one of the two, empty for whatever is nearest.
+func chooseSource(way string, hasOfficial, hasBuilt bool) source {
+	switch {
+	case way != "source" && hasOfficial:
+		return present
+	case way != "image" && hasBuilt:
+		return built
+	case way != "source":
+		return pull
+	default:
+		return fromScratch
+	}
+}
