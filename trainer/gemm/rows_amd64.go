@@ -25,7 +25,7 @@ func haar(ll, lh, hl, hh, top, bottom *float32, n int)
 func haarInverse(top, bottom, ll, lh, hl, hh *float32, n int)
 
 //go:noescape
-func adam(w, m, v, g *float32, n int, p *AdamArgs)
+func adam(w, m, v, grad *float32, n int, p *AdamArgs)
 
 //go:noescape
 func add(dst, x *float32, n int)

@@ -336,12 +336,12 @@ row:
 	VZEROUPPER
 	RET
 
-// func adam(w, m, v, g *float32, n int, p *AdamArgs)
+// func adam(w, m, v, grad *float32, n int, p *AdamArgs)
 TEXT ·adam(SB), NOSPLIT, $0-48
 	MOVQ w+0(FP), DI
 	MOVQ m+8(FP), SI
 	MOVQ v+16(FP), DX
-	MOVQ g+24(FP), BX
+	MOVQ grad+24(FP), BX
 	MOVQ n+32(FP), CX
 	MOVQ p+40(FP), AX
 	VBROADCASTSS AdamArgs_Beta1(AX), Y0
