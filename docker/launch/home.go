@@ -1,0 +1,70 @@
+package launch
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// seed makes the home if it is missing and, while nobody has lived in it, copies
+// the skeleton into it. What is in a home is never overwritten.
+func (h Home) seed() error {
+	err := os.MkdirAll(filepath.Dir(h.Path), 0o755)
+	if err == nil {
+		if err = os.Mkdir(h.Path, 0o700); errors.Is(err, fs.ErrExist) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("making the home for containers: %w", err)
+	}
+	entries, err := os.ReadDir(h.Path)
+	if err != nil {
+		return fmt.Errorf("looking into the home for containers: %w. It must belong to you: sudo chown -R \"$(id -u):$(id -g)\" %s", err, h.Path)
+	}
+	for _, e := range entries {
+		if e.Name() != ".gitkeep" {
+			return nil
+		}
+	}
+	if _, err := os.Stat(h.Skeleton); err != nil {
+		return nil // a checkout may do without
+	}
+	return copyFolder(h.Path, h.Skeleton)
+}
+
+// copyFolder copies files and folders, with their modes. It overwrites nothing.
+func copyFolder(to, from string) error {
+	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, rel)
+		if e.IsDir() {
+			return os.MkdirAll(target, 0o755)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		f, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm())
+		if err != nil {
+			return err
+		}
+		if _, err := f.Write(data); err != nil {
+			f.Close()
+			return err
+		}
+		return f.Close()
+	})
+}

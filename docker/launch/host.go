@@ -1,0 +1,185 @@
+package launch
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/term"
+
+	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/identity"
+)
+
+// A Host is everything outside Options that a plan depends on: the machine, the
+// person, the terminal, and what the daemon answered.
+type Host struct {
+	Launch    string // random id of this launch
+	Hostname  string
+	TimeZone  string // name in the zone database, such as "Europe/Berlin"; "" if unknown
+	Memory    int64  // bytes; 0 if unknown
+	User      identity.User
+	Root      string // the checkout, without symbolic links
+	Dir       string // the caller's working folder, without symbolic links
+	Env       map[string]string
+	Terminal  Terminal
+	API       string // version of the Docker API that both sides speak
+	Daemon    daemon.Info
+	Image     daemon.Image
+	Passwd    []byte          // of the image
+	Group     []byte          // of the image
+	Abandoned []daemon.Status // containers of launches that were killed
+}
+
+// A Terminal is what standard input and output are connected to.
+type Terminal struct {
+	Present       bool // both are terminals
+	Rows, Columns uint
+	Type          string // $TERM
+}
+
+// Streams are the standard streams that a container is connected to.
+type Streams struct {
+	In, Out, Err *os.File
+}
+
+// Probe looks at everything that a plan depends on. It changes nothing.
+func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, error) {
+	var id [4]byte
+	rand.Read(id[:])
+	h := Host{Launch: hex.EncodeToString(id[:]), API: d.APIVersion(), TimeZone: timeZone("/"), Memory: memory("/"), Env: map[string]string{}}
+	for _, v := range os.Environ() {
+		name, value, _ := strings.Cut(v, "=")
+		h.Env[name] = value
+	}
+	if term.IsTerminal(int(s.In.Fd())) {
+		if columns, rows, err := term.GetSize(int(s.Out.Fd())); err == nil {
+			h.Terminal = Terminal{Present: true, Rows: uint(rows), Columns: uint(columns), Type: h.Env["TERM"]}
+		}
+	}
+	var err error
+	if h.Hostname, err = os.Hostname(); err != nil {
+		return Host{}, fmt.Errorf("asking for this machine's name: %w", err)
+	}
+	if h.Root, err = filepath.EvalSymlinks(o.Root); err != nil {
+		return Host{}, fmt.Errorf("looking for the checkout: %w", err)
+	}
+	if h.Dir, err = os.Getwd(); err == nil {
+		h.Dir, err = filepath.EvalSymlinks(h.Dir)
+	}
+	if err != nil {
+		return Host{}, fmt.Errorf("looking for the working folder: %w", err)
+	}
+	dir, err := cache.Open()
+	if err != nil {
+		return Host{}, err
+	}
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		h.User, err = identity.Current(ctx)
+		return err
+	})
+	g.Go(func() (err error) {
+		h.Daemon, err = d.Info(ctx)
+		return err
+	})
+	g.Go(func() (err error) {
+		h.Abandoned, err = abandoned(ctx, d)
+		return err
+	})
+	g.Go(func() (err error) {
+		if h.Image, err = d.Image(ctx, o.Image); errors.Is(err, daemon.ErrNotFound) {
+			return fmt.Errorf("%w. Build it with\n\tgo tool mage build -t=%s", err, o.Image)
+		} else if err != nil {
+			return err
+		}
+		h.Passwd, h.Group, err = imageUsers(ctx, d, dir, h.Image.ID)
+		return err
+	})
+	return h, g.Wait()
+}
+
+// timeZone returns the zone that /etc/localtime (in the file system at root)
+// links to, or that /etc/timezone names. $TZ comes before both.
+func timeZone(root string) string {
+	if zone := strings.TrimPrefix(os.Getenv("TZ"), ":"); zone != "" && !filepath.IsAbs(zone) {
+		return zone
+	}
+	if link, err := os.Readlink(filepath.Join(root, "etc/localtime")); err == nil {
+		if _, zone, ok := strings.Cut(link, "zoneinfo/"); ok {
+			return zone
+		}
+	}
+	name, err := os.ReadFile(filepath.Join(root, "etc/timezone"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(name))
+}
+
+var memTotal = regexp.MustCompile(`(?m)^MemTotal:\s+(\d+) kB$`)
+
+// memory returns the machine's memory in bytes as /proc/meminfo (in the file
+// system at root) has it, 0 where there is none.
+func memory(root string) int64 {
+	info, err := os.ReadFile(filepath.Join(root, "proc/meminfo"))
+	if err != nil {
+		return 0
+	}
+	m := memTotal.FindSubmatch(info)
+	if m == nil {
+		return 0
+	}
+	kib, _ := strconv.ParseInt(string(m[1]), 10, 64)
+	return kib << 10
+}
+
+// usersLimit is more than a passwd file of any image has, in bytes.
+const usersLimit = 1 << 20
+
+// imageUsers returns the passwd and group files of an image. They are read once
+// for each image, from a container that is never started, and cached.
+func imageUsers(ctx context.Context, d *daemon.Client, dir cache.Dir, image string) (passwd, group []byte, err error) {
+	kept := dir.Path("users", strings.ReplaceAll(image, ":", "-"))
+	if files, err := os.ReadFile(kept); err == nil {
+		passwd, group, _ := strings.Cut(string(files), "\x00")
+		return []byte(passwd), []byte(group), nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	scratch, err := newScratch(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer scratch.remove()
+	id, err := d.Create(ctx, daemon.Container{Image: image, Command: []string{"true"}, Network: "none", Labels: scratch.labels()})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer d.Remove(context.WithoutCancel(ctx), id)
+	read := func(path string) ([]byte, error) {
+		data, err := d.ReadFile(ctx, id, path, usersLimit)
+		if errors.Is(err, daemon.ErrNotFound) {
+			return nil, nil // an image without users, made from scratch
+		}
+		return data, err
+	}
+	if passwd, err = read("/etc/passwd"); err != nil {
+		return nil, nil, err
+	}
+	if group, err = read("/etc/group"); err != nil {
+		return nil, nil, err
+	}
+	return passwd, group, cache.WriteFile(kept, fmt.Appendf(nil, "%s\x00%s", passwd, group), 0o644)
+}

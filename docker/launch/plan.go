@@ -1,0 +1,216 @@
+package launch
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/berthdev/berth/docker/daemon"
+)
+
+// Workspace is where the checkout appears in a container.
+const Workspace = "/my_workspace"
+
+// skeleton and home are folders of the checkout: what a new home starts with,
+// and the home that lasts between containers.
+const (
+	skeleton = "rootfs/home/skel"
+	home     = "rootfs/home/user"
+)
+
+// A Plan is everything that a launch does, decided.
+type Plan struct {
+	Launch    string           // id
+	Container daemon.Container // without what depends on where the files below lie
+	Files     []File
+	Env       []Variable // of the container, in order; Container.Env is empty
+	Home      Home
+	Notes     []string        // for the person to read before anything starts
+	Abandoned []daemon.Status // containers of killed launches, to be removed
+}
+
+// A File is made for one launch, in a folder that nobody else can enter, and is
+// mounted read-only.
+type File struct {
+	Name    string
+	Target  string
+	Content []byte
+}
+
+// A Home is the folder that $HOME keeps its files in.
+type Home struct {
+	Path     string // on the host; made if it is missing
+	Skeleton string // folder whose files are copied into a new home
+}
+
+var containerName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+
+// NewPlan decides. It is a pure function: the same host and options give the
+// same plan. Its errors are about what the person typed, and wrap ErrUsage.
+func NewPlan(h Host, o Options) (Plan, error) {
+	p := Plan{Launch: h.Launch, Abandoned: h.Abandoned}
+	c := daemon.Container{
+		Name:        cmp.Or(o.Name, o.Project+"-"+h.Launch),
+		Image:       o.Image,
+		Hostname:    cmp.Or(o.Hostname, h.Hostname),
+		TTY:         h.Terminal.Present,
+		Interactive: true,
+		Init:        true,
+		AutoRemove:  true,
+		Network:     o.Network,
+		WorkingDir:  workingDir(h.Root, h.Dir),
+		Labels:      map[string]string{daemon.LabelLaunch: h.Launch},
+		CapDrop:     []string{"ALL"},
+		SecurityOpt: []string{"no-new-privileges"},
+	}
+	if !containerName.MatchString(c.Name) {
+		return Plan{}, fmt.Errorf("-n: %w: %q can't be the name of a container: it takes letters, digits, _ . and -, two at least", ErrUsage, c.Name)
+	}
+	if h.User.UID == 0 {
+		// What root needs to work with files of others and to install packages.
+		c.CapAdd = []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"}
+	}
+
+	// Numbers, never names: a name would be looked up in the image's own files.
+	c.User = fmt.Sprintf("%d:%d", h.User.UID, h.User.Groups[0].GID)
+	for _, g := range h.User.Groups[1:] {
+		c.Groups = append(c.Groups, strconv.Itoa(g.GID))
+	}
+	at := h.User.HomeDir()
+	p.Files = []File{
+		{Name: "passwd", Target: "/etc/passwd", Content: h.User.Passwd(h.Passwd, at, "/bin/bash")},
+		{Name: "group", Target: "/etc/group", Content: h.User.Group(h.Group)},
+	}
+	p.Home = Home{Path: filepath.Join(h.Root, home), Skeleton: filepath.Join(h.Root, skeleton)}
+	c.Mounts = []daemon.Mount{
+		{Type: "bind", Source: h.Root, Target: Workspace},
+		{Type: "bind", Source: p.Home.Path, Target: at},
+	}
+	mounts, err := parseMounts(o.Mounts)
+	if err != nil {
+		return Plan{}, err
+	}
+	for _, m := range mounts {
+		c.Mounts = append(c.Mounts, daemon.Mount{Type: "bind", Source: onHost(h, m.source), Target: path.Clean(m.target), ReadOnly: m.readOnly})
+	}
+	if err := distinct(c.Mounts, p.Files); err != nil {
+		return Plan{}, err
+	}
+
+	switch o.IPC {
+	case "", "private":
+		c.ShmSize = h.Memory / 2
+		if o.SharedMem != "" {
+			if c.ShmSize, err = parseSize(o.SharedMem); err != nil {
+				return Plan{}, err
+			}
+		}
+	case "host":
+		c.IPC = "host"
+		if o.SharedMem != "" {
+			return Plan{}, fmt.Errorf("-shm: %w: with -ipc=host, /dev/shm is the host's. Leave one of the two out", ErrUsage)
+		}
+	default:
+		return Plan{}, fmt.Errorf("-ipc: %w: %q is neither private nor host", ErrUsage, o.IPC)
+	}
+
+	p.Env = []Variable{{Name: "HOME", Value: at}, {Name: "USER", Value: h.User.Name}}
+	if h.TimeZone != "" {
+		p.Env = append(p.Env, Variable{Name: "TZ", Value: h.TimeZone})
+	}
+	if h.Terminal.Present && slices.Contains(terminals, h.Terminal.Type) {
+		p.Env = append(p.Env, Variable{Name: "TERM", Value: h.Terminal.Type})
+	}
+	env, err := parseEnv(o.Env, h.Env)
+	if err != nil {
+		return Plan{}, err
+	}
+	p.Env = append(p.Env, env...) // last, so that it wins
+
+	c.Entrypoint, c.Command = command(h, o.Command)
+	c.ConsoleSize = [2]uint{h.Terminal.Rows, h.Terminal.Columns}
+	p.Container = c
+	return p, nil
+}
+
+// terminals are the types that the ncurses-base package describes, and with it
+// nearly every image. With another type than these, programs would draw nothing.
+var terminals = []string{"linux", "rxvt", "rxvt-unicode", "rxvt-unicode-256color", "screen", "screen-256color", "tmux", "tmux-256color", "vt100", "vt220", "xterm", "xterm-256color", "xterm-color"}
+
+// workingDir maps the caller's folder into the workspace: a subfolder of the
+// checkout to the same one there, anything else to its top.
+func workingDir(root, dir string) string {
+	rel, err := filepath.Rel(root, dir)
+	if err != nil || !filepath.IsLocal(rel) {
+		return Workspace
+	}
+	return path.Join(Workspace, filepath.ToSlash(rel))
+}
+
+// onHost returns the absolute path that a person means.
+func onHost(h Host, typed string) string {
+	if typed == "~" || strings.HasPrefix(typed, "~/") {
+		return filepath.Join(h.User.Home, typed[1:])
+	}
+	if filepath.IsAbs(typed) {
+		return filepath.Clean(typed)
+	}
+	return filepath.Join(h.Dir, typed)
+}
+
+// distinct refuses two mounts on one target.
+func distinct(mounts []daemon.Mount, files []File) error {
+	taken := map[string]bool{}
+	for _, f := range files {
+		taken[f.Target] = true
+	}
+	for _, m := range mounts {
+		if taken[m.Target] {
+			return fmt.Errorf("-v: %w: something is mounted on %s already. Choose another target for %s", ErrUsage, m.Target, m.Source)
+		}
+		taken[m.Target] = true
+	}
+	return nil
+}
+
+// shells are programs that run a command line given after -c.
+var shells = []string{"sh", "bash", "dash", "zsh", "ksh", "ash"}
+
+// sized sets the terminal's size before anything can ask for it. Below API 1.42
+// the daemon starts a container with a terminal of no rows and columns, and a
+// resize comes only after the start.
+const sized = `stty rows %d columns %d 2>/dev/null; exec "$@"`
+
+// command decides what the container runs: the image's own entry point with the
+// image's own command, or with the typed one in the shell that the image opens.
+// Nil means the image's own.
+func command(h Host, typed string) (entrypoint, cmd []string) {
+	shell := "sh"
+	known := len(h.Image.Command) > 0 && slices.Contains(shells, path.Base(h.Image.Command[0]))
+	if known {
+		shell = h.Image.Command[0]
+	}
+	if typed != "" {
+		cmd = []string{shell, "-c", typed}
+	}
+	// Without a shell there is nothing to set the size with.
+	if t := h.Terminal; t.Present && t.Rows > 0 && t.Columns > 0 && !atLeast(h.API, 1, 42) && (known || typed != "") {
+		entrypoint = append([]string{shell, "-c", fmt.Sprintf(sized, t.Rows, t.Columns), shell}, h.Image.Entrypoint...)
+		if cmd == nil {
+			cmd = h.Image.Command // with an entry point of ours, Docker drops the image's command
+		}
+	}
+	return entrypoint, cmd
+}
+
+// atLeast says that a version such as "1.41" is major.minor or later.
+func atLeast(version string, major, minor int) bool {
+	var a, b int
+	fmt.Sscanf(version, "%d.%d", &a, &b)
+	return a > major || a == major && b >= minor
+}

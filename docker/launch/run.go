@@ -1,0 +1,261 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/docker/daemon"
+)
+
+// The exit codes of docker run, beside the command's own.
+const (
+	ExitDaemon      = 125 // Docker, or Berth, failed
+	ExitNotRunnable = 126 // the command can't be run
+	ExitNotFound    = 127 // there is no such command
+	exitSignal      = 128 // and the number of the signal that ended it
+)
+
+// patience is how long a container may take to end after a signal, once the
+// person's terminal or the reader of its output is gone.
+const patience = 3 * time.Second
+
+// Run carries out a plan: it creates the container, connects the streams to it,
+// and waits until it has ended and is gone. It returns the exit code that
+// docker run would, and an error if that code is Docker's or Berth's rather than
+// the command's own. When it returns, the terminal is as it was and nothing of
+// the launch is left.
+//
+// It takes over the signals INT, TERM, HUP and QUIT of the process (those that
+// aren't ignored). Without a terminal they go to the command, as with docker
+// run; with one they mean that the person is gone, and end the container. So
+// does the end of ctx. A last read of standard input may still be waiting when
+// it returns.
+func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, err error) {
+	caught := slices.DeleteFunc([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, signal.Ignored)
+	// Others may have asked for these, to exit the process soon after the first:
+	// from here on they are the command's.
+	signal.Reset(caught...)
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, caught...)
+	defer signal.Stop(signals)
+	// A closed pipe is an error of the write, not the end of this process.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	defer signal.Stop(broken)
+
+	if _, err := reap(ctx, d, p.Abandoned); err != nil {
+		return ExitDaemon, fmt.Errorf("removing what a killed launch left: %w", err)
+	}
+	if err := p.Home.seed(); err != nil {
+		return ExitDaemon, err
+	}
+	dir, err := cache.Open()
+	if err != nil {
+		return ExitDaemon, err
+	}
+	scratch, err := newScratch(dir)
+	if err != nil {
+		return ExitDaemon, err
+	}
+	defer scratch.remove()
+	spec, err := p.realize(scratch)
+	if err != nil {
+		return ExitDaemon, err
+	}
+
+	l := launch{daemon: d, streams: s, tty: spec.TTY}
+	// Until the container runs, a signal gives up; cleaning up goes on.
+	starting, stop := signal.NotifyContext(ctx, caught...)
+	defer stop()
+	lasting := context.WithoutCancel(ctx)
+	defer func() {
+		if l.id == "" || l.removed {
+			return
+		}
+		if e := d.Remove(lasting, l.id); e != nil && !errors.Is(e, daemon.ErrConflict) {
+			err = errors.Join(err, e)
+		}
+	}()
+	if err := l.start(starting, lasting, spec); err != nil {
+		if starting.Err() != nil && ctx.Err() == nil {
+			return exitSignal + int((<-signals).(syscall.Signal)), nil
+		}
+		return explainStart(err, p)
+	}
+	stop()
+	defer l.session.Close()
+	return l.attend(ctx, signals)
+}
+
+// realize returns the container to create, with the plan's files written to the
+// launch's folder.
+func (p Plan) realize(s scratch) (daemon.Container, error) {
+	c := p.Container
+	c.Labels = maps.Clone(c.Labels)
+	maps.Copy(c.Labels, s.labels())
+	c.Mounts = slices.Clone(c.Mounts)
+	for _, f := range p.Files {
+		path := filepath.Join(s.path, f.Name)
+		if err := os.WriteFile(path, f.Content, 0o644); err != nil {
+			return daemon.Container{}, err
+		}
+		c.Mounts = append(c.Mounts, daemon.Mount{Type: "bind", Source: path, Target: f.Target, ReadOnly: true})
+	}
+	for _, v := range p.Env {
+		c.Env = append(c.Env, v.Name+"="+v.Value)
+	}
+	return c, nil
+}
+
+// A launch is a container and the streams that it is connected to.
+type launch struct {
+	daemon  *daemon.Client
+	streams Streams
+	tty     bool
+	id      string // "" before it is created
+	session *daemon.Session
+	ended   func() (int, error) // waits for its exit code and its removal
+	removed bool
+}
+
+// start creates the container, waits for its end, connects to it and starts it:
+// in this order no exit code and no output is lost.
+func (l *launch) start(ctx, lasting context.Context, spec daemon.Container) (err error) {
+	if l.id, err = l.daemon.Create(ctx, spec); err != nil {
+		return err
+	}
+	if l.ended, err = l.daemon.Wait(lasting, l.id); err != nil {
+		return err
+	}
+	if l.session, err = l.daemon.Attach(ctx, l.id); err != nil {
+		return err
+	}
+	return l.daemon.Start(ctx, l.id)
+}
+
+// attend copies the streams, and passes on signals and the size of the terminal
+// until the container is gone. It returns the exit code.
+func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, error) {
+	lasting := context.WithoutCancel(ctx)
+	if l.tty {
+		in := int(l.streams.In.Fd())
+		state, err := term.MakeRaw(in)
+		if err != nil {
+			return ExitDaemon, fmt.Errorf("switching the terminal to raw mode: %w", err)
+		}
+		defer term.Restore(in, state)
+		resized := make(chan os.Signal, 1)
+		signal.Notify(resized, syscall.SIGWINCH)
+		defer close(resized)
+		defer signal.Stop(resized)
+		go func() {
+			l.resize(lasting)
+			for range resized {
+				l.resize(lasting)
+			}
+		}()
+	}
+
+	// The person is gone: what to tell the container.
+	gone := make(chan syscall.Signal, 2)
+	go func() {
+		_, err := io.Copy(l.session, l.streams.In)
+		if l.tty {
+			// A terminal ends when it is closed.
+			gone <- syscall.SIGHUP
+		} else if !errors.Is(err, io.ErrClosedPipe) {
+			l.session.CloseWrite()
+		}
+	}()
+	copied := make(chan struct{})
+	go func() {
+		defer close(copied)
+		var err error
+		if l.tty {
+			err = l.session.CopyTerminal(l.streams.Out)
+		} else {
+			err = l.session.CopyStreams(l.streams.Out, l.streams.Err)
+		}
+		if errors.Is(err, syscall.EPIPE) {
+			gone <- syscall.SIGPIPE
+		} else if err != nil {
+			gone <- syscall.SIGHUP
+		}
+	}()
+	type result struct {
+		code int
+		err  error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		code, err := l.ended()
+		ended <- result{code, err}
+	}()
+
+	var why syscall.Signal // that the container is being ended, 0 if it isn't
+	var kill <-chan time.Time
+	end := func(s syscall.Signal) {
+		if why == 0 {
+			why = s
+			kill = time.After(patience)
+			l.daemon.Kill(lasting, l.id, signalName(s))
+		}
+	}
+	cancelled := ctx.Done()
+	for {
+		select {
+		case r := <-ended:
+			if r.err != nil {
+				return ExitDaemon, r.err
+			}
+			l.removed = true
+			if why != 0 {
+				return exitSignal + int(why), nil
+			}
+			<-copied
+			return r.code, nil
+		case s := <-signals:
+			if l.tty {
+				end(s.(syscall.Signal))
+			} else {
+				l.daemon.Kill(lasting, l.id, signalName(s.(syscall.Signal)))
+			}
+		case s := <-gone:
+			end(s)
+		case <-cancelled:
+			cancelled = nil
+			end(syscall.SIGTERM)
+		case <-kill:
+			kill = nil
+			l.daemon.Kill(lasting, l.id, "KILL")
+		}
+	}
+}
+
+// resize gives the container's terminal the size of the person's.
+func (l *launch) resize(ctx context.Context) {
+	columns, rows, err := term.GetSize(int(l.streams.Out.Fd()))
+	if err == nil && rows > 0 && columns > 0 {
+		// It fails when the container has just ended: nobody looks any more.
+		l.daemon.Resize(ctx, l.id, uint(rows), uint(columns))
+	}
+}
+
+// signalName returns the name that the daemon knows a signal by: "TERM".
+func signalName(s syscall.Signal) string {
+	return strings.TrimPrefix(unix.SignalName(s), "SIG")
+}

@@ -1,0 +1,4 @@
+# Login shells start like the others.
+if [ -n "$BASH_VERSION" ] && [ -f ~/.bashrc ]; then
+	. ~/.bashrc
+fi
