@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/berthdev/berth/docker/cache"
 	"github.com/berthdev/berth/docker/daemon"
@@ -67,7 +68,7 @@ func (b *bridge) serve(ctx context.Context, docker *daemon.Client, container str
 // show at the other end as a connection that breaks, which Dagger reports.
 func carry(ctx context.Context, docker *daemon.Client, container string, conn *net.UnixConn) {
 	defer conn.Close()
-	process, err := docker.Exec(ctx, container, "buildctl", "dial-stdio")
+	process, err := dialStdio(ctx, docker, container)
 	if err != nil {
 		return
 	}
@@ -82,4 +83,43 @@ func carry(ctx context.Context, docker *daemon.Client, container string, conn *n
 		process.CloseWrite()
 	}()
 	io.Copy(conn, process)
+}
+
+// awaitAnswer waits until the engine in a container answers on its socket. The
+// command line would, too, but with pauses that grow to seconds.
+func awaitAnswer(ctx context.Context, docker *daemon.Client, container string) error {
+	for {
+		answered, err := answers(ctx, docker, container)
+		if answered || err != nil {
+			return err
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// answers says whether the engine sends its part of an HTTP/2 connection's
+// beginning (RFC 9113, section 3.4) in exchange for ours.
+func answers(ctx context.Context, docker *daemon.Client, container string) (bool, error) {
+	process, err := dialStdio(ctx, docker, container)
+	if err != nil {
+		return false, err
+	}
+	defer process.Close()
+	stop := context.AfterFunc(ctx, func() { process.Close() })
+	defer stop()
+	const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	const settings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00" // a frame of that type, empty
+	if _, err := io.WriteString(process, preface+settings); err != nil {
+		return false, nil
+	}
+	_, err = io.ReadFull(process, make([]byte, len(settings)))
+	return err == nil, nil
+}
+
+// dialStdio runs the program in the engine's image that connects its standard
+// streams to the engine's socket.
+func dialStdio(ctx context.Context, docker *daemon.Client, container string) (*daemon.Process, error) {
+	return docker.Exec(ctx, container, "buildctl", "dial-stdio")
 }

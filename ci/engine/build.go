@@ -34,7 +34,7 @@ func newBuilder(o Options) (*builder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading which packages the engine's image has: %w", err)
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%x\n", layout, module, sha256.Sum256(lock)))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%+v\n%x\n", recipe, module, engineFiles(""), sha256.Sum256(lock)))
 	return &builder{Options: o, module: module, inputs: hex.EncodeToString(sum[:])}, nil
 }
 

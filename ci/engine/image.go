@@ -24,8 +24,8 @@ import (
 	"github.com/berthdev/berth/docker/daemon"
 )
 
-// layout changes whenever the same sources and packages give another image.
-const layout = "1"
+// recipe changes whenever the same sources, packages and files give another image.
+const recipe = "1"
 
 // engineConfig is BuildKit's configuration in the engine. Old results are
 // dropped before the disk runs full.
@@ -33,6 +33,20 @@ const engineConfig = `[worker.oci]
   gc = true
   maxUsedSpace = "50%"
   minFreeSpace = "10%"
+`
+
+// entrypoint starts the engine. Under cgroup v2 a group with processes of its own
+// can't hand controllers on to the groups of build steps, so that the processes
+// move down one first. That is for the container's own hierarchy alone: the
+// host's root, which has no cgroup.type, may be mounted here too.
+const entrypoint = `#!/bin/sh
+cd /sys/fs/cgroup
+if [ -f cgroup.type ] && mkdir -p init; then
+	for process in $(cat cgroup.procs); do echo "$process" > init/cgroup.procs; done
+	for controller in $(cat cgroup.controllers); do echo "+$controller" > cgroup.subtree_control; done
+fi
+cd /
+exec dagger-engine --config /etc/dagger/engine.toml "$@"
 `
 
 // A file is what the engine's image has beside the Debian packages.
@@ -55,6 +69,7 @@ func engineFiles(dir string) []file {
 		program("usr/local/bin/dagger-init", "init"),
 		program("usr/local/bin/buildctl", "dialstdio"), // the name that every connection runs it by
 		program("opt/cni/bin/dnsname", "dnsname"),
+		{path: "usr/local/bin/entrypoint", mode: 0o755, text: entrypoint},
 		link("usr/local/bin/runc", "/usr/sbin/runc"),
 		{path: "etc/dagger/engine.toml", mode: 0o644, text: engineConfig},
 		// No package's script ran, so that these files are missing.
@@ -176,7 +191,7 @@ func assemble(rootfs, temp string, files []file, inputs string) (v1.Image, error
 	config = config.DeepCopy()
 	config.OS, config.Architecture = platformOS, platformArch
 	config.Config = v1.Config{
-		Entrypoint: []string{"tini", "-s", "--", "dagger-engine", "--config", "/etc/dagger/engine.toml"},
+		Entrypoint: []string{"tini", "-s", "--", "entrypoint"},
 		Env:        []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"},
 		Labels:     map[string]string{daemon.LabelRole: role, daemon.LabelInputs: inputs},
 		Volumes:    map[string]struct{}{stateDir: {}},

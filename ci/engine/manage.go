@@ -136,7 +136,7 @@ func Prune(ctx context.Context, o Options) error {
 		return err
 	}
 	defer unlock()
-	if err := sweep(ctx, p.docker, p.Cache); err != nil {
+	if err := p.sweep(ctx); err != nil {
 		return err
 	}
 	c, err := p.ours(ctx)
@@ -217,27 +217,54 @@ func discard(ctx context.Context, docker *daemon.Client, dir cache.Dir, name str
 // sweep removes the ephemeral engines whose processes are dead. Those of another
 // cache folder are not ours to judge: their locks lie there. The caller holds
 // the lock under which they are claimed.
-func sweep(ctx context.Context, docker *daemon.Client, dir cache.Dir) error {
-	locks, err := os.ReadDir(dir.Path("locks"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	} else if err != nil {
+func (p *provider) sweep(ctx context.Context) error {
+	names, err := ephemerals(p.Cache)
+	if err != nil {
 		return err
 	}
-	for _, l := range locks {
-		launch, ok := strings.CutPrefix(l.Name(), lockName(""))
-		if !ok {
-			continue
-		}
-		lock := flock.New(dir.Path("locks", l.Name()))
+	for _, name := range names {
+		lock := flock.New(p.Cache.Path("locks", lockName(name)))
 		if held, err := lock.TryLock(); err != nil || !held {
-			continue
+			continue // its process lives
 		}
-		err := discard(ctx, docker, dir, launch)
+		err := discard(ctx, p.docker, p.Cache, name)
 		lock.Unlock()
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// sweepUp sweeps if there is something to sweep, unless another process is at
+// work on engines: that one has swept.
+func (p *provider) sweepUp(ctx context.Context) error {
+	names, err := ephemerals(p.Cache)
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	now, cancel := context.WithCancel(ctx)
+	cancel()
+	unlock, err := p.Cache.Lock(now, engineLock, nil)
+	if err != nil {
+		return ctx.Err()
+	}
+	defer unlock()
+	return p.sweep(ctx)
+}
+
+// ephemerals lists the ephemeral engines of this cache folder by their locks,
+// which exist as long as anything else of them.
+func ephemerals(dir cache.Dir) ([]string, error) {
+	locks, err := os.ReadDir(dir.Path("locks"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var names []string
+	for _, l := range locks {
+		if name, ok := strings.CutPrefix(l.Name(), lockName("")); ok {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }

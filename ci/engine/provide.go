@@ -10,6 +10,8 @@ import (
 	"os"
 	"time"
 
+	"dagger.io/dagger"
+
 	"github.com/berthdev/berth/docker/daemon"
 )
 
@@ -54,6 +56,9 @@ func (p *provider) wanted(inputs string) bool {
 // connect connects to the engine. An engine that runs is taken as it is, at
 // once; whatever else there is to do is done by one process at a time.
 func (p *provider) connect(ctx context.Context) (*Engine, error) {
+	if err := p.sweepUp(ctx); err != nil {
+		return nil, err
+	}
 	if p.launch == "" {
 		if e, err := p.connectRunning(ctx); e != nil || err != nil {
 			return e, err
@@ -64,9 +69,6 @@ func (p *provider) connect(ctx context.Context) (*Engine, error) {
 		return nil, err
 	}
 	defer unlock()
-	if err := sweep(ctx, p.docker, p.Cache); err != nil {
-		return nil, err
-	}
 	if p.launch == "" {
 		return p.mend(ctx)
 	}
@@ -83,9 +85,11 @@ func (p *provider) connect(ctx context.Context) (*Engine, error) {
 	return e, nil
 }
 
+const engineLock = "engine"
+
 // lock is held by whoever changes what engines there are.
 func (p *provider) lock(ctx context.Context) (unlock func(), err error) {
-	return p.Cache.Lock(ctx, "engine", func() { p.Report.Printf("Waiting for another build to start the engine") })
+	return p.Cache.Lock(ctx, engineLock, func() { p.Report.Printf("Waiting for another build to start the engine") })
 }
 
 // connectRunning connects to the engine if it runs and answers; else it returns nil.
@@ -98,7 +102,7 @@ func (p *provider) connectRunning(ctx context.Context) (*Engine, error) {
 	if err != nil || cli == "" {
 		return nil, err
 	}
-	e, err := p.dial(ctx, cli, c.ID)
+	e, err := p.dial(ctx, cli, c.ID, false)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -132,7 +136,7 @@ func (p *provider) mend(ctx context.Context) (*Engine, error) {
 			return nil, err
 		}
 		p.Report.Update("Connecting to the engine %s", p.name)
-		e, err := p.dial(ctx, cli, id)
+		e, err := p.dial(ctx, cli, id, true)
 		if err == nil {
 			return e, nil
 		}
@@ -316,8 +320,9 @@ func (p *provider) pull(ctx context.Context) error {
 	return err
 }
 
-// dial connects to the engine in a container that runs.
-func (p *provider) dial(ctx context.Context, cli, container string) (*Engine, error) {
+// dial connects to the engine in a container that runs. One that was just
+// started gets time to open its socket.
+func (p *provider) dial(ctx context.Context, cli, container string, started bool) (*Engine, error) {
 	b, err := openBridge(p.docker, p.Cache, container)
 	if err != nil {
 		return nil, err
@@ -342,13 +347,19 @@ func (p *provider) dial(ctx context.Context, cli, container string) (*Engine, er
 			b.Close()
 		}
 	}()
-	client, err := dial(life, cli, b.host(), p.LogOutput)
+	var client *dagger.Client
+	if started {
+		err = awaitAnswer(life, p.docker, container)
+	}
+	if err == nil {
+		client, err = dial(life, cli, b.host(), p.LogOutput)
+	}
 	unwatch()
 	<-gone
-	if err != nil || life.Err() != nil {
-		if cause := context.Cause(life); cause != nil {
-			err = cause
-		}
+	if cause := context.Cause(life); cause != nil {
+		err = cause
+	}
+	if err != nil {
 		end(nil)
 		b.Close()
 		if client != nil {

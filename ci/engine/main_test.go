@@ -1,0 +1,51 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"testing"
+
+	"github.com/berthdev/berth/ci/progress"
+	"github.com/berthdev/berth/docker/cache"
+)
+
+// TestMain lets the test binary play a person's command that connects to the
+// engine: alone, beside others, as another user, or until it is killed.
+func TestMain(m *testing.M) {
+	root := os.Getenv("BERTH_TEST_CONNECT")
+	if root == "" {
+		os.Exit(m.Run())
+	}
+	if err := connectAsChild(root); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		if errors.Is(err, ErrUnavailable) {
+			os.Exit(3)
+		}
+		os.Exit(1)
+	}
+}
+
+// connectAsChild connects, says so, and stays connected until standard input ends.
+func connectAsChild(root string) error {
+	dir, err := cache.Open()
+	if err != nil {
+		return err
+	}
+	e, err := Connect(context.Background(), Options{
+		Root: root, Cache: dir, Report: progress.New(os.Stderr),
+		Ephemeral: os.Getenv("BERTH_TEST_EPHEMERAL") != "",
+	})
+	if err != nil {
+		return err
+	}
+	version, err := e.Version(context.Background())
+	if err != nil {
+		return err
+	}
+	fmt.Println("connected to", version)
+	io.Copy(io.Discard, os.Stdin)
+	return e.Close()
+}
