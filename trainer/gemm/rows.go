@@ -159,13 +159,13 @@ func Haar(ll, lh, hl, hh, top, bottom []float32) {
 			a, b := top[r*2*Lanes+j], top[r*2*Lanes+Lanes+j]
 			c, d := bottom[r*2*Lanes+j], bottom[r*2*Lanes+Lanes+j]
 			i := r*Lanes + j
-			ll[i], lh[i], hl[i], hh[i] = haar1(a, b, c, d)
+			ll[i], lh[i], hl[i], hh[i] = Haar1(a, b, c, d)
 		}
 	}
 }
 
-// haar1 transforms four values; it is its own inverse.
-func haar1(a, b, c, d float32) (ll, lh, hl, hh float32) {
+// Haar1 is [Haar] of four values; it is its own inverse.
+func Haar1(a, b, c, d float32) (ll, lh, hl, hh float32) {
 	s, t, u, v := a+b, c+d, a-b, c-d
 	return float32(s+t) * 0.5, float32(u+v) * 0.5, float32(s-t) * 0.5, float32(u-v) * 0.5
 }
@@ -182,7 +182,7 @@ func HaarInverse(top, bottom, ll, lh, hl, hh []float32) {
 	for r := range n {
 		for j := range Lanes {
 			i := r*Lanes + j
-			a, b, c, d := haar1(ll[i], lh[i], hl[i], hh[i])
+			a, b, c, d := Haar1(ll[i], lh[i], hl[i], hh[i])
 			top[r*2*Lanes+j], top[r*2*Lanes+Lanes+j] = a, b
 			bottom[r*2*Lanes+j], bottom[r*2*Lanes+Lanes+j] = c, d
 		}
