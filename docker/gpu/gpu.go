@@ -1,0 +1,184 @@
+// Package gpu says which NVIDIA GPUs a machine has, which of them a person asks
+// for, and how Docker can be made to pass them on; and when it can't, which
+// link of the chain (device, driver, toolkit, Docker) is broken.
+//
+// It asks nvidia-smi, /proc, /sys and the daemon's own words, and writes nothing.
+// NVML itself would need cgo, and with it a C compiler on every machine that
+// builds Berth; nvidia-smi is part of every driver and says the same.
+package gpu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// A Machine is what the host's NVIDIA driver says, and what is there when it
+// says nothing.
+type Machine struct {
+	GPUs      []GPU
+	Driver    string // version of the driver, such as "570.133.20"; "" unless it answers
+	Complaint string // what nvidia-smi said instead
+	SMI       bool   // nvidia-smi is installed
+	Loaded    bool   // the driver's kernel module is loaded
+	Nouveau   bool   // the kernel's own driver, without CUDA, has the devices
+	Hardware  bool   // an NVIDIA display device is on the PCI bus
+	WSL       bool   // this is Linux inside Windows, and the driver is Windows'
+	Toolkit   bool   // the hook of NVIDIA's Container Toolkit is installed
+}
+
+// A GPU is one device, as nvidia-smi lists it.
+type GPU struct {
+	Index     int    // in the order of the PCI bus
+	UUID      string // "GPU-…"
+	Name      string
+	MemoryMiB int
+	MIG       []Instance // its partitions, if it is partitioned
+}
+
+// An Instance is a partition of a GPU (NVIDIA calls it MIG).
+type Instance struct {
+	Index   int    // within the GPU
+	UUID    string // "MIG-…"
+	Profile string // such as "1g.10gb"
+}
+
+// slowest is how long nvidia-smi may take: without its persistence daemon, the
+// driver wakes every GPU first, seconds each.
+const slowest = 60 * time.Second
+
+// hook is the program that dockerd calls to pass GPUs on.
+const hook = "nvidia-container-runtime-hook"
+
+// Probe looks at the machine whose file system is at root, "/" but for tests.
+// That there is no GPU, or no driver, is no error. It ends early with ctx.
+func Probe(ctx context.Context, root string) (Machine, error) {
+	exists := func(name string) bool {
+		_, err := os.Stat(filepath.Join(root, name))
+		return err == nil
+	}
+	m := Machine{
+		Loaded:   exists("proc/driver/nvidia/version"),
+		WSL:      exists("dev/dxg"),
+		Hardware: hardware(root),
+		Nouveau:  exists("sys/module/nouveau"),
+		Toolkit:  find(hook, filepath.Join(root, "usr/bin")) != "",
+	}
+	smi := find("nvidia-smi", filepath.Join(root, "usr/lib/wsl/lib"))
+	if m.SMI = smi != ""; !m.SMI {
+		return m, ctx.Err()
+	}
+	var list, table string
+	g, both := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		list, err = ask(both, smi, "--list-gpus")
+		return err
+	})
+	g.Go(func() (err error) {
+		table, err = ask(both, smi, "--query-gpu=uuid,memory.total,driver_version", "--format=csv,noheader,nounits")
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		m.Complaint = err.Error()
+		return m, ctx.Err()
+	}
+	m.GPUs = parseList(list)
+	if len(m.GPUs) == 0 {
+		m.Complaint = strings.TrimSpace(list)
+	}
+	m.describe(table)
+	return m, nil
+}
+
+// find looks for a program on the PATH, then in one more folder.
+func find(program, folder string) string {
+	if path, err := exec.LookPath(program); err == nil {
+		return path
+	}
+	if path, err := exec.LookPath(filepath.Join(folder, program)); err == nil {
+		return path
+	}
+	return ""
+}
+
+// ask returns the output of nvidia-smi. What it says when it fails, it says on
+// standard output too.
+func ask(ctx context.Context, smi string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, slowest)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, smi, args...).CombinedOutput()
+	if ctx.Err() == context.DeadlineExceeded {
+		return "", fmt.Errorf("no answer within %s", slowest)
+	}
+	if err != nil {
+		if said := string(bytes.TrimSpace(out)); said != "" {
+			return "", errors.New(said)
+		}
+		return "", err
+	}
+	return string(out), nil
+}
+
+// hardware says that a display device (class 03) of NVIDIA (vendor 10de) is on
+// the PCI bus.
+func hardware(root string) bool {
+	devices, _ := filepath.Glob(filepath.Join(root, "sys/bus/pci/devices/*"))
+	for _, d := range devices {
+		vendor, _ := os.ReadFile(filepath.Join(d, "vendor"))
+		class, _ := os.ReadFile(filepath.Join(d, "class"))
+		if strings.TrimSpace(string(vendor)) == "0x10de" && strings.HasPrefix(string(class), "0x03") {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	gpuLine = regexp.MustCompile(`^GPU (\d+): (.*) \(UUID: (GPU-[^)\s]+)\)`)
+	migLine = regexp.MustCompile(`^\s+MIG (\S+)\s+Device\s+(\d+): \(UUID: (MIG-[^)\s]+)\)`)
+)
+
+// parseList reads the output of nvidia-smi --list-gpus. Lines that are neither a
+// GPU nor a part of one are skipped.
+func parseList(out string) []GPU {
+	var gpus []GPU
+	for line := range strings.Lines(out) {
+		if m := gpuLine.FindStringSubmatch(line); m != nil {
+			if index, err := strconv.Atoi(m[1]); err == nil {
+				gpus = append(gpus, GPU{Index: index, Name: m[2], UUID: m[3]})
+			}
+		} else if m := migLine.FindStringSubmatch(line); m != nil && len(gpus) > 0 {
+			if index, err := strconv.Atoi(m[2]); err == nil {
+				last := &gpus[len(gpus)-1]
+				last.MIG = append(last.MIG, Instance{Index: index, Profile: m[1], UUID: m[3]})
+			}
+		}
+	}
+	return gpus
+}
+
+// describe adds what a table of UUID, memory and driver version says.
+func (m *Machine) describe(table string) {
+	for line := range strings.Lines(table) {
+		fields := strings.Split(line, ",")
+		if len(fields) != 3 {
+			continue
+		}
+		for i := range m.GPUs {
+			if g := &m.GPUs[i]; g.UUID == strings.TrimSpace(fields[0]) {
+				g.MemoryMiB, _ = strconv.Atoi(strings.TrimSpace(fields[1])) // some GPUs say [N/A]
+				m.Driver = strings.TrimSpace(fields[2])
+			}
+		}
+	}
+}
