@@ -117,8 +117,8 @@ func (n *Network) outerAdd(c *conv, src, grad gemm.Planes, images int) {
 	c.w.parts = c.all[:(images-1)/step]
 }
 
-// outerRun computes one unit.
-func (n *Network) outerRun(_, unit int) {
+// runOuter computes one unit.
+func (n *Network) runOuter(_, unit int) {
 	u := &n.outer[unit]
 	c := u.c
 	dw := c.w.grad

@@ -89,6 +89,9 @@ type Network struct {
 	outer    []outerUnit
 	outerN   int // images that outer was planned for
 	adam     gemm.AdamArgs
+
+	// Method values, made once.
+	transpose, outerRun, adamRun func(worker, part int)
 }
 
 // scratch is what one worker overwrites in every part of a phase.
@@ -123,6 +126,7 @@ func New(cfg Config) (*Network, error) {
 		prev, in, side = b, 4*out, side/2
 	}
 	n.head = newHead(n, prev)
+	n.transpose, n.outerRun, n.adamRun = n.params.transpose, n.runOuter, n.runAdam
 	n.params.allocate()
 	n.params.initialise(cfg.Seed)
 	return n, nil
@@ -236,6 +240,7 @@ func (n *Network) Evaluate(images []float32, labels []uint8) (loss float64, corr
 func (n *Network) forward() {
 	if n.training {
 		n.outerPlan(len(n.labels))
+		n.pool.run(len(n.params.tiles), n.transpose)
 	}
 	for _, b := range n.blocks {
 		if !n.training {
@@ -261,7 +266,6 @@ func (n *Network) backward() {
 	last := len(n.blocks) - 1
 	n.blocks[last].sumGrads(n.blocks[last].parts())
 	n.head.biasGrad(n.blocks[last].parts())
-	n.pool.run(len(n.params.tiles), n.params.transpose)
 	for i := last; i >= 0; i-- {
 		b := n.blocks[i]
 		n.pool.run(b.parts(), b.backward2)
@@ -292,8 +296,8 @@ func (n *Network) update() {
 	n.pool.run(len(n.params.list), n.adamRun)
 }
 
-// adamRun sums the parts of one parameter's gradient and updates it.
-func (n *Network) adamRun(_, i int) {
+// runAdam sums the parts of one parameter's gradient and updates it.
+func (n *Network) runAdam(_, i int) {
 	p := n.params.list[i]
 	for _, g := range p.parts {
 		gemm.Add(p.grad, g)

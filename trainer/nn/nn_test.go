@@ -47,3 +47,59 @@ func TestLearnsABatchByHeart(t *testing.T) {
 	}
 	assert.Less(t, loss, 0.1)
 }
+
+// gradients returns the gradients of the network's last step.
+func gradients(n *Network) map[string][]float32 {
+	g := map[string][]float32{}
+	for _, p := range n.params.list {
+		g[p.name] = p.export(p.grad)
+	}
+	return g
+}
+
+// relative returns |a-b| / |b| over all elements, in the Euclidean norm.
+func relative(a []float32, b []float64) float64 {
+	var d, s float64
+	for i := range b {
+		e := float64(a[i]) - b[i]
+		d += e * e
+		s += b[i] * b[i]
+	}
+	return math.Sqrt(d / s)
+}
+
+var configs = map[string]Config{
+	"colour":  {Channels: 3, Classes: 10, Seed: 5, Dropout: 0.5},
+	"gray":    {Channels: 1, Classes: 10, Seed: 6, Dropout: 0.25},
+	"classes": {Channels: 1, Classes: 21, Seed: 7},
+}
+
+func TestStepAgainstReference(t *testing.T) {
+	for name, cfg := range configs {
+		t.Run(name, func(t *testing.T) {
+			n := newNetwork(t, cfg)
+			r := newReference(n)
+			x, y := batch(2, 11, cfg.Channels, cfg.Classes)
+			want := r.train(x, y)
+			got, _, err := n.TrainStep(x, y)
+			require.NoError(t, err)
+			assert.InEpsilon(t, want, got, 1e-6)
+			for name, g := range gradients(n) {
+				assert.Less(t, relative(g, r.tensors[name].g), 2e-5, "gradient of %s", name)
+			}
+			for _, s := range n.tensors() {
+				if s.p == nil {
+					for i, v := range s.data {
+						assert.InDelta(t, r.running[s.name][i], v, 1e-6, s.name)
+					}
+				}
+			}
+
+			r.eval = true
+			want, _ = r.loss(x, y)
+			got, _, err = n.Evaluate(x, y)
+			require.NoError(t, err)
+			assert.InEpsilon(t, want*float64(len(y)), got, 1e-4)
+		})
+	}
+}
