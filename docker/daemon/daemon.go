@@ -55,10 +55,13 @@ func Connect(ctx context.Context) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: its settings in the environment (DOCKER_HOST, DOCKER_TLS_VERIFY, …) make no sense: %w", ErrUnavailable, err)
 	}
-	if _, err := api.Ping(ctx); err != nil {
+	ping, err := api.Ping(ctx)
+	if err != nil {
 		api.Close()
 		return nil, explainUnavailable(api.DaemonHost(), err)
 	}
+	// Now, not with the first request: two at once would race for it.
+	api.NegotiateAPIVersionPing(ping)
 	return &Client{api: api}, nil
 }
 
