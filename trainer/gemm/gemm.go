@@ -250,7 +250,7 @@ func Outer(dw, src, grad []float32, columns int, g *Gather, rows int) {
 
 // outerRows is how many rows Outer takes at a time: the rows of both planes
 // then stay in the first-level cache over all taps.
-const outerRows = 128
+const outerRows = 64
 
 // mulArgs are the arguments of the Mul kernels, for one block of rows.
 // Distances are in bytes.

@@ -1,12 +1,16 @@
 package nn
 
 import (
+	"fmt"
+	"hash/fnv"
 	"math"
 	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/trainer/gemm"
 )
 
 // batch makes random images and labels.
@@ -29,9 +33,37 @@ func newNetwork(t testing.TB, cfg Config) *Network {
 	return n
 }
 
+// sum hashes the bits of a state.
+func (s State) sum() uint64 {
+	h := fnv.New64a()
+	fmt.Fprint(h, s.Step, s.Seed)
+	for _, t := range s.Tensors {
+		fmt.Fprint(h, t.Name, t.Shape)
+		for _, v := range t.Data {
+			b := math.Float32bits(v)
+			h.Write([]byte{byte(b), byte(b >> 8), byte(b >> 16), byte(b >> 24)})
+		}
+	}
+	return h.Sum64()
+}
+
+// train takes steps from, from+1, ... to-1 with batches of sizes that do not
+// fill the parts of a phase, and returns the losses.
+func train(t testing.TB, n *Network, from, to int) []float64 {
+	var losses []float64
+	for i := from; i < to; i++ {
+		x, y := batch(uint64(i), 21-3*(i%2), n.cfg.Channels, n.cfg.Classes)
+		loss, _, err := n.TrainStep(x, y)
+		require.NoError(t, err)
+		losses = append(losses, loss)
+	}
+	return losses
+}
+
 func TestNumParameters(t *testing.T) {
 	assert.Equal(t, 634410, newNetwork(t, Config{Channels: 3, Classes: 10}).NumParameters())
-	assert.Equal(t, 634410-8*16*10, newNetwork(t, Config{Channels: 1, Classes: 10}).NumParameters())
+	// Eight input channels fewer in the first block's conv3x3 and conv1x1.
+	assert.Equal(t, 634410-8*16*(9+1), newNetwork(t, Config{Channels: 1, Classes: 10}).NumParameters())
 }
 
 func TestLearnsABatchByHeart(t *testing.T) {
@@ -41,65 +73,258 @@ func TestLearnsABatchByHeart(t *testing.T) {
 	require.NoError(t, err)
 	assert.InDelta(t, math.Log(10), first, 1)
 	var loss float64
-	for range 30 {
-		loss, _, err = n.TrainStep(x, y)
+	var correct int
+	for range 15 {
+		loss, correct, err = n.TrainStep(x, y)
 		require.NoError(t, err)
 	}
-	assert.Less(t, loss, 0.1)
+	assert.Less(t, loss, 0.05)
+	assert.Equal(t, 40, correct)
 }
 
-// gradients returns the gradients of the network's last step.
-func gradients(n *Network) map[string][]float32 {
-	g := map[string][]float32{}
-	for _, p := range n.params.list {
-		g[p.name] = p.export(p.grad)
+func TestSameBitsWithAnyNumberOfWorkers(t *testing.T) {
+	cfg := Config{Channels: 3, Classes: 10, Seed: 2, Dropout: 0.5, Workers: 1}
+	one := newNetwork(t, cfg)
+	losses := train(t, one, 0, 4)
+	x, y := batch(9, 300, 3, 10)
+	loss, correct, err := one.Evaluate(x, y)
+	require.NoError(t, err)
+	for _, workers := range []int{2, 3, 16} {
+		cfg.Workers = workers
+		n := newNetwork(t, cfg)
+		assert.Equal(t, losses, train(t, n, 0, 4), "%d workers", workers)
+		l, c, err := n.Evaluate(x, y)
+		require.NoError(t, err)
+		assert.Equal(t, loss, l)
+		assert.Equal(t, correct, c)
+		assert.Equal(t, one.State().sum(), n.State().sum(), "%d workers", workers)
 	}
-	return g
 }
 
-// relative returns |a-b| / |b| over all elements, in the Euclidean norm.
-func relative(a []float32, b []float64) float64 {
-	var d, s float64
-	for i := range b {
-		e := float64(a[i]) - b[i]
-		d += e * e
-		s += b[i] * b[i]
+func TestSameBitsWithAnyKernel(t *testing.T) {
+	before := gemm.Kernel()
+	defer func() { require.NoError(t, gemm.Select(before)) }()
+	var losses [][]float64
+	var sums []uint64
+	for _, k := range gemm.Kernels() {
+		require.NoError(t, gemm.Select(k))
+		assert.Equal(t, k, Kernel())
+		n := newNetwork(t, Config{Channels: 3, Classes: 10, Seed: 3, Dropout: 0.3})
+		losses = append(losses, train(t, n, 0, 2))
+		sums = append(sums, n.State().sum())
 	}
-	return math.Sqrt(d / s)
+	for i := range sums {
+		assert.Equal(t, losses[0], losses[i], gemm.Kernels()[i])
+		assert.Equal(t, sums[0], sums[i], gemm.Kernels()[i])
+	}
 }
 
-var configs = map[string]Config{
-	"colour":  {Channels: 3, Classes: 10, Seed: 5, Dropout: 0.5},
-	"gray":    {Channels: 1, Classes: 10, Seed: 6, Dropout: 0.25},
-	"classes": {Channels: 1, Classes: 21, Seed: 7},
+// The same bits on every machine: a change here means that results of
+// earlier versions can no longer be reproduced, and must be told.
+func TestBitsAreThoseOfEarlierVersions(t *testing.T) {
+	n := newNetwork(t, Config{Channels: 1, Classes: 10, Seed: 4, Dropout: 0.5})
+	assert.Equal(t, earlier.initial, n.State().sum())
+	losses := train(t, n, 0, 3)
+	assert.Equal(t, earlier.losses, losses)
+	assert.Equal(t, earlier.trained, n.State().sum())
 }
 
-func TestStepAgainstReference(t *testing.T) {
-	for name, cfg := range configs {
+var earlier = struct {
+	initial, trained uint64
+	losses           []float64
+}{}
+
+func TestSeedsDiffer(t *testing.T) {
+	a := newNetwork(t, Config{Channels: 1, Classes: 10, Seed: 1})
+	b := newNetwork(t, Config{Channels: 1, Classes: 10, Seed: 2})
+	assert.NotEqual(t, a.State().Tensors[0].Data, b.State().Tensors[0].Data)
+}
+
+func TestRestoreContinuesToTheSameBits(t *testing.T) {
+	cfg := Config{Channels: 3, Classes: 10, Seed: 5, Dropout: 0.5, LR: 2e-3}
+	whole := newNetwork(t, cfg)
+	losses := train(t, whole, 0, 5)
+
+	first := newNetwork(t, cfg)
+	train(t, first, 0, 2)
+	state := first.State()
+	assert.EqualValues(t, 2, state.Step)
+	sum := state.sum()
+	second := newNetwork(t, Config{Channels: 3, Classes: 10, Seed: 77, Workers: 2})
+	train(t, second, 0, 1)
+	require.NoError(t, second.Restore(state))
+	assert.Equal(t, losses[2:], train(t, second, 2, 5))
+	assert.Equal(t, whole.State().sum(), second.State().sum())
+	assert.Equal(t, sum, state.sum(), "a state shares no memory with a network")
+}
+
+func TestRestoreRefusesOtherNetworks(t *testing.T) {
+	n := newNetwork(t, Config{Channels: 3, Classes: 10, Seed: 6})
+	before := n.State().sum()
+	for name, c := range map[string]struct {
+		change func(s *State)
+		want   string
+	}{
+		"channels": {func(s *State) { s.Config.Channels = 1 }, "1 channels"},
+		"classes":  {func(s *State) { s.Config.Classes = 9 }, "9 classes"},
+		"config":   {func(s *State) { s.Config.Dropout = 1 }, "dropout"},
+		"rate":     {func(s *State) { s.Config.LR = 0 }, "learning rate"},
+		"step":     {func(s *State) { s.Step = -1 }, "negative"},
+		"missing":  {func(s *State) { s.Tensors = s.Tensors[1:] }, "tensors"},
+		"name":     {func(s *State) { s.Tensors[3].Name = "x" }, "want \"block1.conv2.weight\""},
+		"shape":    {func(s *State) { s.Tensors[0].Shape = []int{16, 12, 9} }, "[16 12 9]"},
+		"short":    {func(s *State) { s.Tensors[40].Data = s.Tensors[40].Data[1:] }, "values"},
+	} {
 		t.Run(name, func(t *testing.T) {
-			n := newNetwork(t, cfg)
-			r := newReference(n)
-			x, y := batch(2, 11, cfg.Channels, cfg.Classes)
-			want := r.train(x, y)
-			got, _, err := n.TrainStep(x, y)
-			require.NoError(t, err)
-			assert.InEpsilon(t, want, got, 1e-6)
-			for name, g := range gradients(n) {
-				assert.Less(t, relative(g, r.tensors[name].g), 2e-5, "gradient of %s", name)
-			}
-			for _, s := range n.tensors() {
-				if s.p == nil {
-					for i, v := range s.data {
-						assert.InDelta(t, r.running[s.name][i], v, 1e-6, s.name)
+			s := n.State()
+			c.change(&s)
+			err := n.Restore(s)
+			require.Error(t, err)
+			assert.Contains(t, err.Error(), c.want)
+			assert.Equal(t, before, n.State().sum())
+		})
+	}
+}
+
+func TestNewRefusesBadConfigs(t *testing.T) {
+	nan := float32(math.NaN())
+	for want, cfg := range map[string]Config{
+		"2 channels":      {Channels: 2, Classes: 10},
+		"1 classes":       {Channels: 1, Classes: 1},
+		"257 classes":     {Channels: 1, Classes: 257},
+		"learning rate":   {Channels: 1, Classes: 10, LR: -1},
+		"rate NaN":        {Channels: 1, Classes: 10, LR: nan},
+		"probability 1":   {Channels: 1, Classes: 10, Dropout: 1},
+		"probability NaN": {Channels: 1, Classes: 10, Dropout: nan},
+		"-1 workers":      {Channels: 1, Classes: 10, Workers: -1},
+	} {
+		_, err := New(cfg)
+		require.Error(t, err, want)
+		assert.Contains(t, err.Error(), want)
+	}
+}
+
+func TestBadBatchesChangeNothing(t *testing.T) {
+	n := newNetwork(t, Config{Channels: 1, Classes: 10})
+	before := n.State().sum()
+	x, y := batch(1, 4, 1, 10)
+	for want, f := range map[string]func() error{
+		"empty":         func() error { _, _, err := n.TrainStep(nil, nil); return err },
+		"got 4095":      func() error { _, _, err := n.TrainStep(x[1:], y); return err },
+		"label 10":      func() error { _, _, err := n.TrainStep(x, []uint8{1, 2, 10, 3}); return err },
+		"need 3072":     func() error { _, _, err := n.Evaluate(x, y[:3]); return err },
+		"label 255 of ": func() error { _, _, err := n.Evaluate(x, []uint8{1, 2, 3, 255}); return err },
+	} {
+		err := f()
+		require.Error(t, err, want)
+		assert.Contains(t, err.Error(), want)
+	}
+	assert.Equal(t, before, n.State().sum())
+	loss, correct, err := n.Evaluate(nil, nil)
+	require.NoError(t, err)
+	assert.Zero(t, loss)
+	assert.Zero(t, correct)
+}
+
+func TestNaNLossIsReturned(t *testing.T) {
+	n := newNetwork(t, Config{Channels: 1, Classes: 10})
+	x, y := batch(1, 4, 1, 10)
+	w := n.State().Tensors[0].Data
+	x[100] = float32(math.NaN())
+	loss, _, err := n.TrainStep(x, y)
+	require.NoError(t, err)
+	assert.True(t, math.IsNaN(loss))
+	assert.Equal(t, w, n.State().Tensors[0].Data, "the parameters stay as they were")
+	assert.Zero(t, n.Step())
+}
+
+func TestStepDoesNotAllocate(t *testing.T) {
+	n := newNetwork(t, Config{Channels: 1, Classes: 10, Dropout: 0.5, Workers: 1})
+	x, y := batch(1, 20, 1, 10)
+	step := func() {
+		_, _, err := n.TrainStep(x, y)
+		require.NoError(t, err)
+	}
+	assert.Zero(t, testing.AllocsPerRun(3, step))
+	// Between the steps of an epoch and its last, shorter one.
+	assert.Zero(t, testing.AllocsPerRun(3, func() {
+		_, _, err := n.TrainStep(x[:17*Size*Size], y[:17])
+		require.NoError(t, err)
+		step()
+	}))
+}
+
+func TestDropoutRate(t *testing.T) {
+	n := newNetwork(t, Config{Channels: 1, Classes: 10, Dropout: 0.25, Seed: 11})
+	const images = 200
+	x, y := batch(1, images, 1, 10)
+	_, _, err := n.TrainStep(x, y)
+	require.NoError(t, err)
+	for _, b := range n.blocks {
+		var dropped, total float64
+		for p := range b.conv2.in {
+			for i := range images {
+				rows := b.a1.Plane(p, i*b.pixels, b.pixels)
+				for lane := range gemm.Lanes {
+					alive := false
+					for r := range b.pixels {
+						alive = alive || rows[r*gemm.Lanes+lane] != 0
 					}
+					// ReLU alone silences a channel of few pixels now and
+					// then; of 64 or more, dropout does.
+					if !alive {
+						dropped++
+					}
+					total++
 				}
 			}
+		}
+		if b.pixels >= 64 {
+			sigma := math.Sqrt(0.25 * 0.75 / total)
+			assert.InDelta(t, 0.25, dropped/total, 4*sigma, "block %d", b.index+1)
+		}
+	}
+}
 
-			r.eval = true
-			want, _ = r.loss(x, y)
-			got, _, err = n.Evaluate(x, y)
-			require.NoError(t, err)
-			assert.InEpsilon(t, want*float64(len(y)), got, 1e-4)
-		})
+func TestInitialValues(t *testing.T) {
+	n := newNetwork(t, Config{Channels: 3, Classes: 10, Seed: 12})
+	for _, p := range n.params.list {
+		w := p.export(p.w)
+		if p.fanIn == 0 {
+			for _, v := range w {
+				require.Equal(t, p.fill, v, p.name)
+			}
+			continue
+		}
+		bound := 1 / math.Sqrt(float64(p.fanIn))
+		var mean, square float64
+		for _, v := range w {
+			require.LessOrEqual(t, math.Abs(float64(v)), bound*(1+1e-7), p.name)
+			mean += float64(v) / float64(len(w))
+			square += float64(v) * float64(v) / float64(len(w))
+		}
+		if len(w) > 100 {
+			// Of a uniform distribution: mean 0, variance bound²/3.
+			assert.InDelta(t, 0, mean/bound, 4/math.Sqrt(3*float64(len(w))), p.name)
+			assert.InDelta(t, 1, square/(bound*bound/3), 4/math.Sqrt(float64(len(w))), p.name)
+		}
+	}
+}
+
+func TestPaddingStaysZero(t *testing.T) {
+	n := newNetwork(t, Config{Channels: 3, Classes: 10, Seed: 13, Dropout: 0.5})
+	train(t, n, 0, 3)
+	for _, p := range n.params.list {
+		used := make([]bool, len(p.w))
+		for i := range p.size() {
+			require.False(t, used[p.index(i)], "%s: two values in one place", p.name)
+			used[p.index(i)] = true
+		}
+		for i, v := range p.w {
+			if !used[i] {
+				require.Zero(t, v, p.name)
+				require.Zero(t, p.m[i], p.name)
+			}
+		}
 	}
 }

@@ -67,9 +67,10 @@ const golden = 0x9e3779b97f4a7c15
 // give the same stream, whoever asks and when.
 func stream(seed, step, layer, sample uint64) uint64 {
 	s := mix64(seed + golden)
-	s = mix64(s ^ mix64(step+golden))
-	s = mix64(s ^ mix64(layer+golden))
-	return mix64(s ^ mix64(sample+golden))
+	for _, key := range [...]uint64{step, layer, sample} {
+		s = mix64(s + (key+1)*golden)
+	}
+	return s
 }
 
 // draw returns the stream's value i, uniform in [0, 2^32).

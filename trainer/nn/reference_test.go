@@ -138,13 +138,18 @@ func (l *norm64) backward(g *array) *array {
 	return dx
 }
 
-// relu64 is max(x, 0).
-type relu64 struct{ x *array }
+// relu64 is max(x, 0). It keeps the smallest magnitude of an input: near
+// zero the gradient of the float32 network may rightly be the other one.
+type relu64 struct {
+	x    *array
+	near float64
+}
 
 func (l *relu64) forward(x *array) *array {
-	l.x = x
+	l.x, l.near = x, math.Inf(1)
 	y := newArray(x.n, x.c, x.s)
 	for i, v := range x.d {
+		l.near = math.Min(l.near, math.Abs(v))
 		y.d[i] = math.Max(v, 0)
 	}
 	return y
@@ -313,6 +318,8 @@ type reference struct {
 	tensors map[string]*tensor64
 	running map[string][]float64
 	norms   []*norm64
+	relus   []*relu64
+	logits  *array
 	eval    bool
 }
 
@@ -332,11 +339,11 @@ func newReference(n *Network) *reference {
 		r.layers = append(r.layers, haar64{},
 			sum64{
 				chain64{
-					r.conv(name+"conv1", in, out, 3), r.norm(name + "bn1"), &relu64{},
+					r.conv(name+"conv1", in, out, 3), r.norm(name + "bn1"), r.relu(),
 					&dropout64{r.dropout(b)}, r.conv(name+"conv2", out, out, 3), r.norm(name + "bn2"),
 				},
 				chain64{r.conv(name+"shortcut.conv", in, out, 1), r.norm(name + "shortcut.bn")},
-			}, &relu64{})
+			}, r.relu())
 		in = 4 * out
 	}
 	r.layers = append(r.layers, &linear64{w: r.tensors["linear.weight"], b: r.tensors["linear.bias"], out: n.cfg.Classes})
@@ -353,6 +360,12 @@ func (r *reference) norm(name string) layer {
 		mean: r.running[name+".running_mean"], vari: r.running[name+".running_var"],
 	}
 	r.norms = append(r.norms, l)
+	return l
+}
+
+func (r *reference) relu() layer {
+	l := &relu64{}
+	r.relus = append(r.relus, l)
 	return l
 }
 
@@ -378,16 +391,23 @@ func (r *reference) loss(images []float32, labels []uint8) (float64, *array) {
 	for _, n := range r.norms {
 		n.eval = r.eval
 	}
-	return crossEntropy64(r.layers.forward(x), labels)
+	r.logits = r.layers.forward(x)
+	return crossEntropy64(r.logits, labels)
 }
 
-// train takes one step of Adam, by Algorithm 1 of Kingma and Ba.
+// train takes one step.
 func (r *reference) train(images []float32, labels []uint8) float64 {
 	loss, g := r.loss(images, labels)
 	for _, t := range r.tensors {
 		clear(t.g)
 	}
 	r.layers.backward(g)
+	r.adam()
+	return loss
+}
+
+// adam is Algorithm 1 of Kingma and Ba.
+func (r *reference) adam() {
 	r.step++
 	t := float64(r.step)
 	for _, p := range r.tensors {
@@ -398,5 +418,4 @@ func (r *reference) train(images []float32, labels []uint8) float64 {
 			p.w[i] -= float64(r.cfg.LR) * m / (math.Sqrt(v) + 1e-8)
 		}
 	}
-	return loss
 }
