@@ -1,0 +1,311 @@
+package debian
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"pault.ag/go/debian/version"
+
+	"github.com/berthdev/berth/docker/cache"
+)
+
+// parallel is how many files are fetched at once.
+const parallel = 8
+
+// FetchOptions says where to look for packages and where to keep them.
+type FetchOptions struct {
+	PinOptions           // of the mirrors; keys and clock matter only for what is gone
+	Cache      cache.Dir // .deb files are kept in its folder debs, by their hash
+	Locked     bool      // refuse any other version than the locked one
+	Stall      time.Duration
+}
+
+// A Fetched is a verified .deb file.
+type Fetched struct {
+	Package
+	Path string
+}
+
+// Drift is a locked package that is gone from every mirror, and what took its place.
+type Drift struct {
+	Locked, Got Package
+}
+
+func (d Drift) String() string {
+	return fmt.Sprintf("%s %s instead of %s", d.Locked.Name, d.Got.Version, d.Locked.Version)
+}
+
+// Packages is what a lock's packages came to.
+type Packages struct {
+	Files    []Fetched // sorted by name
+	Drift    []Drift
+	snapshot time.Time
+}
+
+// Hash identifies the packages, as Lock.Hash does where nothing drifted.
+func (p Packages) Hash() string {
+	packages := make([]Package, 0, len(p.Files))
+	for _, f := range p.Files {
+		packages = append(packages, f.Package)
+	}
+	return hashPackages(p.snapshot, packages)
+}
+
+// errGone is in the chain of the error about a file that every mirror that
+// answers says it doesn't have.
+var errGone = errors.New("gone from every mirror")
+
+// Fetch brings every locked package to the cache, verified by size and SHA-256.
+// What is there already isn't fetched again, what was cut off goes on where it
+// ended. Where a locked file is gone from every mirror, the nearest version that
+// the suites still have takes its place, which is said loudly, or, with Locked,
+// is an error.
+func Fetch(ctx context.Context, l Lock, o FetchOptions) (Packages, error) {
+	reader, report, err := o.reader()
+	if err != nil {
+		return Packages{}, err
+	}
+	reader.getter.stall = o.Stall
+	unlock, err := o.Cache.Lock(ctx, "debs", func() { report.Printf("Waiting for another fetch of packages to end") })
+	if err != nil {
+		return Packages{}, err
+	}
+	defer unlock()
+	f := fetcher{archiveReader: reader, dir: o.Cache.Path("debs"), snapshot: l.Snapshot, report: report}
+	if err := os.MkdirAll(f.dir, 0o755); err != nil {
+		return Packages{}, err
+	}
+	for _, p := range l.Packages {
+		f.total += p.Size
+	}
+
+	result := Packages{Files: make([]Fetched, len(l.Packages)), snapshot: l.Snapshot}
+	var gone sync.Map // index -> error
+	work, workCtx := errgroup.WithContext(ctx)
+	work.SetLimit(parallel)
+	for i, p := range l.Packages {
+		work.Go(func() error {
+			path, err := f.fetch(workCtx, p)
+			if errors.Is(err, errGone) {
+				gone.Store(i, err)
+				return nil
+			}
+			result.Files[i] = Fetched{p, path}
+			return err
+		})
+	}
+	if err := work.Wait(); err != nil {
+		return Packages{}, err
+	}
+	var missing []int
+	var errs []error
+	gone.Range(func(i, err any) bool {
+		missing = append(missing, i.(int))
+		errs = append(errs, err.(error))
+		return true
+	})
+	if len(missing) == 0 {
+		return result, nil
+	}
+	if o.Locked {
+		return Packages{}, fmt.Errorf("%w\nMove the lock to what the archive has with\n\tgo tool mage pin\nor name a mirror that still has it in %s, or build without -locked", errors.Join(errs...), EnvMirror)
+	}
+	slices.Sort(missing)
+	return result, f.replace(ctx, l, missing, &result)
+}
+
+// replace fetches the nearest versions of the packages that are gone.
+func (f *fetcher) replace(ctx context.Context, l Lock, missing []int, result *Packages) error {
+	offers, err := f.packages(ctx, l.Suites, l.Architecture, f.report)
+	if err != nil {
+		return err
+	}
+	for _, i := range missing {
+		locked := l.Packages[i]
+		got, err := nearest(offers, locked)
+		if err != nil {
+			return err
+		}
+		path, err := f.fetch(ctx, got)
+		if err != nil {
+			return err
+		}
+		d := Drift{Locked: locked, Got: got}
+		f.report.Printf("DRIFT: no mirror has %s any more; taking %s. This image isn't the locked one. Move the lock with: go tool mage pin", locked, got.Version)
+		result.Files[i] = Fetched{got, path}
+		result.Drift = append(result.Drift, d)
+	}
+	return nil
+}
+
+// nearest is the lowest version on offer that isn't below the locked one, else
+// the highest.
+func nearest(offers []candidate, locked Package) (Package, error) {
+	want, err := version.Parse(locked.Version)
+	if err != nil {
+		return Package{}, err
+	}
+	var best *candidate
+	for i := range offers {
+		c := &offers[i]
+		if c.Name != locked.Name {
+			continue
+		}
+		if best == nil {
+			best = c
+			continue
+		}
+		above, bestAbove := version.Compare(c.version, want) >= 0, version.Compare(best.version, want) >= 0
+		higher := version.Compare(c.version, best.version) > 0
+		if above && !bestAbove || above == bestAbove && higher != above {
+			best = c
+		}
+	}
+	if best == nil {
+		return Package{}, fmt.Errorf("%s is %w, and no suite of the lock has another version. Type\n\tgo tool mage pin", locked, errGone)
+	}
+	return best.Package, nil
+}
+
+// A fetcher fetches single files.
+type fetcher struct {
+	archiveReader
+	dir      string
+	snapshot time.Time
+	report   Progress
+	total    int64 // bytes
+	done     atomic.Int64
+}
+
+// fetch returns the path of a verified file.
+func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
+	path := filepath.Join(f.dir, p.SHA256+".deb")
+	if err := verify(path, p); err == nil {
+		f.progress(p.Size)
+		return path, nil
+	}
+	part := path + ".part"
+	var tried []string
+	answered, gone := 0, true
+	for _, base := range f.mirrors.bases(p.Archive, f.snapshot) {
+		err := f.download(ctx, base+"/"+p.File, part, p)
+		if err == nil {
+			return path, os.Rename(part, path)
+		}
+		if ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		}
+		if local := (*os.PathError)(nil); errors.As(err, &local) {
+			return "", fmt.Errorf("keeping package %s: %w. Free some space, or name another folder in BERTH_CACHE", p, err)
+		}
+		tried = append(tried, fmt.Sprintf("\n\t%s: %v", base, err))
+		if !errors.Is(err, errUnreachable) {
+			answered++
+			gone = gone && errors.Is(err, errNotThere)
+		}
+	}
+	err := fmt.Errorf("fetching package %s (%s):%s\nTry again later, or name another mirror in %s", p, p.File, strings.Join(tried, ""), EnvMirror)
+	if answered > 0 && gone {
+		err = fmt.Errorf("package %s (%s) is %w:%s", p, p.File, errGone, strings.Join(tried, ""))
+	}
+	return "", err
+}
+
+// download brings a file to part, from where an earlier try ended, and verifies
+// it. A wrong file doesn't stay.
+func (f *fetcher) download(ctx context.Context, url, part string, p Package) error {
+	out, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	have, err := out.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	if have >= p.Size {
+		have = 0
+	}
+	body, from, err := f.getter.get(ctx, url, have)
+	if err != nil {
+		if have == 0 {
+			os.Remove(part)
+		}
+		return err
+	}
+	defer body.Close()
+	if from != have && from != 0 {
+		return fmt.Errorf("it answered from byte %d instead of %d", from, have)
+	}
+	if err := errors.Join(out.Truncate(from)); err != nil {
+		return err
+	}
+	if _, err := out.Seek(from, io.SeekStart); err != nil {
+		return err
+	}
+	counted := &meter{r: io.LimitReader(body, p.Size-from+1), f: f}
+	if _, err := io.Copy(out, counted); err != nil {
+		f.done.Add(-counted.n)
+		return err
+	}
+	if err := out.Close(); err != nil {
+		return err
+	}
+	if err := verify(part, p); err != nil {
+		f.done.Add(-counted.n)
+		os.Remove(part)
+		return err
+	}
+	return nil
+}
+
+// verify checks a file's size and SHA-256.
+func verify(path string, p Package) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	sum := sha256.New()
+	n, err := io.Copy(sum, file)
+	if err != nil {
+		return err
+	}
+	if n != p.Size {
+		return fmt.Errorf("it sent %d bytes of %d", n, p.Size)
+	}
+	if hex.EncodeToString(sum.Sum(nil)) != p.SHA256 {
+		return fmt.Errorf("it sent another file: SHA-256 %x, locked is %s", sum.Sum(nil), p.SHA256)
+	}
+	return nil
+}
+
+func (f *fetcher) progress(n int64) {
+	f.report.Update("Fetching packages: %d of %d MB", f.done.Add(n)>>20, f.total>>20)
+}
+
+// A meter reports what is read through it.
+type meter struct {
+	r io.Reader
+	f *fetcher
+	n int64
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.n += int64(n)
+	m.f.progress(int64(n))
+	return n, err
+}

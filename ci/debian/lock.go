@@ -1,0 +1,226 @@
+package debian
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"pault.ag/go/debian/version"
+
+	"github.com/berthdev/berth/docker/cache"
+)
+
+// ErrPinsDiffer is in the chain of the error that says that a lock isn't what
+// its packages.toml asks for.
+var ErrPinsDiffer = errors.New("the lock isn't what packages.toml asks for")
+
+// A Package is one pinned package.
+type Package struct {
+	Name         string
+	Version      string
+	Architecture string // "all" or the manifest's
+	Archive      string // as in its suite
+	File         string // path below the archive's base, pool/…
+	Size         int64  // bytes
+	SHA256       string // hex
+}
+
+func (p Package) String() string { return p.Name + " " + p.Version }
+
+// A Lock pins everything that a manifest asks for.
+type Lock struct {
+	Snapshot     time.Time // at which snapshot.debian.org has every file; also the epoch of what is made from it
+	Wants        string    // hash of the manifest that it was made for
+	Architecture string
+	Suites       []Suite
+	Packages     []Package // sorted by name
+}
+
+const lockHeader = "# Written by `go tool mage pin`. A package a line: name, version, architecture,\n# archive, file, size, SHA-256. Every file is for good at\n# https://snapshot.debian.org/archive/<archive>/<snapshot>/<file>.\n"
+
+const snapshotLayout = "20060102T150405Z"
+
+// WriteFile writes the lock, whole or not at all.
+func (l Lock) WriteFile(path string) error { return cache.WriteFile(path, l.marshal(), 0o644) }
+
+func (l Lock) marshal() []byte {
+	var b bytes.Buffer
+	b.WriteString(lockHeader)
+	fmt.Fprintf(&b, "snapshot %s\nwants %s\narchitecture %s\n", l.Snapshot.UTC().Format(snapshotLayout), l.Wants, l.Architecture)
+	for _, s := range l.Suites {
+		fmt.Fprintf(&b, "suite %s %s %s\n", s.Archive, s.Name, strings.Join(s.Components, " "))
+	}
+	for _, p := range l.Packages {
+		fmt.Fprintf(&b, "package %s %s %s %s %s %d %s\n", p.Name, p.Version, p.Architecture, p.Archive, p.File, p.Size, p.SHA256)
+	}
+	return b.Bytes()
+}
+
+// Hash identifies the lock's packages.
+func (l Lock) Hash() string { return hashPackages(l.Snapshot, l.Packages) }
+
+func hashPackages(snapshot time.Time, packages []Package) string {
+	h := sha256.New()
+	fmt.Fprintln(h, snapshot.Unix())
+	for _, p := range packages {
+		fmt.Fprintln(h, p.Name, p.Version, p.SHA256)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// ReadLock reads a packages.lock. If there is none the error wraps
+// fs.ErrNotExist and says how to make one.
+func ReadLock(path string) (Lock, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return Lock{}, fmt.Errorf("%w. Make it with\n\tgo tool mage pin", err)
+	} else if err != nil {
+		return Lock{}, err
+	}
+	l, err := parseLock(bytes.NewReader(data))
+	if err != nil {
+		return Lock{}, fmt.Errorf("reading %s: %w. Take the file from version control again, or type\n\tgo tool mage pin", path, err)
+	}
+	return l, nil
+}
+
+func parseLock(r io.Reader) (Lock, error) {
+	var l Lock
+	lines := bufio.NewScanner(r)
+	for n := 1; lines.Scan(); n++ {
+		text := lines.Text()
+		if text == "" || strings.HasPrefix(text, "#") {
+			continue
+		}
+		if err := l.parseLine(strings.Fields(text)); err != nil {
+			return Lock{}, fmt.Errorf("line %d: %w", n, err)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return Lock{}, err
+	}
+	if l.Snapshot.IsZero() || l.Wants == "" || l.Architecture == "" || len(l.Suites) == 0 {
+		return Lock{}, errors.New("it lacks its first lines (snapshot, wants, architecture, suite)")
+	}
+	if !slices.IsSortedFunc(l.Packages, func(a, b Package) int { return strings.Compare(a.Name, b.Name) }) {
+		return Lock{}, errors.New("its packages aren't sorted by name")
+	}
+	for i := 1; i < len(l.Packages); i++ {
+		if l.Packages[i].Name == l.Packages[i-1].Name {
+			return Lock{}, fmt.Errorf("package %s is there twice", l.Packages[i].Name)
+		}
+	}
+	return l, nil
+}
+
+func (l *Lock) parseLine(words []string) (err error) {
+	switch {
+	case len(words) == 2 && words[0] == "snapshot":
+		l.Snapshot, err = time.Parse(snapshotLayout, words[1])
+	case len(words) == 2 && words[0] == "wants":
+		l.Wants = words[1]
+	case len(words) == 2 && words[0] == "architecture":
+		l.Architecture = words[1]
+	case len(words) >= 4 && words[0] == "suite":
+		l.Suites = append(l.Suites, Suite{Archive: words[1], Name: words[2], Components: words[3:]})
+	case len(words) == 8 && words[0] == "package":
+		p := Package{Name: words[1], Version: words[2], Architecture: words[3], Archive: words[4], File: words[5], SHA256: words[7]}
+		if p.Size, err = strconv.ParseInt(words[6], 10, 64); err == nil {
+			err = p.check()
+		}
+		l.Packages = append(l.Packages, p)
+	default:
+		err = fmt.Errorf("%q is no line of a lock", strings.Join(words, " "))
+	}
+	return err
+}
+
+// check refuses what could lead out of a folder or past a check.
+func (p Package) check() error {
+	if sum, err := hex.DecodeString(p.SHA256); err != nil || len(sum) != sha256.Size {
+		return fmt.Errorf("%q is no SHA-256", p.SHA256)
+	}
+	if _, err := version.Parse(p.Version); err != nil {
+		return fmt.Errorf("%q is no version: %w", p.Version, err)
+	}
+	if !plain(p.Name) || !plain(p.Archive) || !plain(p.Architecture) || p.Size <= 0 {
+		return fmt.Errorf("%v makes no sense as a package", p)
+	}
+	if path.IsAbs(p.File) || path.Clean(p.File) != p.File || strings.HasPrefix(p.File, "..") || strings.ContainsAny(p.File, "?#\\") {
+		return fmt.Errorf("%q is no path in an archive", p.File)
+	}
+	return nil
+}
+
+// Check compares a lock with the manifest that it should be made for, without
+// asking any archive. The error wraps ErrPinsDiffer.
+func Check(m Manifest, l Lock) error {
+	if l.Wants == m.hash() {
+		return nil
+	}
+	locked := map[string]bool{}
+	for _, p := range l.Packages {
+		locked[p.Name] = true
+	}
+	var missing []string
+	for _, p := range m.Packages {
+		if !locked[p.Name] {
+			missing = append(missing, p.Name)
+		}
+	}
+	what := "its packages, suites or architecture changed since"
+	if len(missing) > 0 {
+		what = "not locked: " + strings.Join(missing, ", ")
+	}
+	return fmt.Errorf("%w (%s). Type\n\tgo tool mage pin", ErrPinsDiffer, what)
+}
+
+// A Change is what became of one package from one lock to the next.
+type Change struct {
+	Name     string
+	Old, New string // versions; empty where there is none
+}
+
+func (c Change) String() string {
+	switch {
+	case c.Old == "":
+		return fmt.Sprintf("+ %s %s", c.Name, c.New)
+	case c.New == "":
+		return fmt.Sprintf("- %s %s", c.Name, c.Old)
+	default:
+		return fmt.Sprintf("~ %s %s -> %s", c.Name, c.Old, c.New)
+	}
+}
+
+// Diff lists what changed, by name.
+func Diff(old, new Lock) []Change {
+	changes := map[string]Change{}
+	sums := map[string]string{}
+	for _, p := range old.Packages {
+		changes[p.Name] = Change{Name: p.Name, Old: p.Version}
+		sums[p.Name] = p.SHA256
+	}
+	for _, p := range new.Packages {
+		if sums[p.Name] == p.SHA256 {
+			delete(changes, p.Name)
+			continue
+		}
+		changes[p.Name] = Change{Name: p.Name, Old: changes[p.Name].Old, New: p.Version}
+	}
+	all := make([]Change, 0, len(changes))
+	for _, c := range changes {
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b Change) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}

@@ -1,0 +1,97 @@
+package debian
+
+import (
+	"bufio"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// EnvMirror names the variable with the base URL of a mirror of one's own, below
+// which debian/ and debian-security/ lie, each with its dists/ and pool/.
+const EnvMirror = "BERTH_DEBIAN_MIRROR"
+
+// snapshots keeps every file that was ever in the archive.
+const snapshots = "https://snapshot.debian.org/archive"
+
+// Mirrors are the base URLs of each archive, the first to ask first.
+type Mirrors map[string][]string
+
+// HostMirrors returns the mirror that BERTH_DEBIAN_MIRROR names or, without it,
+// those of the machine's apt configuration; none where it has no apt.
+// snapshot.debian.org comes last, always, without being listed.
+func HostMirrors() Mirrors {
+	if base := os.Getenv(EnvMirror); base != "" {
+		base = strings.TrimRight(base, "/")
+		return Mirrors{"debian": {base + "/debian"}, "debian-security": {base + "/debian-security"}}
+	}
+	m := Mirrors{}
+	files, _ := filepath.Glob("/etc/apt/sources.list.d/*")
+	for _, name := range append([]string{"/etc/apt/sources.list"}, files...) {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // not there, or not for us: other mirrors remain
+		}
+		switch filepath.Ext(name) {
+		case ".list":
+			m.add(parseSourcesList(string(text)))
+		case ".sources":
+			m.add(parseSources(string(text)))
+		}
+	}
+	return m
+}
+
+// add sorts URLs under the archives whose names they end in. Those of others'
+// packages end in something else.
+func (m Mirrors) add(urls []string) {
+	for _, u := range urls {
+		u = strings.TrimRight(u, "/")
+		archive := path.Base(u)
+		if parsed, err := url.Parse(u); err != nil || parsed.Scheme != "http" && parsed.Scheme != "https" {
+			continue
+		}
+		if (archive == "debian" || archive == "debian-security") && !slices.Contains(m[archive], u) {
+			m[archive] = append(m[archive], u)
+		}
+	}
+}
+
+// parseSourcesList returns the URLs of apt's one-line format (sources.list(5)).
+func parseSourcesList(text string) (urls []string) {
+	for line := range strings.Lines(text) {
+		words := strings.Fields(strings.SplitN(line, "#", 2)[0])
+		if len(words) == 0 || words[0] != "deb" {
+			continue
+		}
+		words = words[1:]
+		if len(words) > 0 && strings.HasPrefix(words[0], "[") { // options, up to "]"
+			end := slices.IndexFunc(words, func(w string) bool { return strings.HasSuffix(w, "]") })
+			words = words[end+1:]
+		}
+		if len(words) > 0 {
+			urls = append(urls, words[0])
+		}
+	}
+	return urls
+}
+
+// parseSources returns the URLs of apt's deb822 format (sources.list(5)).
+func parseSources(text string) (urls []string) {
+	eachParagraph(bufio.NewReader(strings.NewReader(text)), func(p paragraph) error {
+		if !strings.EqualFold(p["Enabled"], "no") && slices.Contains(strings.Fields(p["Types"]), "deb") {
+			urls = append(urls, strings.Fields(p["URIs"])...)
+		}
+		return nil
+	})
+	return urls
+}
+
+// bases returns the URLs below which an archive's files may be found.
+func (m Mirrors) bases(archive string, snapshot time.Time) []string {
+	return append(slices.Clone(m[archive]), snapshots+"/"+archive+"/"+snapshot.UTC().Format(snapshotLayout))
+}

@@ -1,0 +1,168 @@
+package image
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// A Difference is one thing in which two images differ.
+type Difference struct {
+	Layer int    // index from the lowest, -1 for the configuration
+	Path  string // of the file in the image, or field of the configuration
+	Kind  string // content, type, mode, owner, time, link, device, attributes, missing, value or layers
+	A, B  string // what one image has and the other
+}
+
+func (d Difference) String() string {
+	where := fmt.Sprintf("layer %d: /%s", d.Layer, d.Path)
+	if d.Layer < 0 {
+		where = "configuration: " + d.Path
+	}
+	return fmt.Sprintf("%s: %s differs: %s, %s", where, d.Kind, d.A, d.B)
+}
+
+// Diff lists in what two images differ, layer by layer, by path. It is empty if
+// and only if layers and configurations are equal.
+func Diff(ctx context.Context, a, b v1.Image) ([]Difference, error) {
+	configA, err := a.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	configB, err := b.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	all, err := diffConfigs(configA, configB)
+	if err != nil {
+		return nil, err
+	}
+	if na, nb := len(configA.RootFS.DiffIDs), len(configB.RootFS.DiffIDs); na != nb {
+		return append(all, Difference{-1, "rootfs", "layers", fmt.Sprint(na), fmt.Sprint(nb)}), nil
+	}
+	layersA, err := a.Layers()
+	if err != nil {
+		return nil, err
+	}
+	layersB, err := b.Layers()
+	if err != nil {
+		return nil, err
+	}
+	for i := range layersA {
+		if configA.RootFS.DiffIDs[i] == configB.RootFS.DiffIDs[i] {
+			continue
+		}
+		filesA, err := readLayer(ctx, layersA[i])
+		if err != nil {
+			return nil, err
+		}
+		filesB, err := readLayer(ctx, layersB[i])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, diffLayers(i, filesA, filesB)...)
+	}
+	return all, nil
+}
+
+// A file is what a layer says of one path.
+type file struct {
+	header *tar.Header
+	sum    string
+}
+
+func readLayer(ctx context.Context, l v1.Layer) (map[string]file, error) {
+	rc, err := l.Uncompressed()
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close()
+	files := map[string]file{}
+	r := tar.NewReader(&contextReader{ctx, rc})
+	for {
+		h, err := r.Next()
+		if err == io.EOF {
+			return files, nil
+		} else if err != nil {
+			return nil, err
+		}
+		sum := sha256.New()
+		if _, err := io.Copy(sum, r); err != nil {
+			return nil, err
+		}
+		files[entryName(h.Name)] = file{h, fmt.Sprintf("%x", sum.Sum(nil))}
+	}
+}
+
+func diffLayers(layer int, a, b map[string]file) (all []Difference) {
+	paths := maps.Clone(a)
+	maps.Copy(paths, b)
+	for _, path := range slices.Sorted(maps.Keys(paths)) {
+		fa, inA := a[path]
+		fb, inB := b[path]
+		if !inA || !inB {
+			all = append(all, Difference{layer, path, "missing", presence(inA), presence(inB)})
+			continue
+		}
+		compare := func(kind string, va, vb any) {
+			if sa, sb := fmt.Sprint(va), fmt.Sprint(vb); sa != sb {
+				all = append(all, Difference{layer, path, kind, sa, sb})
+			}
+		}
+		ha, hb := fa.header, fb.header
+		compare("type", string(ha.Typeflag), string(hb.Typeflag))
+		compare("content", size(fa), size(fb))
+		compare("mode", fmt.Sprintf("%#o", ha.Mode), fmt.Sprintf("%#o", hb.Mode))
+		compare("owner", fmt.Sprintf("%d:%d", ha.Uid, ha.Gid), fmt.Sprintf("%d:%d", hb.Uid, hb.Gid))
+		compare("time", ha.ModTime.UTC(), hb.ModTime.UTC())
+		compare("link", ha.Linkname, hb.Linkname)
+		compare("device", fmt.Sprintf("%d,%d", ha.Devmajor, ha.Devminor), fmt.Sprintf("%d,%d", hb.Devmajor, hb.Devminor))
+		compare("attributes", ha.PAXRecords, hb.PAXRecords)
+	}
+	return all
+}
+
+func size(f file) string { return fmt.Sprintf("%d bytes sha256:%.12s", f.header.Size, f.sum) }
+
+func presence(there bool) string {
+	if there {
+		return "there"
+	}
+	return "not there"
+}
+
+// diffConfigs compares configurations but for the layers' diff IDs.
+func diffConfigs(a, b *v1.ConfigFile) (all []Difference, err error) {
+	fieldsA, err := fields(a)
+	if err != nil {
+		return nil, err
+	}
+	fieldsB, err := fields(b)
+	if err != nil {
+		return nil, err
+	}
+	names := maps.Clone(fieldsA)
+	maps.Copy(names, fieldsB)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if va, vb := string(fieldsA[name]), string(fieldsB[name]); name != "rootfs" && va != vb {
+			all = append(all, Difference{-1, name, "value", va, vb})
+		}
+	}
+	return all, nil
+}
+
+func fields(c *v1.ConfigFile) (map[string]json.RawMessage, error) {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	var all map[string]json.RawMessage
+	return all, json.Unmarshal(data, &all)
+}

@@ -1,0 +1,166 @@
+package image
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/berthdev/berth/docker/daemon"
+)
+
+// Load loads the image into Docker under a tag and returns its ID there. Layers
+// that the daemon has already, by an image that berth built before, aren't sent
+// again. The image that had the tag is removed if Berth built it and nothing
+// else uses it. Until the new image is in, the old one keeps its tag.
+func Load(ctx context.Context, docker *daemon.Client, img v1.Image, tag string) (id string, err error) {
+	digest, err := img.ConfigName()
+	if err != nil {
+		return "", err
+	}
+	old, err := docker.Image(ctx, tag)
+	if err != nil && !errors.Is(err, daemon.ErrNotFound) {
+		return "", err
+	}
+	known, err := knownLayers(ctx, docker, img, old)
+	if err != nil {
+		return "", err
+	}
+	err = load(ctx, docker, img, tag, known)
+	if err != nil && known > 0 && ctx.Err() == nil {
+		// A daemon with another image store wants every layer each time.
+		err = load(ctx, docker, img, tag, 0)
+	}
+	if err != nil {
+		return "", err
+	}
+	now, err := docker.Image(ctx, tag)
+	if err != nil {
+		return "", err
+	}
+	if now.ID != digest.String() && known > 0 { // other stores name images by their manifest
+		return now.ID, nil
+	}
+	if old.ID != "" && old.ID != now.ID && len(old.Tags) <= 1 && old.Labels[daemon.LabelInputs] != "" {
+		if err := docker.RemoveImage(ctx, old.ID); err != nil && !errors.Is(err, daemon.ErrConflict) && !errors.Is(err, daemon.ErrNotFound) {
+			return "", err
+		}
+	}
+	return now.ID, nil
+}
+
+// knownLayers is how many of the image's layers, from the lowest, the daemon has.
+func knownLayers(ctx context.Context, docker *daemon.Client, img v1.Image, old daemon.Image) (int, error) {
+	config, err := img.ConfigFile()
+	if err != nil {
+		return 0, err
+	}
+	have := []daemon.Image{old}
+	ids, err := docker.Images(ctx, daemon.LabelInputs)
+	if err != nil {
+		return 0, err
+	}
+	for _, id := range ids {
+		if id == old.ID {
+			continue
+		}
+		other, err := docker.Image(ctx, id)
+		if errors.Is(err, daemon.ErrNotFound) {
+			continue // removed meanwhile
+		} else if err != nil {
+			return 0, err
+		}
+		have = append(have, other)
+	}
+	known := 0
+	for _, other := range have {
+		n := 0
+		for n < len(config.RootFS.DiffIDs) && n < len(other.Layers) && other.Layers[n] == config.RootFS.DiffIDs[n].String() {
+			n++
+		}
+		known = max(known, n)
+	}
+	return known, nil
+}
+
+// load streams a docker-archive to the daemon in which the lowest layers are
+// only named. Docker's classic store opens a layer only if it lacks it.
+func load(ctx context.Context, docker *daemon.Client, img v1.Image, tag string, known int) error {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(writeDockerArchive(w, img, tag, known)) }()
+	err := docker.Load(ctx, r)
+	r.CloseWithError(err)
+	return err
+}
+
+func writeDockerArchive(w io.Writer, img v1.Image, tag string, known int) error {
+	id, err := img.ConfigName()
+	if err != nil {
+		return err
+	}
+	config, err := img.RawConfigFile()
+	if err != nil {
+		return err
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		return err
+	}
+	out := tar.NewWriter(w)
+	names := make([]string, len(layers))
+	for i, l := range layers {
+		d, err := l.Digest()
+		if err != nil {
+			return err
+		}
+		names[i] = d.Hex + ".tar.gz"
+		if i < known {
+			continue
+		}
+		if err := writeLayer(out, names[i], l); err != nil {
+			return err
+		}
+	}
+	manifest, err := json.Marshal([]map[string]any{{"Config": id.Hex + ".json", "RepoTags": []string{tag}, "Layers": names}})
+	if err != nil {
+		return err
+	}
+	if err := writeFile(out, id.Hex+".json", config); err != nil {
+		return err
+	}
+	if err := writeFile(out, "manifest.json", manifest); err != nil {
+		return err
+	}
+	return out.Close()
+}
+
+func writeLayer(out *tar.Writer, name string, l v1.Layer) error {
+	size, err := l.Size()
+	if err != nil {
+		return err
+	}
+	r, err := l.Compressed()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if err := out.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: size}); err != nil {
+		return err
+	}
+	if _, err := io.Copy(out, r); err != nil {
+		return fmt.Errorf("writing layer %s: %w", name, err)
+	}
+	return nil
+}
+
+func writeFile(out *tar.Writer, name string, data []byte) error {
+	if err := out.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(data))}); err != nil {
+		return err
+	}
+	_, err := out.Write(data)
+	return err
+}
