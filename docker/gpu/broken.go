@@ -12,10 +12,21 @@ import (
 // that doesn't hold.
 var ErrBroken = errors.New("no GPU for a container")
 
-// broken says which link, and what to type.
-func broken(link string, fix ...string) error {
-	return fmt.Errorf("%w: %s.\n\t%s", ErrBroken, link, strings.Join(fix, "\n\t"))
+// A Fault is such a link, and what to do about it.
+type Fault struct {
+	Link string   // what doesn't hold
+	Fix  []string // what to type, a line each
 }
+
+// Error says both.
+func (f *Fault) Error() string {
+	return fmt.Sprintf("%v: %s.\n\t%s", ErrBroken, f.Link, strings.Join(f.Fix, "\n\t"))
+}
+
+// Unwrap makes every Fault an ErrBroken.
+func (f *Fault) Unwrap() error { return ErrBroken }
+
+func broken(link string, fix ...string) error { return &Fault{link, fix} }
 
 const install = "sudo apt-get install nvidia-driver, or what your distribution calls it, then restart the machine"
 

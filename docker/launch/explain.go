@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/gpu"
 )
 
 // explainStart turns the daemon's refusal to create or start a container into
@@ -13,9 +14,16 @@ import (
 func explainStart(err error, p Plan) (int, error) {
 	text := err.Error()
 	has := func(part string) bool { return strings.Contains(text, part) }
+	if why := gpu.Explain(text, p.daemon); why != nil && !p.GPU.None() {
+		return ExitDaemon, fmt.Errorf("%w\nDocker said: %w", why, err)
+	}
 	switch {
 	case errors.Is(err, daemon.ErrConflict):
 		return ExitDaemon, fmt.Errorf("the name %s is taken. Choose another one with -n, or type\n\tdocker rm -f %s\nif that container isn't needed any more: %w", p.Container.Name, p.Container.Name, err)
+	case has("bind source path does not exist") && !p.local:
+		return ExitDaemon, fmt.Errorf("Docker runs on another machine, which doesn't have your folders. Run this there, or unset DOCKER_HOST: %w", err)
+	case has("bind source path does not exist") && strings.HasPrefix(p.daemon.RootDir, "/var/snap/"):
+		return ExitDaemon, fmt.Errorf("Docker from the snap sees neither hidden folders nor anything outside of home. Name a cache folder it can see, BERTH_CACHE=~/berth-cache, or replace the snap by Docker's own packages: %w", err)
 	case has("bind source path does not exist"):
 		return ExitDaemon, fmt.Errorf("-v: there is no such file or folder on the host. Make it first, or correct the path: %w", err)
 	case has("network") && errors.Is(err, daemon.ErrNotFound):

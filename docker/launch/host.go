@@ -18,6 +18,8 @@ import (
 
 	"github.com/berthdev/berth/docker/cache"
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/display"
+	"github.com/berthdev/berth/docker/gpu"
 	"github.com/berthdev/berth/docker/identity"
 )
 
@@ -36,8 +38,11 @@ type Host struct {
 	API       string // version of the Docker API that both sides speak
 	Daemon    daemon.Info
 	Image     daemon.Image
-	Passwd    []byte          // of the image
-	Group     []byte          // of the image
+	Passwd    []byte // of the image
+	Group     []byte // of the image
+	GPU       gpu.Machine
+	Display   display.Found
+	Local     bool            // the daemon runs on this machine, as far as its address tells
 	Abandoned []daemon.Status // containers of launches that were killed
 }
 
@@ -53,11 +58,12 @@ type Streams struct {
 	In, Out, Err *os.File
 }
 
-// Probe looks at everything that a plan depends on. It changes nothing.
+// Probe looks at everything that a plan depends on, and leaves everything as it
+// was.
 func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, error) {
 	var id [4]byte
 	rand.Read(id[:])
-	h := Host{Launch: hex.EncodeToString(id[:]), API: d.APIVersion(), TimeZone: timeZone("/"), Memory: memory("/"), Env: map[string]string{}}
+	h := Host{Launch: hex.EncodeToString(id[:]), API: d.APIVersion(), TimeZone: timeZone("/"), Memory: memory("/"), Env: map[string]string{}, Local: strings.HasPrefix(d.Host(), "unix://")}
 	for _, v := range os.Environ() {
 		name, value, _ := strings.Cut(v, "=")
 		h.Env[name] = value
@@ -86,6 +92,18 @@ func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, e
 	}
 
 	g, ctx := errgroup.WithContext(ctx)
+	if o.GPUs != "none" {
+		g.Go(func() (err error) {
+			h.GPU, err = gpu.Probe(ctx, "/")
+			return err
+		})
+	}
+	if o.GUI != "off" {
+		g.Go(func() error {
+			h.Display = display.Probe(ctx, h.Env, h.Hostname)
+			return nil
+		})
+	}
 	g.Go(func() (err error) {
 		h.User, err = identity.Current(ctx)
 		return err

@@ -1,13 +1,27 @@
 package launch
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/internal/testimage"
 )
 
 // TestMain lets the test binary play mage run: a process of its own, with a
@@ -17,6 +31,7 @@ func TestMain(m *testing.M) {
 	if options == "" {
 		os.Exit(m.Run())
 	}
+	os.Unsetenv("BERTH_TEST_RUN")
 	code, err := launchWith(options)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -45,4 +60,252 @@ func launchWith(options string) (int, error) {
 		return ExitDaemon, err
 	}
 	return Run(ctx, d, p, s)
+}
+
+// A person is someone who launches containers: a checkout, a cache, and who
+// they are.
+type person struct {
+	t       *testing.T
+	options Options // for every launch; its Project is in the name of each container
+	env     []string
+	as      *syscall.Credential // nil is who runs the tests
+}
+
+// newPerson returns who runs the tests, with a checkout and a cache of their
+// own, and an image with a shell. When the test ends, none of their containers
+// may be left.
+func newPerson(t *testing.T) *person {
+	if testing.Short() {
+		t.Skip("needs Docker and builds an image")
+	}
+	var id [4]byte
+	rand.Read(id[:])
+	p := &person{t: t, options: Options{
+		Project: "berth-test-" + hex.EncodeToString(id[:]), Image: testimage.Shell(t), Root: t.TempDir(), GUI: "off", GPUs: "none",
+	}}
+	cache := t.TempDir()
+	p.env = append(os.Environ(), "BERTH_CACHE="+cache, "TERM=xterm-256color", "BASH_SILENCE_DEPRECATION_WARNING=1")
+	skel := filepath.Join(p.options.Root, skeleton)
+	require.NoError(t, copyInto(skel, "../../"+skeleton))
+	t.Cleanup(func() {
+		assert.Empty(t, p.containers(), "containers were left")
+		assert.Empty(t, entries(t, filepath.Join(cache, "tmp")), "files were left")
+	})
+	return p
+}
+
+func copyInto(to, from string) error {
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	return copyFolder(to, from)
+}
+
+// become makes the person another one, with the group that may use Docker.
+func (p *person) become(uid, gid int, groups ...int) {
+	if os.Getuid() != 0 {
+		p.t.Skip("only root can become somebody else")
+	}
+	p.as = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), Groups: []uint32{dockerGroup(p.t)}}
+	for _, g := range groups {
+		p.as.Groups = append(p.as.Groups, uint32(g))
+	}
+	// The folders above the checkout are the tests' own, and closed.
+	for dir := p.options.Root; strings.HasPrefix(dir, os.TempDir()+"/"); dir = filepath.Dir(dir) {
+		require.NoError(p.t, os.Chmod(dir, 0o755))
+	}
+	cache, err := os.MkdirTemp(filepath.Dir(p.options.Root), "cache")
+	require.NoError(p.t, err)
+	p.env = append(p.env, "BERTH_CACHE="+cache)
+	require.NoError(p.t, exec.Command("chown", "-R", fmt.Sprintf("%d:%d", uid, gid), p.options.Root, cache).Run())
+}
+
+// dockerGroup is the group that may use the daemon's socket.
+func dockerGroup(t *testing.T) uint32 {
+	info, err := os.Stat("/var/run/docker.sock")
+	if err != nil {
+		t.Skip("Docker's socket isn't where it usually is")
+	}
+	return info.Sys().(*syscall.Stat_t).Gid
+}
+
+// launch returns the process of a launch with some options changed, not yet
+// started.
+func (p *person) launch(change func(*Options)) *exec.Cmd {
+	o := p.options
+	if change != nil {
+		change(&o)
+	}
+	data, err := json.Marshal(o)
+	require.NoError(p.t, err)
+	c := exec.Command(os.Args[0])
+	c.Env = append(p.env, "BERTH_TEST_RUN="+string(data))
+	c.Dir = p.options.Root
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: p.as}
+	return c
+}
+
+func shell(line string) func(*Options) { return func(o *Options) { o.Command = line } }
+
+// A result is what a launch without a terminal gave.
+type result struct {
+	out, err string
+	code     int
+}
+
+// run runs a command in a container, without a terminal.
+func (p *person) run(line, stdin string) result {
+	return p.runWith(shell(line), stdin)
+}
+
+func (p *person) runWith(change func(*Options), stdin string) result {
+	c := p.launch(change)
+	var out, err bytes.Buffer
+	c.Stdin, c.Stdout, c.Stderr = strings.NewReader(stdin), &out, &err
+	if e := c.Run(); e != nil && c.ProcessState == nil {
+		require.NoError(p.t, e)
+	}
+	return result{out.String(), err.String(), c.ProcessState.ExitCode()}
+}
+
+// containers lists the names of the person's containers.
+func (p *person) containers() []string {
+	d, err := daemon.Connect(context.Background())
+	require.NoError(p.t, err)
+	defer d.Close()
+	all, err := d.Containers(context.Background(), daemon.LabelRole+"="+Role)
+	require.NoError(p.t, err)
+	var names []string
+	for _, c := range all {
+		if strings.HasPrefix(c.Name, p.options.Project) {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+func entries(t *testing.T, dir string) []string {
+	list, err := os.ReadDir(dir)
+	if !os.IsNotExist(err) {
+		require.NoError(t, err)
+	}
+	var names []string
+	for _, e := range list {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// A screen is a launch in a terminal, as a person sits before it.
+type screen struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	tty   *os.File
+	seen  chan string
+	shown string // all that was written and not yet expected
+}
+
+// sit starts a launch in a terminal of that size.
+func (p *person) sit(change func(*Options), rows, columns uint16) *screen {
+	c := p.launch(change)
+	tty, err := pty.StartWithAttrs(c, &pty.Winsize{Rows: rows, Cols: columns}, &syscall.SysProcAttr{Credential: p.as, Setsid: true, Setctty: true})
+	require.NoError(p.t, err)
+	tty = closable(p.t, tty)
+	s := &screen{t: p.t, cmd: c, tty: tty, seen: make(chan string, 1024)}
+	go func() {
+		defer close(s.seen)
+		buf := make([]byte, 4096)
+		for {
+			n, err := tty.Read(buf)
+			if n > 0 {
+				s.seen <- string(buf[:n])
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	p.t.Cleanup(func() {
+		tty.Close()
+		c.Process.Kill()
+	})
+	return s
+}
+
+// closable returns a terminal of which a read ends when it is closed. (The pty
+// package asks for its file descriptor, which makes reads block for good.)
+func closable(t *testing.T, tty *os.File) *os.File {
+	fd, err := unix.FcntlInt(tty.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	require.NoError(t, err)
+	require.NoError(t, tty.Close())
+	require.NoError(t, unix.SetNonblock(fd, true))
+	return os.NewFile(uintptr(fd), "terminal")
+}
+
+// control does something with the terminal's file descriptor.
+func (s *screen) control(do func(fd int) error) {
+	conn, err := s.tty.SyscallConn()
+	require.NoError(s.t, err)
+	var failed error
+	require.NoError(s.t, conn.Control(func(fd uintptr) { failed = do(int(fd)) }))
+	require.NoError(s.t, failed)
+}
+
+// modes are the terminal's settings, such as echo.
+func (s *screen) modes() (modes unix.Termios) {
+	s.control(func(fd int) error {
+		m, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+		modes = *m
+		return err
+	})
+	return modes
+}
+
+func (s *screen) resize(rows, columns uint16) {
+	s.control(func(fd int) error {
+		return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns})
+	})
+}
+
+// expect waits until the text is on the screen, and returns what came before it.
+func (s *screen) expect(text string) string {
+	s.t.Helper()
+	late := time.After(20 * time.Second)
+	for {
+		if before, after, ok := strings.Cut(s.shown, text); ok {
+			s.shown = after
+			return before
+		}
+		select {
+		case more, ok := <-s.seen:
+			if !ok {
+				require.Fail(s.t, "the launch ended", "before it showed %q it showed %q", text, s.shown)
+			}
+			s.shown += more
+		case <-late:
+			require.Fail(s.t, "nothing more came", "%q isn't in %q", text, s.shown)
+		}
+	}
+}
+
+func (s *screen) enter(line string) {
+	_, err := s.tty.WriteString(line + "\r")
+	require.NoError(s.t, err)
+}
+
+// code waits for the end of the launch and returns its exit code.
+func (s *screen) code() int {
+	s.t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.cmd.Wait()
+	}()
+	select {
+	case <-done:
+		return s.cmd.ProcessState.ExitCode()
+	case <-time.After(20 * time.Second):
+		require.Fail(s.t, "the launch didn't end", "on the screen: %q", s.shown)
+		return 0
+	}
 }

@@ -112,9 +112,9 @@ func parseMounts(list string) ([]mountOption, error) {
 
 // A Variable is one of a container's environment.
 type Variable struct {
-	Name     string `json:"name"`
-	Value    string `json:"value,omitempty"`
-	FromHost bool   `json:"fromHost,omitempty"` // the host's value, which may be a secret: it isn't shown
+	Name     string
+	Value    string
+	FromHost bool // the host's value, which may be a secret: it is shown nowhere
 }
 
 func parseEnv(list string, host map[string]string) ([]Variable, error) {

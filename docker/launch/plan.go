@@ -2,7 +2,9 @@ package launch
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -11,6 +13,9 @@ import (
 	"strings"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/display"
+	"github.com/berthdev/berth/docker/gpu"
+	"github.com/berthdev/berth/docker/identity"
 )
 
 // Workspace is where the checkout appears in a container.
@@ -30,16 +35,25 @@ type Plan struct {
 	Files     []File
 	Env       []Variable // of the container, in order; Container.Env is empty
 	Home      Home
+	GPU       gpu.Request
+	Method    gpu.Method // how the GPUs get in; "" without any
+	Display   display.Display
+	Socket    string          // where the display's socket appears in the container
 	Notes     []string        // for the person to read before anything starts
 	Abandoned []daemon.Status // containers of killed launches, to be removed
+
+	// To explain a refusal with.
+	daemon daemon.Info
+	local  bool
 }
 
 // A File is made for one launch, in a folder that nobody else can enter, and is
 // mounted read-only.
 type File struct {
 	Name    string
-	Target  string
-	Content []byte
+	Target  string // in the container
+	Content string
+	Mode    fs.FileMode
 }
 
 // A Home is the folder that $HOME keeps its files in.
@@ -53,7 +67,7 @@ var containerName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 // NewPlan decides. It is a pure function: the same host and options give the
 // same plan. Its errors are about what the person typed, and wrap ErrUsage.
 func NewPlan(h Host, o Options) (Plan, error) {
-	p := Plan{Launch: h.Launch, Abandoned: h.Abandoned}
+	p := Plan{Launch: h.Launch, Abandoned: h.Abandoned, daemon: h.Daemon, local: h.Local}
 	c := daemon.Container{
 		Name:        cmp.Or(o.Name, o.Project+"-"+h.Launch),
 		Image:       o.Image,
@@ -83,8 +97,8 @@ func NewPlan(h Host, o Options) (Plan, error) {
 	}
 	at := h.User.HomeDir()
 	p.Files = []File{
-		{Name: "passwd", Target: "/etc/passwd", Content: h.User.Passwd(h.Passwd, at, "/bin/bash")},
-		{Name: "group", Target: "/etc/group", Content: h.User.Group(h.Group)},
+		{Name: "passwd", Target: "/etc/passwd", Content: string(h.User.Passwd(h.Passwd, at, "/bin/bash")), Mode: 0o644},
+		{Name: "group", Target: "/etc/group", Content: string(h.User.Group(h.Group)), Mode: 0o644},
 	}
 	p.Home = Home{Path: filepath.Join(h.Root, home), Skeleton: filepath.Join(h.Root, skeleton)}
 	c.Mounts = []daemon.Mount{
@@ -119,7 +133,33 @@ func NewPlan(h Host, o Options) (Plan, error) {
 		return Plan{}, fmt.Errorf("-ipc: %w: %q is neither private nor host", ErrUsage, o.IPC)
 	}
 
-	p.Env = []Variable{{Name: "HOME", Value: at}, {Name: "USER", Value: h.User.Name}}
+	if p.Display, err = p.chooseDisplay(h, o); err != nil {
+		return Plan{}, err
+	}
+	inject, err := p.chooseGPUs(h, o)
+	if err != nil {
+		return Plan{}, err
+	}
+	c.Devices, c.Runtime = inject.Devices, inject.Runtime
+
+	run := runtimeDir(h.User)
+	c.Tmpfs = map[string]string{run: fmt.Sprintf("mode=0700,uid=%d,gid=%d", h.User.UID, h.User.Groups[0].GID)}
+	p.Env = []Variable{{Name: "HOME", Value: at}, {Name: "USER", Value: h.User.Name}, {Name: "XDG_RUNTIME_DIR", Value: run}}
+	for _, v := range inject.Env {
+		name, value, _ := strings.Cut(v, "=")
+		p.Env = append(p.Env, Variable{Name: name, Value: value})
+	}
+	switch p.Display.Kind {
+	case display.X11:
+		p.Socket = p.Display.SocketX()
+		p.Env = append(p.Env,
+			Variable{Name: "DISPLAY", Value: ":" + p.Display.Number + p.Display.Screen},
+			Variable{Name: "XAUTHORITY", Value: xauthority},
+			Variable{Name: "QT_X11_NO_MITSHM", Value: "1"}) // the shared memory isn't shared with the X server
+	case display.Wayland:
+		p.Socket = run + "/wayland-0"
+		p.Env = append(p.Env, Variable{Name: "WAYLAND_DISPLAY", Value: "wayland-0"})
+	}
 	if h.TimeZone != "" {
 		p.Env = append(p.Env, Variable{Name: "TZ", Value: h.TimeZone})
 	}
@@ -136,6 +176,56 @@ func NewPlan(h Host, o Options) (Plan, error) {
 	c.ConsoleSize = [2]uint{h.Terminal.Rows, h.Terminal.Columns}
 	p.Container = c
 	return p, nil
+}
+
+// xauthority is where the container's cookie lies in it.
+const xauthority = "/run/berth/Xauthority"
+
+// runtimeDir is the container's XDG_RUNTIME_DIR: its own, nothing of the host's.
+func runtimeDir(u identity.User) string { return "/run/user/" + strconv.Itoa(u.UID) }
+
+func (p *Plan) chooseDisplay(h Host, o Options) (display.Display, error) {
+	if !h.Local && (o.GUI == "" || o.GUI == "auto") {
+		return display.Display{Kind: display.Off}, nil
+	}
+	d, note, err := display.Choose(o.GUI, h.Display)
+	if err != nil {
+		return d, err
+	}
+	if !h.Local && d.Kind != display.Off {
+		return d, fmt.Errorf("-gui=%s: %w: Docker runs on another machine, which your display's socket can't be mounted on. Leave -gui out", o.GUI, display.ErrNone)
+	}
+	if note != "" {
+		p.Notes = append(p.Notes, note)
+	}
+	return d, nil
+}
+
+// chooseGPUs decides which GPUs the container gets and how. A GPU that nobody
+// asked for by name is optional: without one there is a note, not an error.
+func (p *Plan) chooseGPUs(h Host, o Options) (gpu.Injection, error) {
+	var err error
+	if p.GPU, err = gpu.Resolve(o.GPUs, h.GPU); err != nil {
+		return gpu.Injection{}, err
+	}
+	inject, err := gpu.Inject(p.GPU, h.GPU, h.Daemon, h.Local)
+	if err == nil && p.GPU.None() && o.GPUs == "" {
+		err = h.GPU.Broken()
+	}
+	if err != nil && o.GPUs != "" {
+		return gpu.Injection{}, fmt.Errorf("-g=%s: %w", o.GPUs, err)
+	}
+	if fault := (*gpu.Fault)(nil); errors.As(err, &fault) {
+		note := "NO GPU, running on the CPU: " + fault.Link
+		if h.GPU.Hardware || h.GPU.SMI {
+			note += ". -g=all says what to do about it"
+		}
+		p.Notes = append(p.Notes, note)
+		p.GPU = gpu.Request{}
+		inject, err = gpu.Inject(p.GPU, h.GPU, h.Daemon, h.Local)
+	}
+	p.Method = inject.Method
+	return inject, err
 }
 
 // terminals are the types that the ncurses-base package describes, and with it

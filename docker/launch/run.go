@@ -19,6 +19,7 @@ import (
 
 	"github.com/berthdev/berth/docker/cache"
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/display"
 )
 
 // The exit codes of docker run, beside the command's own.
@@ -57,6 +58,9 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 	signal.Notify(broken, syscall.SIGPIPE)
 	defer signal.Stop(broken)
 
+	for _, note := range p.Notes {
+		fmt.Fprintln(s.Err, note)
+	}
 	if _, err := reap(ctx, d, p.Abandoned); err != nil {
 		return ExitDaemon, fmt.Errorf("removing what a killed launch left: %w", err)
 	}
@@ -72,7 +76,12 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 		return ExitDaemon, err
 	}
 	defer scratch.remove()
-	spec, err := p.realize(scratch)
+	grant, err := p.Display.Open(ctx, scratch.path)
+	if err != nil {
+		return ExitDaemon, fmt.Errorf("-gui: %w. Without windows: -gui=off", err)
+	}
+	defer grant.Close() // the X server may be gone by now, and the cookie with it
+	spec, err := p.realize(scratch, grant)
 	if err != nil {
 		return ExitDaemon, err
 	}
@@ -103,17 +112,27 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 
 // realize returns the container to create, with the plan's files written to the
 // launch's folder.
-func (p Plan) realize(s scratch) (daemon.Container, error) {
+func (p Plan) realize(s scratch, g *display.Grant) (daemon.Container, error) {
 	c := p.Container
 	c.Labels = maps.Clone(c.Labels)
 	maps.Copy(c.Labels, s.labels())
 	c.Mounts = slices.Clone(c.Mounts)
-	for _, f := range p.Files {
+	files := p.Files
+	if p.Display.Kind == display.X11 {
+		files = append(slices.Clone(files), File{Name: "Xauthority", Target: xauthority, Content: string(g.Xauthority), Mode: 0o600})
+	}
+	for _, f := range files {
 		path := filepath.Join(s.path, f.Name)
-		if err := os.WriteFile(path, f.Content, 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(f.Content), f.Mode); err != nil {
+			return daemon.Container{}, err
+		}
+		if err := os.Chmod(path, f.Mode); err != nil { // whatever the umask
 			return daemon.Container{}, err
 		}
 		c.Mounts = append(c.Mounts, daemon.Mount{Type: "bind", Source: path, Target: f.Target, ReadOnly: true})
+	}
+	if p.Display.Kind != display.Off {
+		c.Mounts = append(c.Mounts, daemon.Mount{Type: "bind", Source: g.Socket, Target: p.Socket, ReadOnly: true})
 	}
 	for _, v := range p.Env {
 		c.Env = append(c.Env, v.Name+"="+v.Value)

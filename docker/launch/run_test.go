@@ -1,0 +1,239 @@
+package launch
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const yellow = "\x1b[01;33m"
+
+func TestSessionInATerminal(t *testing.T) {
+	p := newPerson(t)
+	hostname, err := os.Hostname()
+	require.NoError(t, err)
+	end := "$ " // of the prompt
+	if os.Getuid() == 0 {
+		end = "# "
+	}
+	s := p.sit(nil, 24, 100)
+	before := s.modes()
+
+	s.expect(yellow)
+	assert.Regexp(t, `^\w+@`+hostname+"$", strings.TrimSuffix(s.expect("\x1b[00m"), "\x1b[00m"))
+	s.expect(end)
+	s.enter("stty size")
+	s.expect("24 100\r\n")
+
+	s.resize(31, 91)
+	time.Sleep(200 * time.Millisecond)
+	s.enter("stty size")
+	s.expect("31 91\r\n")
+
+	s.enter("sh -c 'echo started; exec sleep 100'")
+	s.expect("started\r\n")
+	s.tty.Write([]byte{3}) // Ctrl-C
+	s.enter("echo code=$?")
+	s.expect("code=130\r\n")
+	// Ctrl-P brings the last line back at once: no detach keys hold it.
+	s.tty.Write([]byte{16})
+	s.expect("echo code=$?")
+	s.enter("; cat")
+	s.expect("code=0\r\n")
+	s.enter("typed")
+	s.expect("typed\r\ntyped\r\n")
+	s.tty.Write([]byte{4}) // Ctrl-D
+	s.expect(end)
+	s.enter("exit 42")
+	assert.Equal(t, 42, s.code())
+
+	assert.Equal(t, before, s.modes(), "the terminal isn't as it was")
+	assert.FileExists(t, filepath.Join(p.options.Root, home, ".bash_history"))
+}
+
+func TestFirstCommandKnowsTheTerminal(t *testing.T) {
+	p := newPerson(t)
+	s := p.sit(shell("stty size; test -t 0 && test -t 1 && test -t 2 && echo all; exit 7"), 33, 77)
+	s.expect("33 77\r\nall\r\n")
+	assert.Equal(t, 7, s.code())
+}
+
+func TestExitCodes(t *testing.T) {
+	p := newPerson(t)
+	for line, code := range map[string]int{
+		"true":                            0,
+		"exit 42":                         42,
+		"no-such-command":                 ExitNotFound,
+		"/etc":                            ExitNotRunnable,
+		"kill -TERM $$":                   143,
+		"kill -KILL $$":                   137,
+		"sleep 1 & kill -INT $!; wait $!": 130,
+	} {
+		assert.Equal(t, code, p.run(line, "").code, line)
+	}
+	r := p.runWith(func(o *Options) { o.Network = "no-such-network" }, "")
+	assert.Equal(t, ExitDaemon, r.code)
+}
+
+func TestStreamsByteForByte(t *testing.T) {
+	p := newPerson(t)
+	var lines bytes.Buffer
+	for i := range 1_000_000 {
+		fmt.Fprintln(&lines, i)
+	}
+	r := p.run("cat; echo done >&2; exit 3", lines.String())
+	assert.Equal(t, 3, r.code)
+	assert.Equal(t, "done\n", r.err)
+	assert.True(t, lines.String() == r.out, "%d bytes in, %d out, or others", lines.Len(), len(r.out))
+}
+
+func TestReaderThatLeaves(t *testing.T) {
+	p := newPerson(t)
+	c := p.launch(shell("yes"))
+	out, err := c.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, c.Start())
+	_, err = io.ReadFull(out, make([]byte, 4))
+	require.NoError(t, err)
+	out.Close()
+	c.Wait()
+	assert.Equal(t, exitSignal+int(syscall.SIGPIPE), c.ProcessState.ExitCode())
+}
+
+func TestClosedTerminalEndsTheContainer(t *testing.T) {
+	p := newPerson(t)
+	// It ignores what a terminal's end tells it.
+	s := p.sit(shell("trap '' HUP TERM; echo ready; sleep 100"), 24, 80)
+	s.expect("ready")
+	require.NoError(t, s.tty.Close())
+	s.code()
+	assert.Empty(t, p.containers())
+}
+
+func TestSignals(t *testing.T) {
+	p := newPerson(t)
+	t.Run("go to the command without a terminal", func(t *testing.T) {
+		for sig, name := range map[syscall.Signal]string{syscall.SIGINT: "INT", syscall.SIGTERM: "TERM", syscall.SIGHUP: "HUP", syscall.SIGQUIT: "QUIT"} {
+			c := p.launch(shell("trap 'echo got " + name + "; exit 9' " + name + "; echo ready; while :; do sleep 0.05; done"))
+			out, err := c.StdoutPipe()
+			require.NoError(t, err)
+			require.NoError(t, c.Start())
+			_, err = io.ReadFull(out, make([]byte, len("ready\n")))
+			require.NoError(t, err)
+			require.NoError(t, c.Process.Signal(sig))
+			rest, err := io.ReadAll(out)
+			require.NoError(t, err)
+			c.Wait()
+			assert.Equal(t, "got "+name+"\n", string(rest))
+			assert.Equal(t, 9, c.ProcessState.ExitCode(), name)
+		}
+	})
+	t.Run("end the container with one", func(t *testing.T) {
+		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGINT} {
+			s := p.sit(shell("trap '' TERM; echo ready; sleep 100"), 24, 80)
+			s.expect("ready")
+			require.NoError(t, s.cmd.Process.Signal(sig))
+			assert.Equal(t, exitSignal+int(sig), s.code(), sig)
+			assert.Empty(t, p.containers(), sig)
+		}
+	})
+	t.Run("give up before the container runs", func(t *testing.T) {
+		for i := range 8 {
+			c := p.launch(shell("sleep 1"))
+			require.NoError(t, c.Start())
+			time.Sleep(time.Duration(i) * 20 * time.Millisecond)
+			require.NoError(t, c.Process.Signal(syscall.SIGTERM))
+			c.Wait()
+		}
+		p.run("true", "") // what died before it could catch the signal
+		assert.Empty(t, p.containers())
+	})
+}
+
+func TestWorkspace(t *testing.T) {
+	p := newPerson(t)
+	sub := filepath.Join(p.options.Root, "a", "b c")
+	require.NoError(t, os.MkdirAll(sub, 0o755))
+	c := p.launch(shell("pwd; echo hello > file"))
+	c.Dir = sub
+	out, err := c.Output()
+	require.NoError(t, err)
+	assert.Equal(t, Workspace+"/a/b c\n", string(out))
+	got, err := os.ReadFile(filepath.Join(sub, "file"))
+	require.NoError(t, err)
+	assert.Equal(t, "hello\n", string(got))
+
+	c = p.launch(shell("pwd"))
+	c.Dir = t.TempDir()
+	out, err = c.Output()
+	require.NoError(t, err)
+	assert.Equal(t, Workspace+"\n", string(out), "from outside of the checkout")
+}
+
+func TestMountsAndEnvironment(t *testing.T) {
+	p := newPerson(t)
+	data := filepath.Join(t.TempDir(), "my, data")
+	require.NoError(t, os.Mkdir(data, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(data, "f"), []byte("x\n"), 0o644))
+	p.env = append(p.env, "SECRET=from the host")
+	r := p.runWith(func(o *Options) {
+		o.Mounts = `"` + data + `":/data:ro`
+		o.Env = `GREETING="Hello, world",SECRET,UNSET_ANYWHERE,EMPTY=`
+		o.Command = `cat /data/f; touch /data/g 2>/dev/null || echo read-only; echo "$GREETING/$SECRET/${UNSET_ANYWHERE-unset}/$EMPTY/"`
+	}, "")
+	assert.Equal(t, "x\nread-only\nHello, world/from the host/unset//\n", r.out+r.err)
+}
+
+func TestContainerIsConfined(t *testing.T) {
+	p := newPerson(t)
+	r := p.runWith(func(o *Options) {
+		o.SharedMem = "96m"
+		o.Command = `grep -E 'NoNewPrivs|CapBnd' /proc/self/status; df --output=size -h /dev/shm | tail -1; cat /proc/1/comm; stat -c %a $XDG_RUNTIME_DIR`
+	}, "")
+	caps := "0000000000000000"
+	if os.Getuid() == 0 {
+		caps = "00000000000000eb"
+	}
+	assert.Equal(t, "CapBnd:\t"+caps+"\nNoNewPrivs:\t1\n  96M\ndocker-init\n700\n", r.out+r.err)
+}
+
+func TestHomeLasts(t *testing.T) {
+	p := newPerson(t)
+	require.Equal(t, "", p.run("test -f ~/.bashrc && echo mine > ~/note && echo changed > ~/.bashrc", "").err)
+	assert.Equal(t, "mine\nchanged\n", p.run("cat ~/note ~/.bashrc", "").out)
+	info, err := os.Stat(filepath.Join(p.options.Root, home))
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o700), info.Mode().Perm())
+}
+
+func TestDockerRunLineCanBePasted(t *testing.T) {
+	docker, err := exec.LookPath("docker")
+	if err != nil {
+		t.Skip("the docker command isn't installed")
+	}
+	_ = docker
+	p := newPerson(t)
+	h := hostOf(t, p)
+	o := p.options
+	o.Command = `echo "it's $(whoami) at $PWD with $A"; exit 5`
+	o.Env = `A="1, 2"`
+	plan, err := NewPlan(h, o)
+	require.NoError(t, err)
+	require.NoError(t, plan.Home.seed())
+	script := strings.Replace(plan.Shell(), "rm -r \"$dir\"\n", "code=$?\nrm -r \"$dir\"\nexit $code\n", 1)
+	out, err := exec.Command("sh", "-c", script).CombinedOutput()
+	var exit *exec.ExitError
+	require.ErrorAs(t, err, &exit)
+	assert.Equal(t, 5, exit.ExitCode())
+	assert.Equal(t, fmt.Sprintf("it's %s at %s with 1, 2\n", h.User.Name, plan.Container.WorkingDir), string(out))
+}
