@@ -38,8 +38,6 @@ func newBuilder(o Options) (*builder, error) {
 	return &builder{Options: o, module: module, inputs: hex.EncodeToString(sum[:])}, nil
 }
 
-func lockFile(root string) string { return filepath.Join(root, "ci", "engine", "packages.lock") }
-
 // tag is that of our image.
 func (b *builder) tag() string { return "berth-engine:" + b.inputs[:12] }
 

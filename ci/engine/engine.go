@@ -15,8 +15,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sync"
-	"time"
 
 	"dagger.io/dagger"
 
@@ -114,53 +112,23 @@ func Connect(ctx context.Context, o Options) (*Engine, error) {
 
 // connectNamed connects to an engine that the user runs.
 func connectNamed(ctx context.Context, o Options) (*Engine, error) {
-	cli := ""
-	if os.Getenv(envSessionPort) == "" { // else a command line is at work already
-		b, err := newBuilder(o)
-		if err != nil {
-			return nil, err
-		}
-		if cli, err = b.cli(ctx); err != nil {
-			return nil, err
-		}
+	if os.Getenv(envSessionPort) != "" { // a command line is at work already
+		client, err := dagger.Connect(ctx)
+		return &Engine{Client: client}, err
 	}
-	client, err := dial(ctx, cli, "", o.LogOutput)
+	b, err := newBuilder(o)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to the engine that %s names: %w. Unset it, and Berth finds one itself", envRunnerHost, err)
+		return nil, err
+	}
+	cli, err := b.cli(ctx)
+	if err != nil {
+		return nil, err
+	}
+	client, err := openSession(ctx, cli, "", o.LogOutput)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the engine that %s names: %w\nUnset it, and Berth finds one itself", envRunnerHost, err)
 	}
 	return &Engine{Client: client}, nil
-}
-
-// connectTimeout is how long an engine may take from its start to an answer.
-const connectTimeout = 60 * time.Second
-
-// environment guards the process's environment, in which alone the SDK looks
-// for the command line.
-var environment sync.Mutex
-
-// dial starts Dagger's command line, which connects to the engine at host (the
-// one that the environment names if empty), and the client to it.
-func dial(ctx context.Context, cli, host string, log io.Writer) (*dagger.Client, error) {
-	environment.Lock()
-	defer environment.Unlock()
-	if old, set := os.LookupEnv(envCLI); !set && cli != "" {
-		os.Setenv(envCLI, cli)
-		defer os.Unsetenv(envCLI)
-	} else if old == "" && cli != "" {
-		os.Setenv(envCLI, cli)
-		defer os.Setenv(envCLI, old)
-	}
-	options := []dagger.ClientOpt{
-		dagger.WithEnvironmentVariable("DO_NOT_TRACK", "1"),
-		dagger.WithEnvironmentVariable("DAGGER_NO_NAG", "1"),
-	}
-	if host != "" {
-		options = append(options, dagger.WithRunnerHost(host))
-	}
-	if log != nil {
-		options = append(options, dagger.WithLogOutput(log))
-	}
-	return dagger.Connect(ctx, options...)
 }
 
 // randomName returns a name for an ephemeral engine.

@@ -1,42 +1,600 @@
 package engine
 
 import (
-	"archive/tar"
+	"bufio"
 	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
-	"dagger.io/dagger"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/ci/progress"
 	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/docker/daemon"
 )
+
+// The tests below run real engines in the real Docker. The first of them may
+// have to build the engine: minutes, once.
 
 const root = "../.."
 
-func options(t *testing.T) Options {
-	dir, err := cache.Open()
-	require.NoError(t, err)
-	return Options{Root: root, Cache: dir, Report: progress.New(os.Stderr), LogOutput: os.Stderr}
+var testTime = time.Unix(1e9, 0)
+
+// connectDocker returns the daemon, or skips the test where there is none.
+func connectDocker(t *testing.T) *daemon.Client {
+	t.Helper()
+	docker, err := daemon.Connect(t.Context())
+	if err != nil {
+		t.Skipf("needs Docker: %v", err)
+	}
+	t.Cleanup(func() { docker.Close() })
+	for _, name := range []string{envRunnerHost, envSessionPort, envName} {
+		t.Setenv(name, "")
+	}
+	return docker
 }
 
-var _ = tar.TypeReg
-var _ = bytes.NewReader
-var _ dagger.DirectoryDockerBuildOpts
+// options are those of the checkout's own engine, which these tests share with
+// whoever works here.
+func options(t *testing.T) Options {
+	t.Helper()
+	dir, err := cache.Open()
+	require.NoError(t, err)
+	return Options{Root: root, Cache: dir, Report: progress.New(os.Stderr)}
+}
 
-func TestRun(t *testing.T) {
+// newName is the name of an engine that no other test has. What comes to exist
+// under it is removed with the test.
+func newName(t *testing.T, docker *daemon.Client) string {
+	t.Helper()
+	random := make([]byte, 4)
+	rand.Read(random)
+	name := "berth-test-" + hex.EncodeToString(random)
+	t.Cleanup(func() {
+		assert.NoError(t, docker.Remove(context.Background(), name))
+		assert.NoError(t, docker.RemoveVolume(context.Background(), volumeOf(name)))
+	})
+	return name
+}
+
+// testProvider makes sure that the engine's image and its command line exist,
+// and returns a provider of an engine of the test's own.
+func testProvider(t *testing.T) *provider {
+	t.Helper()
+	docker := connectDocker(t)
+	o := options(t)
+	o.Name = newName(t, docker)
+	p, err := newProvider(docker, o)
+	require.NoError(t, err)
+	_, _, err = p.findImage(t.Context())
+	require.NoError(t, err)
+	_, err = p.cli(t.Context())
+	require.NoError(t, err)
+	return p
+}
+
+// works builds something on the engine.
+func works(t *testing.T, e *Engine) {
+	t.Helper()
+	random := make([]byte, 8)
+	rand.Read(random)
+	text := hex.EncodeToString(random) + "\n"
+	got, err := e.Directory().WithNewFile("Dockerfile", "FROM scratch\nCOPY text /\n").WithNewFile("text", text).
+		DockerBuild().File("/text").Contents(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, text, got)
+}
+
+func TestDockerBuildRunsPrograms(t *testing.T) {
+	connectDocker(t)
 	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(dir+"/main.go", []byte("package main\nimport (\"fmt\";\"net\")\nfunc main() { i, err := net.Interfaces(); fmt.Println(i, err); a, err := net.LookupHost(\"deb.debian.org\"); fmt.Println(a, err); c, err := net.Dial(\"tcp\", \"deb.debian.org:80\"); fmt.Println(c, err) }"), 0o644))
-	cmd := exec.Command("go", "build", "-o", dir+"/prog", dir+"/main.go")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), []byte(`package main
+
+import ("fmt"; "net"; "os")
+
+func main() {
+	links, err := net.Interfaces()
+	os.WriteFile("/out", fmt.Append(nil, os.Getpid(), len(links), err), 0o644)
+}
+`), 0o644))
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "program"), filepath.Join(dir, "main.go"))
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+platformOS, "GOARCH="+platformArch)
+	out, err := build.CombinedOutput()
 	require.NoError(t, err, string(out))
-	e, err := Connect(t.Context(), options(t))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY program /\nRUN [\"/program\"]\n"), 0o644))
+
+	var log bytes.Buffer
+	o := options(t)
+	o.LogOutput = &log
+	e, err := Connect(t.Context(), o)
+	require.NoError(t, err)
+	got, err := e.Host().Directory(dir).DockerBuild().File("/out").Contents(t.Context())
+	require.NoError(t, err)
+	assert.Regexp(t, `^\d+ 2 <nil>$`, got, "a process with a loopback and a network interface")
+	require.NoError(t, e.Close())
+	assert.Contains(t, log.String(), "/program")
+}
+
+func TestTwoEnginesInOneProcess(t *testing.T) {
+	connectDocker(t)
+	one := options(t)
+	one.Ephemeral = true
+	first, err := Connect(t.Context(), one)
+	require.NoError(t, err)
+	second, err := Connect(t.Context(), options(t))
+	require.NoError(t, err)
+	works(t, first)
+	works(t, second)
+	require.NoError(t, first.Close())
+	works(t, second)
+	require.NoError(t, second.Close())
+}
+
+func TestEphemeralEngineLeavesNothing(t *testing.T) {
+	p := testProvider(t)
+	o := p.Options
+	o.Ephemeral = true
+	e, err := Connect(t.Context(), o)
+	require.NoError(t, err)
+	works(t, e)
+	assert.Len(t, ephemeralContainers(t, p), 1)
+	require.NoError(t, e.Close())
+	assert.Empty(t, ephemeralContainers(t, p))
+	volumes, err := p.docker.Volumes(t.Context(), daemon.LabelRole+"="+role)
+	require.NoError(t, err)
+	for _, v := range volumes {
+		assert.NotContains(t, v, p.name)
+	}
+	names, err := ephemerals(p.Cache)
+	require.NoError(t, err)
+	for _, n := range names {
+		assert.NotContains(t, n, p.name, "a lock was left")
+	}
+}
+
+// ephemeralContainers lists those whose name begins with the provider's.
+func ephemeralContainers(t *testing.T, p *provider) (names []string) {
+	t.Helper()
+	all, err := p.docker.Containers(t.Context(), daemon.LabelRole+"="+role, daemon.LabelLaunch)
+	require.NoError(t, err)
+	for _, c := range all {
+		if strings.HasPrefix(c.Name, p.name+"-") {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+func TestDeadEngineIsRestarted(t *testing.T) {
+	p := testProvider(t)
+	e, err := p.connect(t.Context())
+	require.NoError(t, err)
+	before, err := p.docker.Inspect(t.Context(), p.name)
+	require.NoError(t, err)
+	require.NoError(t, p.docker.Stop(t.Context(), before.ID, 0))
+	_, err = e.Version(t.Context())
+	require.Error(t, err, "the engine is gone")
+	e.Close()
+
+	e, err = p.connect(t.Context())
+	require.NoError(t, err)
+	works(t, e)
+	require.NoError(t, e.Close())
+	after, err := p.docker.Inspect(t.Context(), p.name)
+	require.NoError(t, err)
+	assert.Equal(t, before.ID, after.ID)
+}
+
+func TestWedgedEngineIsReplaced(t *testing.T) {
+	p := testProvider(t)
+	e, err := p.connect(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, e.Close())
+	before, err := p.docker.Inspect(t.Context(), p.name)
+	require.NoError(t, err)
+	stop, err := p.docker.Exec(t.Context(), p.name, "sh", "-c",
+		`for p in /proc/[0-9]*; do case $(readlink $p/exe) in */dagger-engine) kill -STOP ${p#/proc/};; esac; done`)
+	require.NoError(t, err)
+	_, err = io.ReadAll(stop)
+	require.NoError(t, err)
+	stop.Close()
+
+	var log bytes.Buffer
+	p.patience, p.Report = 5*time.Second, progress.New(&log)
+	e, err = p.connect(t.Context())
+	require.NoError(t, err)
+	works(t, e)
+	require.NoError(t, e.Close())
+	after, err := p.docker.Inspect(t.Context(), p.name)
+	require.NoError(t, err)
+	assert.NotEqual(t, before.ID, after.ID)
+	assert.Contains(t, log.String(), "is made anew, after an error: connecting to the engine "+p.name+": it doesn't answer within 5s")
+}
+
+func TestSpoiltStateIsGivenUp(t *testing.T) {
+	p := testProvider(t)
+	e, err := p.connect(t.Context())
+	require.NoError(t, err)
+	spoil, err := p.docker.Exec(t.Context(), p.name, "sh", "-c", "rm -rf /var/lib/dagger/worker; echo spoilt > /var/lib/dagger/worker")
+	require.NoError(t, err)
+	_, err = io.ReadAll(spoil)
+	require.NoError(t, err)
+	spoil.Close()
+	require.NoError(t, p.docker.Stop(t.Context(), p.name, 0))
+	e.Close()
+
+	var log bytes.Buffer
+	p.Report = progress.New(&log)
+	e, err = p.connect(t.Context())
+	require.NoError(t, err, log.String())
+	works(t, e)
+	require.NoError(t, e.Close())
+	assert.Contains(t, log.String(), "Its state goes too")
+}
+
+// stranger makes a container of the engine's name, and returns its ID.
+func stranger(t *testing.T, p *provider, labels map[string]string) string {
+	t.Helper()
+	image, _, err := p.findImage(t.Context())
+	require.NoError(t, err)
+	id, err := p.docker.Create(t.Context(), daemon.Container{
+		Name: p.name, Image: image, Labels: labels, Entrypoint: []string{"sh", "-c", "sleep 600"}, Init: true,
+	})
+	require.NoError(t, err)
+	require.NoError(t, p.docker.Start(t.Context(), id))
+	return id
+}
+
+func TestStrangersContainerIsLeftAlone(t *testing.T) {
+	p := testProvider(t)
+	id := stranger(t, p, map[string]string{daemon.LabelRole: "test"})
+	_, err := p.connect(t.Context())
+	assert.ErrorIs(t, err, ErrUnavailable)
+	assert.ErrorContains(t, err, "Name another one in BERTH_ENGINE")
+	assert.ErrorContains(t, Stop(t.Context(), p.Options), "isn't an engine of Berth's")
+	assert.ErrorContains(t, Prune(t.Context(), p.Options), "isn't an engine of Berth's")
+	c, err := p.docker.Inspect(t.Context(), p.name)
+	require.NoError(t, err)
+	assert.Equal(t, id, c.ID)
+	assert.Equal(t, "running", c.State)
+}
+
+func TestOutdatedEngineIsReplacedWhenNobodyUsesIt(t *testing.T) {
+	p := testProvider(t)
+	old := stranger(t, p, map[string]string{daemon.LabelRole: role, daemon.LabelInputs: "old"})
+	user, err := p.docker.Exec(t.Context(), old, "cat")
+	require.NoError(t, err)
+	var waited atomic.Bool
+	p.Report = progress.New(writerFunc(func(b []byte) {
+		if bytes.Contains(b, []byte("waiting for its end")) {
+			waited.Store(true)
+			user.CloseWrite()
+		}
+	}))
+	e, err := p.connect(t.Context())
+	require.NoError(t, err)
+	works(t, e)
+	require.NoError(t, e.Close())
+	assert.True(t, waited.Load(), "it was in use")
+	user.Close()
+}
+
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(b []byte) (int, error) { f(b); return len(b), nil }
+
+func TestStatusStopAndPrune(t *testing.T) {
+	p := testProvider(t)
+	o := p.Options
+	s, err := Status(t.Context(), o)
+	require.NoError(t, err)
+	assert.Equal(t, State{Name: p.name}, s)
+	assert.ErrorContains(t, Logs(t.Context(), o, io.Discard, "all", false), "mage engine:start")
+	require.NoError(t, Stop(t.Context(), o), "there is nothing to stop")
+
+	require.NoError(t, Start(t.Context(), o))
+	e, err := Connect(t.Context(), o)
+	require.NoError(t, err)
+	s, err = Status(t.Context(), o)
+	require.NoError(t, err)
+	assert.Equal(t, "running", s.Container)
+	assert.True(t, s.Current)
+	assert.Positive(t, s.Users)
+	assert.Equal(t, volumeOf(p.name), s.Volume)
+	require.NoError(t, e.Close())
+	var log bytes.Buffer
+	require.NoError(t, Logs(t.Context(), o, &log, "all", false))
+	assert.Contains(t, log.String(), "running server on /run/dagger/engine.sock")
+
+	require.NoError(t, Stop(t.Context(), o))
+	s, err = Status(t.Context(), o)
+	require.NoError(t, err)
+	assert.Equal(t, "exited", s.Container)
+	assert.Zero(t, s.Users)
+
+	// The images and programs are everybody's: only what bears the name is removed here.
+	require.NoError(t, p.forget(t.Context()))
+	s, err = Status(t.Context(), o)
+	require.NoError(t, err)
+	assert.Equal(t, State{Name: p.name}, s)
+}
+
+func TestEngineThatTheUserRuns(t *testing.T) {
+	p := testProvider(t)
+	e, err := p.connect(t.Context())
 	require.NoError(t, err)
 	defer e.Close()
-	require.NoError(t, os.WriteFile(dir+"/Dockerfile", []byte("FROM scratch\nCOPY prog /prog\nRUN [\"/prog\"]\n"), 0o644))
-	_, err = e.Host().Directory(dir).DockerBuild().Sync(t.Context())
+	b, err := openBridge(p.docker, p.Cache, p.name)
 	require.NoError(t, err)
+	defer b.Close()
+	t.Setenv(envRunnerHost, b.host())
+	t.Setenv("DOCKER_HOST", "unix:///nonexistent") // it isn't asked
+	theirs, err := Connect(t.Context(), options(t))
+	require.NoError(t, err)
+	works(t, theirs)
+	require.NoError(t, theirs.Close())
+
+	t.Setenv(envRunnerHost, "unix:///nonexistent")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	_, err = Connect(ctx, options(t))
+	assert.ErrorContains(t, err, "connecting to the engine that "+envRunnerHost)
+}
+
+// A registry that takes connections and says nothing.
+func TestSilentRegistryIsGivenUp(t *testing.T) {
+	docker := connectDocker(t)
+	if !strings.HasPrefix(docker.Host(), "unix://") {
+		t.Skip("needs a Docker that reaches this machine's loopback")
+	}
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer silent.Close()
+	p, err := newProvider(docker, options(t))
+	require.NoError(t, err)
+	start := time.Now()
+	err = p.pull(t.Context(), silent.Addr().String()+"/engine:v1")
+	assert.ErrorContains(t, err, "its registry doesn't answer")
+	assert.Less(t, time.Since(start), 2*firstWord)
+}
+
+func TestNoDocker(t *testing.T) {
+	for _, name := range []string{envRunnerHost, envSessionPort} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+	_, err := Connect(t.Context(), options(t))
+	assert.ErrorIs(t, err, daemon.ErrUnavailable)
+	assert.ErrorContains(t, err, "systemctl start docker")
+}
+
+// A child is another process that connects.
+type child struct {
+	*exec.Cmd
+	input  io.WriteCloser
+	output *bufio.Reader
+	errors *bytes.Buffer
+}
+
+func startChild(t *testing.T, root string, env ...string) *child {
+	t.Helper()
+	c := &child{Cmd: exec.Command(os.Args[0]), errors: &bytes.Buffer{}}
+	c.Env = append(append(os.Environ(), "BERTH_TEST_CONNECT="+root), env...)
+	c.Stderr = c.errors
+	var err error
+	c.input, err = c.StdinPipe()
+	require.NoError(t, err)
+	output, err := c.StdoutPipe()
+	require.NoError(t, err)
+	c.output = bufio.NewReader(output)
+	require.NoError(t, c.Start())
+	return c
+}
+
+// connected waits until the child is.
+func (c *child) connected(t *testing.T) {
+	t.Helper()
+	line, _ := c.output.ReadString('\n')
+	if line != "connected to "+Version+"\n" {
+		c.Wait()
+		require.Fail(t, "the child didn't connect", "%q\n%s", line, c.errors)
+	}
+}
+
+// finish lets the child go.
+func (c *child) finish(t *testing.T) {
+	t.Helper()
+	require.NoError(t, c.input.Close())
+	require.NoError(t, c.Wait(), c.errors.String())
+}
+
+func TestProcessesShareOneEngine(t *testing.T) {
+	p := testProvider(t)
+	var children []*child
+	for i := range 4 {
+		env := []string{envName + "=" + p.name}
+		if i == 3 {
+			// Another person's cache: no lock in common, only Docker.
+			cli, err := p.cli(t.Context())
+			require.NoError(t, err)
+			env = append(env, "BERTH_CACHE="+t.TempDir(), envCLI+"="+cli)
+		}
+		children = append(children, startChild(t, root, env...))
+	}
+	for _, c := range children {
+		c.connected(t)
+	}
+	all, err := p.docker.Containers(t.Context(), daemon.LabelRole+"="+role)
+	require.NoError(t, err)
+	made := 0
+	for _, c := range all {
+		if c.Name == p.name {
+			made++
+		}
+	}
+	assert.Equal(t, 1, made)
+	for _, c := range children {
+		c.finish(t)
+	}
+}
+
+func TestNoPermission(t *testing.T) {
+	docker := connectDocker(t)
+	socket, ok := strings.CutPrefix(docker.Host(), "unix://")
+	info, err := os.Stat(socket)
+	if !ok || err != nil || info.Mode()&0o002 != 0 || os.Getuid() != 0 {
+		t.Skip("needs root, and a Docker that not everybody may use")
+	}
+	dir, err := os.MkdirTemp("", "berth-test-")
+	require.NoError(t, err)
+	defer os.RemoveAll(dir)
+	require.NoError(t, os.Chmod(dir, 0o777))
+	program := filepath.Join(dir, "program")
+	data, err := os.ReadFile(os.Args[0])
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(program, data, 0o755))
+	nobody := exec.Command(program)
+	nobody.Dir = dir
+	nobody.Env = append(os.Environ(), "BERTH_TEST_CONNECT="+dir, "BERTH_CACHE="+filepath.Join(dir, "cache"))
+	nobody.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := nobody.CombinedOutput()
+	require.Error(t, err)
+	assert.Contains(t, string(out), "usermod -aG docker")
+}
+
+// otherRoot is a checkout whose engine's image no Docker has. The image is
+// removed with the test.
+func otherRoot(t *testing.T, docker *daemon.Client) string {
+	t.Helper()
+	other := t.TempDir()
+	require.NoError(t, os.CopyFS(module(other), os.DirFS(module(root))))
+	lock, err := os.ReadFile(lockFile(root))
+	require.NoError(t, err)
+	lock = fmt.Appendf(lock, "# %s\n", rand.Text())
+	require.NoError(t, os.WriteFile(lockFile(other), lock, 0o644))
+	b, err := newBuilder(Options{Root: other})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if err := docker.RemoveImage(context.Background(), b.tag()); err != nil {
+			assert.ErrorIs(t, err, daemon.ErrNotFound)
+		}
+	})
+	return other
+}
+
+// kill kills the child after a random part of at most.
+func (c *child) kill(t *testing.T, most time.Duration) {
+	t.Helper()
+	n, err := rand.Int(rand.Reader, big.NewInt(int64(most)))
+	require.NoError(t, err)
+	time.Sleep(time.Duration(n.Int64()))
+	require.NoError(t, c.Process.Kill())
+	c.Wait()
+}
+
+func TestKilledAtAnyMoment(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute")
+	}
+	p := testProvider(t)
+	other := otherRoot(t, p.docker)
+	dir := t.TempDir()
+	env := []string{"BERTH_CACHE=" + dir, envName + "=" + p.name, envSource + "=source"}
+	for range 3 { // compiling, assembling, loading
+		startChild(t, other, env...).kill(t, 15*time.Second)
+	}
+	c := startChild(t, other, env...)
+	c.connected(t)
+	c.finish(t)
+	for range 4 { // creating, starting, connecting
+		require.NoError(t, p.docker.Remove(t.Context(), p.name))
+		startChild(t, other, env...).kill(t, 2*time.Second)
+	}
+	for range 3 {
+		startChild(t, other, append(env, "BERTH_TEST_EPHEMERAL=1")...).kill(t, 3*time.Second)
+	}
+	c = startChild(t, other, env...)
+	c.connected(t)
+	c.finish(t)
+
+	assert.Empty(t, ephemeralContainers(t, p))
+	volumes, err := p.docker.Volumes(t.Context(), daemon.LabelRole+"="+role)
+	require.NoError(t, err)
+	for _, v := range volumes {
+		assert.False(t, strings.HasPrefix(v, p.name) && v != volumeOf(p.name), v)
+	}
+	_, err = cacheAt(t, dir)
+	require.NoError(t, err)
+	left, err := os.ReadDir(filepath.Join(dir, "tmp"))
+	require.NoError(t, err)
+	assert.Empty(t, left)
+	assert.Eventually(t, func() bool { return len(using(t, dir)) == 0 }, 20*time.Second, 100*time.Millisecond, "processes go on")
+}
+
+func TestKilledWhileCompiling(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles for some seconds")
+	}
+	connectDocker(t)
+	dir, goCache := t.TempDir(), t.TempDir()
+	o := Options{Root: root, Cache: cache.Dir(dir)}
+	b, err := newBuilder(o)
+	require.NoError(t, err)
+	t.Setenv("XDG_CACHE_HOME", t.TempDir()) // no command line there
+	c := startChild(t, root, "BERTH_CACHE="+dir, "GOCACHE="+goCache, envSource+"=source", envCLI+"=")
+	require.Eventually(t, func() bool {
+		compiled, _ := filepath.Glob(filepath.Join(goCache, "*", "*-a"))
+		return len(compiled) > 20
+	}, time.Minute, 50*time.Millisecond, "the compiler doesn't come to work")
+	require.NotEmpty(t, using(t, dir))
+	require.NoError(t, c.Process.Kill())
+	c.Wait()
+	assert.Eventually(t, func() bool { return len(using(t, dir)) == 0 }, 20*time.Second, 100*time.Millisecond, "the compiler goes on")
+	assert.NoFileExists(t, b.cliPath())
+
+	o.Cache, err = cacheAt(t, dir)
+	require.NoError(t, err)
+	left, err := os.ReadDir(filepath.Join(dir, "tmp"))
+	require.NoError(t, err)
+	assert.Empty(t, left)
+	b, err = newBuilder(o)
+	require.NoError(t, err)
+	cli, err := b.cli(t.Context())
+	require.NoError(t, err)
+	out, err := exec.Command(cli, "version").Output()
+	require.NoError(t, err)
+	assert.True(t, isVersion(out), string(out))
+}
+
+// cacheAt opens the cache folder at dir, as the next command does.
+func cacheAt(t *testing.T, dir string) (cache.Dir, error) {
+	t.Setenv("BERTH_CACHE", dir)
+	return cache.Open()
+}
+
+// using lists the processes that have dir in their environment.
+func using(t *testing.T, dir string) (pids []string) {
+	t.Helper()
+	environments, err := filepath.Glob("/proc/[0-9]*/environ")
+	require.NoError(t, err)
+	for _, name := range environments {
+		if data, err := os.ReadFile(name); err == nil && bytes.Contains(data, []byte("BERTH_CACHE="+dir+"\x00")) {
+			pids = append(pids, name)
+		}
+	}
+	return pids
 }

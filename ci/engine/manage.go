@@ -139,6 +139,23 @@ func Prune(ctx context.Context, o Options) error {
 	if err := p.sweep(ctx); err != nil {
 		return err
 	}
+	if err := p.forget(ctx); err != nil {
+		return err
+	}
+	images, err := p.docker.Images(ctx, daemon.LabelRole+"="+role)
+	if err != nil {
+		return err
+	}
+	for _, i := range images {
+		if err := p.removeImage(ctx, i); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(p.Cache.Path("engine"))
+}
+
+// forget removes the engine with its state.
+func (p *provider) forget(ctx context.Context) error {
 	c, err := p.ours(ctx)
 	if err != nil {
 		return err
@@ -157,16 +174,7 @@ func Prune(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	images, err := p.docker.Images(ctx, daemon.LabelRole+"="+role)
-	if err != nil {
-		return err
-	}
-	for _, i := range images {
-		if err := p.removeImage(ctx, i); err != nil {
-			return err
-		}
-	}
-	return os.RemoveAll(p.Cache.Path("engine"))
+	return nil
 }
 
 // removeImage removes an image of ours unless another engine uses it.

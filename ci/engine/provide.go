@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"dagger.io/dagger"
@@ -22,6 +23,8 @@ type provider struct {
 	way    string // $BERTH_ENGINE_SOURCE
 	name   string
 	launch string // of an ephemeral engine
+	// How long an engine may take from its start to an answer.
+	patience time.Duration
 }
 
 func newProvider(docker *daemon.Client, o Options) (*provider, error) {
@@ -33,7 +36,7 @@ func newProvider(docker *daemon.Client, o Options) (*provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &provider{builder: b, docker: docker, way: way, name: o.name()}
+	p := &provider{builder: b, docker: docker, way: way, name: o.name(), patience: time.Minute}
 	if o.Ephemeral {
 		p.name = randomName(p.name)
 		p.launch = p.name
@@ -123,6 +126,9 @@ func (p *provider) container(ctx context.Context) (*daemon.Status, error) {
 	return &c, nil
 }
 
+// errNoAnswer says that it is the engine that fails, not the way to it.
+var errNoAnswer = errors.New("it doesn't answer")
+
 // mend starts the engine and connects to it. An engine that doesn't answer is
 // made anew, the second time without its state.
 func (p *provider) mend(ctx context.Context) (*Engine, error) {
@@ -143,12 +149,18 @@ func (p *provider) mend(ctx context.Context) (*Engine, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		log := p.lastWords(ctx, id)
-		if try == 2 {
-			return nil, fmt.Errorf("the engine %s doesn't answer: %w\nIts log ends with:\n%s", p.name, err, log)
+		err = fmt.Errorf("connecting to the engine %s: %w", p.name, err)
+		if !errors.Is(err, errNoAnswer) {
+			return nil, err
 		}
-		p.Report.Printf("The engine %s doesn't answer and is made anew: %v\nIts log ends with:\n%s", p.name, err, log)
-		if err := p.docker.Remove(ctx, id); err != nil {
+		if log := p.lastWords(ctx, id); log != "" {
+			err = fmt.Errorf("%w\nIts log ends with:\n%s", err, log)
+		}
+		if try == 2 {
+			return nil, err
+		}
+		p.Report.Printf("The engine is made anew, after an error: %v", err)
+		if err := p.remove(ctx, id); err != nil {
 			return nil, err
 		}
 		if try == 1 {
@@ -160,10 +172,23 @@ func (p *provider) mend(ctx context.Context) (*Engine, error) {
 	}
 }
 
+// remove removes a container, also while somebody else does.
+func (p *provider) remove(ctx context.Context, id string) error {
+	for {
+		err := p.docker.Remove(ctx, id)
+		if !errors.Is(err, daemon.ErrConflict) {
+			return err
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
 // run makes the engine's container run and returns its ID.
 func (p *provider) run(ctx context.Context) (string, error) {
 	waiting := false
-	for {
+	for rivals := 0; ; {
 		c, err := p.container(ctx)
 		if err != nil {
 			return "", err
@@ -176,9 +201,12 @@ func (p *provider) run(ctx context.Context) (string, error) {
 				return c.ID, nil
 			}
 			// Perhaps its volume or its image is gone.
-			err = p.docker.Remove(ctx, c.ID)
+			err = p.remove(ctx, c.ID)
 		case replace:
-			err = p.docker.Remove(ctx, c.ID)
+			// What takes its place comes first: it may not be to be had.
+			if _, _, err = p.findImage(ctx); err == nil {
+				err = p.remove(ctx, c.ID)
+			}
 		case wait:
 			if !waiting {
 				waiting = true
@@ -193,8 +221,9 @@ func (p *provider) run(ctx context.Context) (string, error) {
 				return id, nil
 			}
 		}
-		if errors.Is(err, daemon.ErrConflict) {
-			// Somebody else, with another cache folder, is making or removing it.
+		if (errors.Is(err, daemon.ErrConflict) || errors.Is(err, daemon.ErrNotFound)) && rivals < 50 {
+			// Somebody else, with another cache folder, has made or removed it meanwhile.
+			rivals++
 			err = sleep(ctx, 100*time.Millisecond)
 		}
 		if err != nil {
@@ -236,7 +265,7 @@ func (p *provider) create(ctx context.Context) (string, error) {
 		if err = p.docker.Start(ctx, id); err == nil {
 			return id, nil
 		}
-		if rerr := p.docker.Remove(context.WithoutCancel(ctx), id); rerr != nil {
+		if rerr := p.remove(context.WithoutCancel(ctx), id); rerr != nil {
 			return "", errors.Join(err, rerr)
 		}
 		if !notPrivileged(err) {
@@ -262,7 +291,7 @@ func (p *provider) findImage(ctx context.Context) (image, inputs string, err err
 	}
 	from := chooseSource(p.way, hasOfficial, hasBuilt)
 	if from == pull {
-		switch err := p.pull(ctx); {
+		switch err := p.pull(ctx, official); {
 		case err == nil:
 			from = present
 		case ctx.Err() != nil:
@@ -303,16 +332,16 @@ const (
 	nextWord  = 60 * time.Second
 )
 
-// pull fetches the official image, but gives up soon where no registry answers.
-func (p *provider) pull(ctx context.Context) error {
-	p.Report.Update("Asking for the official engine %s", official)
+// pull fetches an image, but gives up soon where no registry answers.
+func (p *provider) pull(ctx context.Context, ref string) error {
+	p.Report.Update("Asking for the official engine %s", ref)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silence := time.AfterFunc(firstWord, func() { cancel(errors.New("its registry doesn't answer")) })
 	defer silence.Stop()
-	err := p.docker.Pull(ctx, official, func(line string) {
+	err := p.docker.Pull(ctx, ref, func(line string) {
 		silence.Reset(nextWord)
-		p.Report.Update("Pulling %s: %s", official, line)
+		p.Report.Update("Pulling %s: %s", ref, line)
 	})
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -329,30 +358,32 @@ func (p *provider) dial(ctx context.Context, cli, container string, started bool
 	}
 	// The context that the client is given is that of the whole connection.
 	life, end := context.WithCancelCause(ctx)
-	watch, unwatch := context.WithTimeout(ctx, connectTimeout)
+	watch, unwatch := context.WithTimeout(ctx, p.patience)
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
 		for watch.Err() == nil {
 			c, err := p.docker.Inspect(watch, container)
 			if watch.Err() == nil && (err != nil || c.State != "running") {
-				end(fmt.Errorf("its container has stopped (%s, exit code %d)", c.State, c.ExitCode))
+				end(fmt.Errorf("%w: its container has stopped (%s, exit code %d)", errNoAnswer, c.State, c.ExitCode))
 				b.Close()
 				return
 			}
 			sleep(watch, 200*time.Millisecond)
 		}
 		if errors.Is(watch.Err(), context.DeadlineExceeded) {
-			end(fmt.Errorf("no answer within %s", connectTimeout))
+			end(fmt.Errorf("%w within %s", errNoAnswer, p.patience))
 			b.Close()
 		}
 	}()
 	var client *dagger.Client
 	if started {
-		err = awaitAnswer(life, p.docker, container)
+		if err = awaitAnswer(life, p.docker, container); err != nil {
+			err = fmt.Errorf("%w: %w", errNoAnswer, err)
+		}
 	}
 	if err == nil {
-		client, err = dial(life, cli, b.host(), p.LogOutput)
+		client, err = openSession(life, cli, b.host(), p.LogOutput)
 	}
 	unwatch()
 	<-gone
@@ -377,12 +408,10 @@ func (p *provider) dial(ctx context.Context, cli, container string, started bool
 func (p *provider) lastWords(ctx context.Context, id string) string {
 	frames, err := p.docker.Logs(ctx, id, "15", false)
 	if err != nil {
-		return err.Error()
+		return "" // the container is gone
 	}
 	defer frames.Close()
 	var out bytes.Buffer
-	if err := daemon.Demultiplex(&out, frames); err != nil {
-		return err.Error()
-	}
-	return out.String()
+	daemon.Demultiplex(&out, frames)
+	return strings.TrimSpace(out.String())
 }

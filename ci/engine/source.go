@@ -120,7 +120,7 @@ func (c compiler) run(ctx context.Context, goos, goarch string, complaint, outpu
 	// Killed with SIGINT, go waits for its children.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
-	var last tail
+	var last lastLines
 	outR, outW := io.Pipe()
 	errR, errW := io.Pipe()
 	cmd.Stdout, cmd.Stderr = outW, errW
@@ -128,7 +128,7 @@ func (c compiler) run(ctx context.Context, goos, goarch string, complaint, outpu
 	readers.Go(func() { eachLine(outR, output) })
 	readers.Go(func() {
 		eachLine(errR, func(line string) {
-			last.add(line)
+			fmt.Fprintln(&last, line)
 			complaint(line)
 		})
 	})
@@ -156,18 +156,6 @@ func eachLine(r io.Reader, do func(line string)) {
 	}
 	io.Copy(io.Discard, r)
 }
-
-// A tail keeps the last lines of a long output.
-type tail struct{ lines []string }
-
-func (t *tail) add(line string) {
-	t.lines = append(t.lines, line)
-	if len(t.lines) > 30 {
-		t.lines = t.lines[1:]
-	}
-}
-
-func (t *tail) String() string { return strings.Join(t.lines, "\n") }
 
 // findCLI returns Dagger's command line of the right version if the machine has
 // it: one that the user named, one that was built before, one that the SDK

@@ -62,6 +62,7 @@ func (s spec) containers() []daemon.Container {
 		Privileged: true,
 	}
 	limited := privileged
+	limited.Labels = s.labels()
 	limited.Privileged = false
 	limited.CapAdd = []string{"ALL"}
 	limited.CapDrop = []string{"SYS_RESOURCE"}

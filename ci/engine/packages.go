@@ -1,0 +1,67 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/berthdev/berth/ci/debian"
+	"github.com/berthdev/berth/ci/progress"
+)
+
+// packages fetches the locked packages of the engine's image and unpacks them to
+// a tar archive in temp.
+func (b *builder) packages(ctx context.Context, temp string) (rootfs string, err error) {
+	lock, err := debian.ReadLock(lockFile(b.Root))
+	if err != nil {
+		return "", err
+	}
+	packages, err := debian.Fetch(ctx, lock, debian.FetchOptions{
+		PinOptions: debian.PinOptions{Mirrors: debian.HostMirrors(), Progress: b.Report}, Cache: b.Cache,
+	})
+	if err != nil {
+		return "", err
+	}
+	for _, d := range packages.Drift {
+		b.Report.Printf("The engine's image drifts from its lock: %s", d)
+	}
+	rootfs = filepath.Join(temp, "rootfs.tar")
+	return rootfs, debian.RootfsFile(ctx, rootfs, packages, lock.Snapshot, temp, b.Report)
+}
+
+// Pin resolves packages.toml against the archive as it is now, writes
+// packages.lock, and returns what changed. On an error the lock stays as it was.
+func Pin(ctx context.Context, root string, report *progress.Reporter) ([]debian.Change, error) {
+	manifest, err := debian.ReadManifest(manifestFile(root))
+	if err != nil {
+		return nil, err
+	}
+	old, err := debian.ReadLock(lockFile(root))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	lock, err := debian.Pin(ctx, manifest, old, debian.PinOptions{Mirrors: debian.HostMirrors(), Progress: report})
+	if err != nil {
+		return nil, err
+	}
+	return debian.Diff(old, lock), lock.WriteFile(lockFile(root))
+}
+
+// CheckPins fails with debian.ErrPinsDiffer unless packages.lock is what
+// packages.toml asks for. It asks no archive.
+func CheckPins(root string) error {
+	manifest, err := debian.ReadManifest(manifestFile(root))
+	if err != nil {
+		return err
+	}
+	lock, err := debian.ReadLock(lockFile(root))
+	if err != nil {
+		return err
+	}
+	return debian.Check(manifest, lock)
+}
+
+func manifestFile(root string) string { return filepath.Join(root, "ci", "engine", "packages.toml") }
+
+func lockFile(root string) string { return filepath.Join(root, "ci", "engine", "packages.lock") }

@@ -1,0 +1,128 @@
+package engine
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"dagger.io/dagger"
+)
+
+// A session is Dagger's command line at work: it serves the API on a port of
+// the loopback, with a secret of its own, and speaks to the engine. The SDK would
+// start one, too, but finds it by the process's environment alone, and waits five
+// minutes for one whose engine is dead.
+type session struct {
+	client http.Client
+	token  string
+	end    context.CancelFunc
+	ended  chan struct{} // closed when the process is gone
+}
+
+// farewell is how long a session may take to say to its engine that it ends.
+const farewell = 5 * time.Second
+
+// openSession starts a command line and returns the client to it. The session
+// lasts until the client's Close, or until ctx ends. Without a host the
+// environment says where the engine is.
+func openSession(ctx context.Context, cli, host string, log io.Writer) (*dagger.Client, error) {
+	ctx, end := context.WithCancel(ctx)
+	var said lastLines
+	cmd := exec.CommandContext(ctx, cli, "session", "--label", "dagger.io/sdk.name:go", "--label", "dagger.io/sdk.version:"+strings.TrimPrefix(Version, "v"))
+	// It prefers a session to an engine, and takes an empty variable for one.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, envSessionPort+"=") })
+	cmd.Env = append(cmd.Env, "DO_NOT_TRACK=1", "DAGGER_NO_NAG=1")
+	if host != "" {
+		cmd.Env = append(cmd.Env, envRunnerHost+"="+host)
+	}
+	cmd.Stderr = &said
+	if log != nil {
+		cmd.Stderr = io.MultiWriter(&said, log)
+	}
+	output, w := io.Pipe()
+	cmd.Stdout = w
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		end()
+		return nil, err
+	}
+	// It ends with its input: so it does if this process is killed.
+	cmd.Cancel = input.Close
+	cmd.WaitDelay = farewell
+	if err := cmd.Start(); err != nil {
+		end()
+		return nil, fmt.Errorf("starting Dagger's command line: %w", err)
+	}
+	s := &session{end: end, ended: make(chan struct{})}
+	go func() {
+		defer close(s.ended)
+		cmd.Wait()
+		w.Close()
+	}()
+	lines := bufio.NewReader(output)
+	line, err := lines.ReadBytes('\n')
+	var at struct {
+		Port  int    `json:"port"`
+		Token string `json:"session_token"`
+	}
+	if err == nil {
+		err = json.Unmarshal(line, &at)
+	}
+	if err != nil {
+		s.Close()
+		return nil, fmt.Errorf("Dagger's command line opened no session:\n%s", said.String())
+	}
+	go io.Copy(io.Discard, lines)
+	s.token = at.Token
+	s.client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(at.Port)))
+	}}
+	return dagger.Connect(ctx, dagger.WithConn(s))
+}
+
+// Do sends a request to the API.
+func (s *session) Do(r *http.Request) (*http.Response, error) {
+	r.SetBasicAuth(s.token, "")
+	return s.client.Do(r)
+}
+
+// Host is the API's address in URLs, which Do doesn't look at.
+func (s *session) Host() string { return "dagger" }
+
+// Close ends the session, and waits for that.
+func (s *session) Close() error {
+	s.end()
+	<-s.ended
+	return nil
+}
+
+// lastLines keeps the end of what a program wrote.
+type lastLines struct {
+	mu   sync.Mutex
+	text string
+}
+
+func (l *lastLines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text += string(b)
+	l.text = l.text[max(0, len(l.text)-4000):]
+	return len(b), nil
+}
+
+func (l *lastLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.TrimSpace(l.text)
+}
