@@ -1,0 +1,40 @@
+package ci
+
+import (
+	"context"
+	"errors"
+
+	"github.com/berthdev/berth/ci/debian"
+	"github.com/berthdev/berth/ci/engine"
+	"github.com/berthdev/berth/docker/daemon"
+)
+
+// The exit codes of every target but run, which has those of docker run.
+const (
+	ExitFailure      = 1
+	ExitUsage        = 2
+	ExitPrerequisite = 3
+	ExitPinsDiffer   = 4
+	ExitInterrupted  = 130
+)
+
+// ErrUsage is in the chain of errors about what a person typed.
+var ErrUsage = errors.New("usage")
+
+// ExitCode is the exit code that an error of this project stands for.
+func ExitCode(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, context.Canceled):
+		return ExitInterrupted
+	case errors.Is(err, ErrUsage):
+		return ExitUsage
+	case errors.Is(err, daemon.ErrUnavailable), errors.Is(err, engine.ErrUnavailable):
+		return ExitPrerequisite
+	case errors.Is(err, debian.ErrPinsDiffer):
+		return ExitPinsDiffer
+	default:
+		return ExitFailure
+	}
+}

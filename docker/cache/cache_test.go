@@ -1,0 +1,131 @@
+package cache
+
+import (
+	"bufio"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestMain lets the test binary play the process that dies with a temporary
+// folder and a lock in its hands.
+func TestMain(m *testing.M) {
+	if os.Getenv("BERTH_TEST_HOLD") == "" {
+		os.Exit(m.Run())
+	}
+	d, err := Open()
+	if err != nil {
+		panic(err)
+	}
+	path, _, err := d.Temp("held")
+	if err != nil {
+		panic(err)
+	}
+	if _, err := d.Lock(context.Background(), "held", nil); err != nil {
+		panic(err)
+	}
+	os.Stdout.WriteString(path + "\n")
+	time.Sleep(time.Hour)
+}
+
+func open(t *testing.T) Dir {
+	t.Setenv("BERTH_CACHE", t.TempDir())
+	d, err := Open()
+	require.NoError(t, err)
+	return d
+}
+
+func TestKilledOwnerLeavesNothing(t *testing.T) {
+	d := open(t)
+	child := exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), "BERTH_TEST_HOLD=1")
+	out, err := child.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, child.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	held := line[:len(line)-1]
+
+	_, err = Open()
+	require.NoError(t, err)
+	assert.DirExists(t, held, "a living owner's folder was removed")
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	waited := false
+	_, err = d.Lock(ctx, "held", func() { waited = true })
+	assert.ErrorIs(t, err, context.DeadlineExceeded)
+	assert.True(t, waited)
+
+	require.NoError(t, child.Process.Kill())
+	child.Wait()
+	_, err = Open()
+	require.NoError(t, err)
+	left, err := os.ReadDir(d.Path("tmp"))
+	require.NoError(t, err)
+	assert.Empty(t, left)
+	unlock, err := d.Lock(t.Context(), "held", nil)
+	require.NoError(t, err)
+	unlock()
+}
+
+func TestTempIsRemoved(t *testing.T) {
+	d := open(t)
+	path, remove, err := d.Temp("x")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(path, "f"), []byte("x"), 0o644))
+	remove()
+	left, err := os.ReadDir(d.Path("tmp"))
+	require.NoError(t, err)
+	assert.Empty(t, left)
+}
+
+func TestLockExcludes(t *testing.T) {
+	d := open(t)
+	var group sync.WaitGroup
+	var inside atomic.Int32
+	for range 8 {
+		group.Go(func() {
+			unlock, err := d.Lock(context.Background(), "one", nil)
+			if !assert.NoError(t, err) {
+				return
+			}
+			defer unlock()
+			assert.EqualValues(t, 1, inside.Add(1))
+			time.Sleep(time.Millisecond)
+			inside.Add(-1)
+		})
+	}
+	group.Wait()
+}
+
+func TestWriteFileKeepsTheOldWhenItFails(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "a", "file")
+	require.NoError(t, WriteFile(name, []byte("old"), 0o600))
+	info, err := os.Stat(name)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode())
+
+	// A folder can't be replaced by a file.
+	dir := filepath.Join(filepath.Dir(name), "dir")
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "x"), 0o755))
+	assert.Error(t, WriteFile(dir, []byte("new"), 0o644))
+	left, err := os.ReadDir(filepath.Dir(name))
+	require.NoError(t, err)
+	assert.Len(t, left, 2, "a temporary file was left")
+}
+
+func TestOpenSaysWhatToDo(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o644))
+	t.Setenv("BERTH_CACHE", file)
+	_, err := Open()
+	assert.ErrorContains(t, err, "Name another one in BERTH_CACHE")
+}

@@ -1,0 +1,89 @@
+//go:build mage
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/berthdev/berth/ci"
+	"github.com/berthdev/berth/ci/progress"
+)
+
+// Test checks everything: format, vet, staticcheck, pins, then every test, with
+// the race detector, the whole pipeline on a real engine included.
+func Test(
+	ctx context.Context,
+	short *bool, // leave out the tests that take minutes
+	run *string, // only the tests that match this pattern
+) error {
+	return with(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error {
+		if err := lint(ctx, p); err != nil {
+			return err
+		}
+		args := []string{"test", "-timeout=80m"}
+		// The race detector needs a C compiler.
+		if cgo, err := output(ctx, p, "go", "env", "CGO_ENABLED"); err != nil {
+			return err
+		} else if strings.TrimSpace(cgo) == "1" {
+			args = append(args, "-race")
+		} else {
+			fmt.Fprintln(os.Stderr, "No C compiler, so no race detector: the tests run without it")
+		}
+		if or(short) {
+			args = append(args, "-short")
+		}
+		if or(run) != "" {
+			args = append(args, "-run="+or(run))
+		}
+		return command(ctx, p, "go", append(args, "./...")...)
+	})
+}
+
+// Lint checks format, vet, staticcheck and pins.
+func Lint(ctx context.Context) error {
+	return with(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error { return lint(ctx, p) })
+}
+
+func lint(ctx context.Context, p ci.Project) error {
+	unformatted, err := output(ctx, p, "gofmt", "-l", ".")
+	if err != nil {
+		return err
+	}
+	if unformatted != "" {
+		return fmt.Errorf("these files aren't formatted. Type: gofmt -w .\n%s", unformatted)
+	}
+	return errors.Join(
+		ci.CheckPins(p),
+		command(ctx, p, "go", "vet", "./..."),
+		command(ctx, p, "go", "vet", "-tags=mage", "./magefiles"),
+		command(ctx, p, "go", "tool", "staticcheck", "./..."),
+		command(ctx, p, "go", "tool", "staticcheck", "-tags=mage", "./magefiles"),
+	)
+}
+
+// command runs a program in the checkout, its output before the person's eyes.
+// (mage's sh ignores the context and expands $ in arguments.)
+func command(ctx context.Context, p ci.Project, name string, args ...string) error {
+	c := exec.CommandContext(ctx, name, args...)
+	c.Dir, c.Stdout, c.Stderr = p.Root, os.Stdout, os.Stderr
+	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
+	if err := c.Run(); err != nil {
+		return fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	}
+	return nil
+}
+
+func output(ctx context.Context, p ci.Project, name string, args ...string) (string, error) {
+	c := exec.CommandContext(ctx, name, args...)
+	c.Dir, c.Stderr = p.Root, os.Stderr
+	out, err := c.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	}
+	return string(out), nil
+}
