@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 	"pault.ag/go/debian/deb"
 )
@@ -481,8 +482,9 @@ func (t tree) write(ctx context.Context, w io.Writer, epoch time.Time) error {
 	return errors.Join(out.Close(), buffered.Flush())
 }
 
-// RootfsFile writes the root file system to a file, whole or not at all, with
-// its temporary files beside it in a folder of their own.
+// RootfsFile writes the root file system to a file, whole or not at all,
+// compressed if its name ends in .zst. temp is a folder for temporary files on the
+// same file system.
 func RootfsFile(ctx context.Context, name string, packages Packages, epoch time.Time, temp string, report Progress) error {
 	f, err := os.CreateTemp(temp, "rootfs-*.tar")
 	if err != nil {
@@ -490,7 +492,16 @@ func RootfsFile(ctx context.Context, name string, packages Packages, epoch time.
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()
-	if err := Rootfs(ctx, f, packages, epoch, temp, report); err != nil {
+	if path.Ext(name) == ".zst" {
+		z, err := zstd.NewWriter(f, zstd.WithEncoderLevel(zstd.SpeedFastest))
+		if err != nil {
+			return err
+		}
+		err = errors.Join(Rootfs(ctx, z, packages, epoch, temp, report), z.Close())
+		if err != nil {
+			return err
+		}
+	} else if err := Rootfs(ctx, f, packages, epoch, temp, report); err != nil {
 		return err
 	}
 	if err := errors.Join(f.Chmod(0o644), f.Close(), os.MkdirAll(filepath.Dir(name), 0o755)); err != nil {

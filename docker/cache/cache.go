@@ -4,9 +4,11 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -118,6 +120,11 @@ func (d Dir) sweep() error {
 // WriteFile writes a file whole or not at all: readers see the old content or
 // the new, also after a crash.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
+	return WriteStream(path, bytes.NewReader(data), mode)
+}
+
+// WriteStream writes what it reads to a file, like WriteFile.
+func WriteStream(path string, r io.Reader, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
@@ -126,7 +133,7 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 		return err
 	}
 	defer os.Remove(f.Name())
-	_, err = f.Write(data)
+	_, err = io.Copy(f, r)
 	if err == nil {
 		err = f.Chmod(mode)
 	}
