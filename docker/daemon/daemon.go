@@ -18,6 +18,7 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/versions"
 	"github.com/docker/docker/api/types/volume"
 	"github.com/docker/docker/client"
 )
@@ -62,6 +63,11 @@ func Connect(ctx context.Context) (*Client, error) {
 	}
 	// Now, not with the first request: two at once would race for it.
 	api.NegotiateAPIVersionPing(ping)
+	// Negotiation lets DOCKER_API_VERSION win.
+	if versions.GreaterThan(api.ClientVersion(), ping.APIVersion) {
+		api.Close()
+		return nil, explainUnavailable(api.DaemonHost(), fmt.Errorf("client version %s is too new. Maximum supported API version is %s", api.ClientVersion(), ping.APIVersion))
+	}
 	return &Client{api: api}, nil
 }
 

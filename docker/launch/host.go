@@ -118,7 +118,7 @@ func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, e
 	})
 	g.Go(func() (err error) {
 		if h.Image, err = d.Image(ctx, o.Image); errors.Is(err, daemon.ErrNotFound) {
-			return fmt.Errorf("%w. Build it with\n\tgo tool mage build -t=%s", err, o.Image)
+			return fmt.Errorf("the image %s isn't in Docker. Build it with\n\tgo tool mage build -t=%s\n%w", o.Image, o.Image, err)
 		} else if err != nil {
 			return err
 		}

@@ -69,6 +69,8 @@ type person struct {
 	options Options // for every launch; its Project is in the name of each container
 	env     []string
 	as      *syscall.Credential // nil is who runs the tests
+	program string              // that launches: this test binary
+	cache   string
 }
 
 // newPerson returns who runs the tests, with a checkout and a cache of their
@@ -80,16 +82,16 @@ func newPerson(t *testing.T) *person {
 	}
 	var id [4]byte
 	rand.Read(id[:])
-	p := &person{t: t, options: Options{
+	p := &person{t: t, program: os.Args[0], options: Options{
 		Project: "berth-test-" + hex.EncodeToString(id[:]), Image: testimage.Shell(t), Root: t.TempDir(), GUI: "off", GPUs: "none",
 	}}
-	cache := t.TempDir()
-	p.env = append(os.Environ(), "BERTH_CACHE="+cache, "TERM=xterm-256color", "BASH_SILENCE_DEPRECATION_WARNING=1")
+	p.cache = t.TempDir()
+	p.env = append(os.Environ(), "BERTH_CACHE="+p.cache, "TERM=xterm-256color")
 	skel := filepath.Join(p.options.Root, skeleton)
 	require.NoError(t, copyInto(skel, "../../"+skeleton))
 	t.Cleanup(func() {
 		assert.Empty(t, p.containers(), "containers were left")
-		assert.Empty(t, entries(t, filepath.Join(cache, "tmp")), "files were left")
+		assert.Empty(t, entries(t, filepath.Join(p.cache, "tmp")), "files were left")
 	})
 	return p
 }
@@ -114,10 +116,16 @@ func (p *person) become(uid, gid int, groups ...int) {
 	for dir := p.options.Root; strings.HasPrefix(dir, os.TempDir()+"/"); dir = filepath.Dir(dir) {
 		require.NoError(p.t, os.Chmod(dir, 0o755))
 	}
-	cache, err := os.MkdirTemp(filepath.Dir(p.options.Root), "cache")
+	home, err := os.MkdirTemp(filepath.Dir(p.options.Root), "home")
 	require.NoError(p.t, err)
-	p.env = append(p.env, "BERTH_CACHE="+cache)
-	require.NoError(p.t, exec.Command("chown", "-R", fmt.Sprintf("%d:%d", uid, gid), p.options.Root, cache).Run())
+	p.cache = filepath.Join(home, "cache")
+	require.NoError(p.t, os.Mkdir(p.cache, 0o755))
+	p.env = append(p.env, "BERTH_CACHE="+p.cache)
+	p.program = filepath.Join(home, "launch")
+	program, err := os.ReadFile(os.Args[0])
+	require.NoError(p.t, err)
+	require.NoError(p.t, os.WriteFile(p.program, program, 0o755))
+	require.NoError(p.t, exec.Command("chown", "-R", fmt.Sprintf("%d:%d", uid, gid), p.options.Root, home).Run())
 }
 
 // dockerGroup is the group that may use the daemon's socket.
@@ -138,7 +146,7 @@ func (p *person) launch(change func(*Options)) *exec.Cmd {
 	}
 	data, err := json.Marshal(o)
 	require.NoError(p.t, err)
-	c := exec.Command(os.Args[0])
+	c := exec.Command(p.program)
 	c.Env = append(p.env, "BERTH_TEST_RUN="+string(data))
 	c.Dir = p.options.Root
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: p.as}

@@ -40,14 +40,16 @@ func (s scratch) labels() map[string]string {
 	host, _ := os.Hostname()
 	return map[string]string{
 		daemon.LabelRole:  Role,
-		daemon.LabelOwner: strconv.Itoa(os.Getuid()),
+		daemon.LabelOwner: owner(),
 		labelLock:         host + ":" + s.path + ".lock",
 	}
 }
 
+func owner() string { return strconv.Itoa(os.Getuid()) }
+
 // abandoned lists the caller's containers whose launching process is dead.
 func abandoned(ctx context.Context, d *daemon.Client) ([]daemon.Status, error) {
-	all, err := d.Containers(ctx, daemon.LabelRole+"="+Role, daemon.LabelOwner+"="+strconv.Itoa(os.Getuid()))
+	all, err := d.Containers(ctx, daemon.LabelRole+"="+Role, daemon.LabelOwner+"="+owner())
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,34 @@
+package testimage
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/ci/debian"
+)
+
+// With BERTH_UPDATE set, the locks are written anew.
+func TestLocksAreWhatIsAskedFor(t *testing.T) {
+	for _, kind := range []string{"shell", "desktop"} {
+		manifest, err := debian.ReadManifest(kind + ".toml")
+		require.NoError(t, err)
+		if os.Getenv("BERTH_UPDATE") != "" {
+			old, err := debian.ReadLock(kind + ".lock")
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Log(err)
+			}
+			lock, err := debian.Pin(context.Background(), manifest, old, debian.PinOptions{Mirrors: debian.HostMirrors()})
+			require.NoError(t, err)
+			require.NoError(t, lock.WriteFile(kind+".lock"))
+		}
+		lock, err := debian.ReadLock(kind + ".lock")
+		require.NoError(t, err)
+		assert.NoError(t, debian.Check(manifest, lock))
+	}
+}

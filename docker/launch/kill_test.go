@@ -1,0 +1,101 @@
+package launch
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/docker/daemon"
+)
+
+// TestKilledLaunchesLeaveNothing kills a third of many launches at random
+// moments. One normal command later, nothing of theirs is left, and what isn't
+// theirs never was touched.
+func TestKilledLaunchesLeaveNothing(t *testing.T) {
+	inARow, atOnce := 30, 20
+	if os.Getenv("BERTH_TEST_LONG") != "" {
+		inARow, atOnce = 200, 50
+	}
+	p := newPerson(t)
+	d, err := daemon.Connect(t.Context())
+	require.NoError(t, err)
+	defer d.Close()
+	others := map[string]map[string]string{
+		"without labels":                    nil,
+		"of somebody else":                  {daemon.LabelRole: Role, daemon.LabelOwner: "99999", labelLock: hostname(t) + ":/nonexistent"},
+		"of this person on another machine": {daemon.LabelRole: Role, daemon.LabelOwner: owner(), labelLock: "elsewhere.example:/nonexistent"},
+		"of another role":                   {daemon.LabelRole: "engine", daemon.LabelOwner: owner(), labelLock: hostname(t) + ":/nonexistent"},
+	}
+	ids := map[string]string{}
+	for name, labels := range others {
+		id, err := d.Create(t.Context(), daemon.Container{Image: p.options.Image, Command: []string{"sleep", "1000"}, Network: "none", Init: true, Labels: labels})
+		require.NoError(t, err)
+		t.Cleanup(func() { d.Remove(context.Background(), id) })
+		require.NoError(t, d.Start(t.Context(), id))
+		ids[name] = id
+	}
+
+	launch := func(kill bool) {
+		c := p.launch(func(o *Options) { o.Network, o.Command = "none", "sleep 0.1" })
+		if !assert.NoError(t, c.Start()) {
+			return
+		}
+		if kill {
+			time.Sleep(rand.N(700 * time.Millisecond))
+			c.Process.Kill()
+		}
+		c.Wait()
+		if code := c.ProcessState.ExitCode(); !kill || code != -1 {
+			assert.Equal(t, 0, code)
+		}
+	}
+	for i := range inARow {
+		launch(i%3 == 0)
+	}
+	var wait sync.WaitGroup
+	for i := range atOnce {
+		wait.Go(func() { launch(i%3 == 0) })
+	}
+	wait.Wait()
+
+	assert.Equal(t, 0, p.run("true", "").code)
+	assert.Eventually(t, func() bool { return len(p.containers()) == 0 }, 10*time.Second, 100*time.Millisecond, "containers were left")
+	assert.Empty(t, entries(t, filepath.Join(p.cache, "tmp")), "files were left")
+	for name, id := range ids {
+		s, err := d.Inspect(t.Context(), id)
+		if assert.NoError(t, err, name) {
+			assert.Equal(t, "running", s.State, name)
+		}
+	}
+}
+
+func TestSideBySide(t *testing.T) {
+	p := newPerson(t)
+	var all []*screen
+	for range 3 {
+		all = append(all, p.sit(shell("echo ready; read line; echo got $line"), 24, 80))
+	}
+	for _, s := range all {
+		s.expect("ready")
+	}
+	assert.Len(t, p.containers(), 3)
+	for i, s := range all {
+		s.enter("this")
+		s.expect("got this")
+		assert.Equal(t, 0, s.code())
+		assert.Len(t, p.containers(), 2-i, "one end disturbed another")
+	}
+}
+
+func hostname(t *testing.T) string {
+	name, err := os.Hostname()
+	require.NoError(t, err)
+	return name
+}
