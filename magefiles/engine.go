@@ -1,0 +1,101 @@
+//go:build mage
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"text/tabwriter"
+
+	"github.com/magefile/mage/mg"
+
+	"github.com/berthdev/berth/ci"
+	"github.com/berthdev/berth/ci/engine"
+	"github.com/berthdev/berth/ci/progress"
+	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/launch"
+)
+
+// Engine is what becomes of the Dagger engine, which builds start by themselves.
+type Engine mg.Namespace
+
+// Status says which engine there is, and whether it is the one that a build would use.
+func (Engine) Status(
+	ctx context.Context,
+	json *bool, // print it as JSON
+) error {
+	return withEngine(ctx, func(ctx context.Context, o engine.Options) error {
+		s, err := engine.Status(ctx, o)
+		if err != nil {
+			return err
+		}
+		if or(json) {
+			return printJSON(s)
+		}
+		state := s.Container
+		if state == "" {
+			state = "none: the next build makes it"
+		} else if !s.Current {
+			state += ", out of date: the next build replaces it"
+		}
+		w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+		fmt.Fprintf(w, "engine\t%s\nstate\t%s\nimage\t%s\nconnections\t%d\nvolume\t%s\n", s.Name, state, s.Image, s.Users, s.Volume)
+		return w.Flush()
+	})
+}
+
+// Start starts the engine, so that the next build need not wait for it.
+func (Engine) Start(ctx context.Context) error { return withEngine(ctx, engine.Start) }
+
+// Stop stops the engine. Its state stays.
+func (Engine) Stop(ctx context.Context) error { return withEngine(ctx, engine.Stop) }
+
+// Logs prints what the engine wrote.
+func (Engine) Logs(
+	ctx context.Context,
+	follow *bool, // go on printing what it writes
+	tail *string, // so many of the last lines (default: all)
+) error {
+	return withEngine(ctx, func(ctx context.Context, o engine.Options) error {
+		lines := or(tail)
+		if lines == "" {
+			lines = "all"
+		}
+		return engine.Logs(ctx, o, os.Stdout, lines, or(follow))
+	})
+}
+
+// Prune removes the engine, its state and its images. The next build makes them anew.
+func (Engine) Prune(ctx context.Context) error { return withEngine(ctx, engine.Prune) }
+
+func withEngine(ctx context.Context, do func(context.Context, engine.Options) error) error {
+	return with(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
+		dir, err := cache.Open()
+		if err != nil {
+			return err
+		}
+		return do(ctx, engine.Options{Root: p.Root, Cache: dir, Report: report})
+	})
+}
+
+// Clean removes what killed runs and builds left behind. What is in use, and
+// what isn't Berth's, stays.
+func Clean(ctx context.Context) error {
+	return with(ctx, func(ctx context.Context, _ ci.Project, report *progress.Reporter) error {
+		if _, err := cache.Open(); err != nil { // removes temporary files of the dead
+			return err
+		}
+		docker, err := daemon.Connect(ctx)
+		if err != nil {
+			return err
+		}
+		defer docker.Close()
+		names, err := launch.Reap(ctx, docker)
+		for _, name := range names {
+			fmt.Println("removed container", name)
+		}
+		return err
+	})
+}
