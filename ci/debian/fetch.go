@@ -201,6 +201,9 @@ func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
 	answered, gone := 0, true
 	for _, base := range f.mirrors.bases(p.Archive, f.snapshot) {
 		err := f.download(ctx, base+"/"+p.File, part, p)
+		if errors.Is(err, errResumed) { // perhaps an earlier part was wrong
+			err = f.download(ctx, base+"/"+p.File, part, p)
+		}
 		if err == nil {
 			return path, os.Rename(part, path)
 		}
@@ -210,13 +213,13 @@ func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
 		if local := (*os.PathError)(nil); errors.As(err, &local) {
 			return "", fmt.Errorf("keeping package %s: %w. Free some space, or name another folder in BERTH_CACHE", p, err)
 		}
-		tried = append(tried, fmt.Sprintf("\n\t%s: %v", base, err))
+		tried = append(tried, fmt.Sprintf("\n\t%s: %v", public(base), err))
 		if !errors.Is(err, errUnreachable) {
 			answered++
 			gone = gone && errors.Is(err, errNotThere)
 		}
 	}
-	err := fmt.Errorf("fetching package %s (%s):%s\nTry again later, or name another mirror in %s", p, p.File, strings.Join(tried, ""), EnvMirror)
+	err := fmt.Errorf("fetching package %s (%s):%s\nTry again later, or name another mirror in %s. If every mirror sends the same other file, the lock is wrong: take it from version control again, or type\n\tgo tool mage pin", p, p.File, strings.Join(tried, ""), EnvMirror)
 	if answered > 0 && gone {
 		err = fmt.Errorf("package %s (%s) is %w:%s", p, p.File, errGone, strings.Join(tried, ""))
 	}
@@ -246,10 +249,7 @@ func (f *fetcher) download(ctx context.Context, url, part string, p Package) err
 		return err
 	}
 	defer body.Close()
-	if from != have && from != 0 {
-		return fmt.Errorf("it answered from byte %d instead of %d", from, have)
-	}
-	if err := errors.Join(out.Truncate(from)); err != nil {
+	if err := out.Truncate(from); err != nil {
 		return err
 	}
 	if _, err := out.Seek(from, io.SeekStart); err != nil {
@@ -266,10 +266,17 @@ func (f *fetcher) download(ctx context.Context, url, part string, p Package) err
 	if err := verify(part, p); err != nil {
 		f.done.Add(-counted.n)
 		os.Remove(part)
+		if from > 0 {
+			return fmt.Errorf("%w: %w", errResumed, err)
+		}
 		return err
 	}
 	return nil
 }
+
+// errResumed is in the chain of the error about a file that came out wrong after
+// its beginning was there already.
+var errResumed = errors.New("it was resumed")
 
 // verify checks a file's size and SHA-256.
 func verify(path string, p Package) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -36,10 +37,10 @@ type getter struct {
 	stall  time.Duration // the usual if 0
 }
 
-// get returns the file at url from the given offset on, and the offset that the
+// get returns the file at address from the given offset on, and the offset that the
 // mirror agreed to (0 where it can't resume). Reads fail when nothing comes for
 // too long.
-func (g getter) get(ctx context.Context, url string, offset int64) (io.ReadCloser, int64, error) {
+func (g getter) get(ctx context.Context, address string, offset int64) (io.ReadCloser, int64, error) {
 	client, limit := g.client, g.stall
 	if client == nil {
 		client = http.DefaultClient
@@ -56,7 +57,7 @@ func (g getter) get(ctx context.Context, url string, offset int64) (io.ReadClose
 		cancel(nil)
 		return nil, 0, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return fail(err)
 	}
@@ -122,13 +123,22 @@ func (g getter) getAll(ctx context.Context, bases []string, path string, limit i
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		tried = append(tried, fmt.Errorf("%s: %w", base, err))
+		tried = append(tried, fmt.Errorf("%s: %w", public(base), err))
 	}
 	return nil, errors.Join(tried...)
 }
 
-func (g getter) getOne(ctx context.Context, url string, limit int64) ([]byte, error) {
-	r, _, err := g.get(ctx, url, 0)
+// public is a mirror's address without the password that it may have.
+func public(base string) string {
+	u, err := url.Parse(base)
+	if err != nil {
+		return "a mirror whose address makes no sense"
+	}
+	return u.Redacted()
+}
+
+func (g getter) getOne(ctx context.Context, address string, limit int64) ([]byte, error) {
+	r, _, err := g.get(ctx, address, 0)
 	if err != nil {
 		return nil, err
 	}

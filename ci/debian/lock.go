@@ -132,7 +132,9 @@ func (l *Lock) parseLine(words []string) (err error) {
 	case len(words) == 2 && words[0] == "architecture":
 		l.Architecture = words[1]
 	case len(words) >= 4 && words[0] == "suite":
-		l.Suites = append(l.Suites, Suite{Archive: words[1], Name: words[2], Components: words[3:]})
+		s := Suite{Archive: words[1], Name: words[2], Components: words[3:]}
+		l.Suites = append(l.Suites, s)
+		err = s.check()
 	case len(words) == 8 && words[0] == "package":
 		p := Package{Name: words[1], Version: words[2], Architecture: words[3], Archive: words[4], File: words[5], SHA256: words[7]}
 		if p.Size, err = strconv.ParseInt(words[6], 10, 64); err == nil {
@@ -147,7 +149,7 @@ func (l *Lock) parseLine(words []string) (err error) {
 
 // check refuses what could lead out of a folder or past a check.
 func (p Package) check() error {
-	if sum, err := hex.DecodeString(p.SHA256); err != nil || len(sum) != sha256.Size {
+	if sum, err := hex.DecodeString(p.SHA256); err != nil || len(sum) != sha256.Size || p.SHA256 != strings.ToLower(p.SHA256) {
 		return fmt.Errorf("%q is no SHA-256", p.SHA256)
 	}
 	if _, err := version.Parse(p.Version); err != nil {
@@ -156,7 +158,7 @@ func (p Package) check() error {
 	if !plain(p.Name) || !plain(p.Archive) || !plain(p.Architecture) || p.Size <= 0 {
 		return fmt.Errorf("%v makes no sense as a package", p)
 	}
-	if path.IsAbs(p.File) || path.Clean(p.File) != p.File || strings.HasPrefix(p.File, "..") || strings.ContainsAny(p.File, "?#\\") {
+	if path.IsAbs(p.File) || path.Clean(p.File) != p.File || p.File == "." || strings.HasPrefix(p.File, "..") || strings.ContainsAny(p.File, "?#\\") {
 		return fmt.Errorf("%q is no path in an archive", p.File)
 	}
 	return nil
@@ -165,9 +167,6 @@ func (p Package) check() error {
 // Check compares a lock with the manifest that it should be made for, without
 // asking any archive. The error wraps ErrPinsDiffer.
 func Check(m Manifest, l Lock) error {
-	if l.Wants == m.hash() {
-		return nil
-	}
 	locked := map[string]bool{}
 	for _, p := range l.Packages {
 		locked[p.Name] = true
@@ -177,6 +176,9 @@ func Check(m Manifest, l Lock) error {
 		if !locked[p.Name] {
 			missing = append(missing, p.Name)
 		}
+	}
+	if len(missing) == 0 && l.Wants == m.hash() {
+		return nil
 	}
 	what := "its packages, suites or architecture changed since"
 	if len(missing) > 0 {

@@ -63,13 +63,8 @@ func (m Manifest) check() error {
 		return fmt.Errorf("no [[suite]] says where packages come from")
 	}
 	for _, s := range m.Suites {
-		if !plain(s.Archive) || !plain(s.Name) || len(s.Components) == 0 {
-			return fmt.Errorf("a [[suite]] needs archive, name and components, plain words each: %+v", s)
-		}
-		for _, c := range s.Components {
-			if !plain(c) {
-				return fmt.Errorf("component %q of suite %s isn't a plain word", c, s.Name)
-			}
+		if err := s.check(); err != nil {
+			return err
 		}
 	}
 	seen := map[string]bool{}
@@ -83,6 +78,16 @@ func (m Manifest) check() error {
 			return fmt.Errorf("package %s is there twice", p.Name)
 		}
 		seen[p.Name] = true
+	}
+	return nil
+}
+
+// check refuses what can't stand in a path or a line of the lock.
+func (s Suite) check() error {
+	for _, word := range append([]string{s.Archive, s.Name}, s.Components...) {
+		if !plain(word) || len(s.Components) == 0 {
+			return fmt.Errorf("a suite needs archive, name and components, plain words each: %+v", s)
+		}
 	}
 	return nil
 }

@@ -91,7 +91,7 @@ func resolve(all []candidate, wanted []string) ([]Package, error) {
 			r.because[name] = "it is Essential"
 		}
 	}
-	for _, name := range wanted {
+	for _, name := range slices.Sorted(slices.Values(wanted)) {
 		c := r.newest[name]
 		if c == nil {
 			return nil, fmt.Errorf("no suite has a package %s. Look for its name with apt-cache search, and mend packages.toml", name)

@@ -20,6 +20,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 	"pault.ag/go/debian/deb"
+	"pault.ag/go/debian/version"
 )
 
 // maxControl is how large the control files of one package may be together.
@@ -67,7 +68,9 @@ func Rootfs(ctx context.Context, w io.Writer, packages Packages, epoch time.Time
 			return fmt.Errorf("unpacking package %s %s: %w", u.control["Package"], u.control["Version"], err)
 		}
 	}
-	tree.addDatabase(unpacked)
+	if err := tree.addDatabase(unpacked); err != nil {
+		return err
+	}
 	return tree.write(ctx, w, epoch)
 }
 
@@ -214,6 +217,11 @@ func (u *unpackedDeb) readData(member *deb.ArEntry) error {
 		if err != nil {
 			return err
 		}
+		for key := range h.PAXRecords {
+			if strings.HasPrefix(key, "GNU.sparse.") {
+				return fmt.Errorf("%s is a sparse file; packages have none", h.Name)
+			}
+		}
 		u.entries = append(u.entries, dataEntry{h, offset})
 	}
 }
@@ -273,9 +281,14 @@ func (t tree) directory(name string) {
 	}
 }
 
-func (t tree) file(name string, data []byte, mode int64) {
-	t.directory(path.Dir(name))
-	t[name] = &node{header: &tar.Header{Typeflag: tar.TypeReg, Mode: mode, Size: int64(len(data))}, content: &content{data: data}}
+// through fails if a path would be reached through something other than a folder.
+func (t tree) through(name string) error {
+	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+		if above := t[dir]; above != nil && above.header.Typeflag != tar.TypeDir {
+			return fmt.Errorf("%s would be written through %s, which isn't a folder", name, dir)
+		}
+	}
+	return nil
 }
 
 // place is where a package's path ends up, or an error if it would leave the root.
@@ -352,10 +365,8 @@ func (u *unpackedDeb) node(e dataEntry, mine map[string]*node) (*node, error) {
 // add puts one node into the tree. Folders join; a file that is there already
 // gives way to that of a package that replaces its owner.
 func (t tree) add(name string, n *node) error {
-	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-		if above := t[dir]; above != nil && above.header.Typeflag != tar.TypeDir {
-			return fmt.Errorf("%s would be written through %s, which isn't a folder", name, dir)
-		}
+	if err := t.through(name); err != nil {
+		return err
 	}
 	t.directory(path.Dir(name))
 	old := t[name]
@@ -381,8 +392,12 @@ func replaces(a, b *unpackedDeb) bool {
 	if err != nil {
 		return false
 	}
+	v, err := version.Parse(b.control["Version"])
+	if err != nil {
+		return false
+	}
 	for _, group := range groups {
-		if group[0].Name == b.control["Package"] {
+		if group[0].Name == b.control["Package"] && (group[0].Version == nil || group[0].Version.SatisfiedBy(v)) {
 			return true
 		}
 	}
@@ -390,14 +405,14 @@ func replaces(a, b *unpackedDeb) bool {
 }
 
 // addDatabase adds dpkg's database, as it is after dpkg --unpack.
-func (t tree) addDatabase(packages []*unpackedDeb) {
+func (t tree) addDatabase(packages []*unpackedDeb) error {
 	const base = "var/lib/dpkg/"
-	for _, dir := range []string{"alternatives", "info", "parts", "triggers", "updates"} {
-		t.directory(base + dir)
+	files := map[string]*node{}
+	add := func(name string, data []byte, mode int64) {
+		files[base+name] = &node{header: &tar.Header{Typeflag: tar.TypeReg, Mode: mode, Size: int64(len(data))}, content: &content{data: data}}
 	}
-	t.directory("etc/alternatives")
-	t.file(base+"available", nil, 0o644)
-	t.file(base+"info/format", []byte("1\n"), 0o644)
+	add("available", nil, 0o644)
+	add("info/format", []byte("1\n"), 0o644)
 	var status strings.Builder
 	for _, u := range packages {
 		status.WriteString(u.status())
@@ -407,11 +422,28 @@ func (t tree) addDatabase(packages []*unpackedDeb) {
 			case "preinst", "postinst", "prerm", "postrm", "config":
 				mode = 0o755
 			}
-			t.file(base+"info/"+u.infoName()+"."+name, data, mode)
+			add("info/"+u.infoName()+"."+name, data, mode)
 		}
-		t.file(base+"info/"+u.infoName()+".list", u.list(), 0o644)
+		add("info/"+u.infoName()+".list", u.list(), 0o644)
 	}
-	t.file(base+"status", []byte(status.String()), 0o644)
+	add("status", []byte(status.String()), 0o644)
+	for _, dir := range []string{base + "alternatives", base + "parts", base + "triggers", base + "updates", "etc/alternatives"} {
+		if err := t.through(dir + "/"); err != nil {
+			return fmt.Errorf("making dpkg's database: %w", err)
+		}
+		t.directory(dir)
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if err := t.through(name); err != nil {
+			return fmt.Errorf("making dpkg's database: %w", err)
+		}
+		if t[name] != nil {
+			return fmt.Errorf("making dpkg's database: package %s ships a file %s of its own", t[name].owner.control["Package"], name)
+		}
+		t.directory(path.Dir(name))
+		t[name] = files[name]
+	}
+	return nil
 }
 
 // status is the package's paragraph in dpkg's status file.
