@@ -510,8 +510,8 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
 	}
+	other := otherRoot(t, connectDocker(t)) // its image goes after the containers
 	p := testProvider(t)
-	other := otherRoot(t, p.docker)
 	dir := t.TempDir()
 	env := []string{"BERTH_CACHE=" + dir, envName + "=" + p.name, envSource + "=source"}
 	for range 3 { // compiling, assembling, loading
@@ -554,7 +554,10 @@ func TestKilledWhileCompiling(t *testing.T) {
 	o := Options{Root: root, Cache: cache.Dir(dir)}
 	b, err := newBuilder(o)
 	require.NoError(t, err)
-	t.Setenv("XDG_CACHE_HOME", t.TempDir()) // no command line there
+	kept, err := exec.Command("go", "env", "GOCACHE").Output()
+	require.NoError(t, err)
+	t.Setenv("GOCACHE", strings.TrimSpace(string(kept)))
+	t.Setenv("XDG_CACHE_HOME", t.TempDir()) // the SDK has no command line there
 	c := startChild(t, root, "BERTH_CACHE="+dir, "GOCACHE="+goCache, envSource+"=source", envCLI+"=")
 	require.Eventually(t, func() bool {
 		compiled, _ := filepath.Glob(filepath.Join(goCache, "*", "*-a"))

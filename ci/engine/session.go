@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"dagger.io/dagger"
@@ -57,18 +58,13 @@ func openSession(ctx context.Context, cli, host string, log io.Writer) (*dagger.
 		end()
 		return nil, err
 	}
-	// It ends with its input: so it does if this process is killed.
+	// It ends, in its own time, when its input does.
 	cmd.Cancel = input.Close
 	cmd.WaitDelay = farewell
-	if err := cmd.Start(); err != nil {
-		end()
-		return nil, fmt.Errorf("starting Dagger's command line: %w", err)
-	}
 	s := &session{end: end, ended: make(chan struct{})}
 	go func() {
 		defer close(s.ended)
-		cmd.Wait()
-		w.Close()
+		w.CloseWithError(runTied(cmd, syscall.SIGKILL))
 	}()
 	lines := bufio.NewReader(output)
 	line, err := lines.ReadBytes('\n')
@@ -81,7 +77,7 @@ func openSession(ctx context.Context, cli, host string, log io.Writer) (*dagger.
 	}
 	if err != nil {
 		s.Close()
-		return nil, fmt.Errorf("Dagger's command line opened no session:\n%s", said.String())
+		return nil, fmt.Errorf("no session of Dagger's command line %s: %w\n%s", cli, err, said.String())
 	}
 	go io.Copy(io.Discard, lines)
 	s.token = at.Token

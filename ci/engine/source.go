@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/berthdev/berth/ci/progress"
@@ -132,7 +133,7 @@ func (c compiler) run(ctx context.Context, goos, goarch string, complaint, outpu
 			complaint(line)
 		})
 	})
-	err := runTied(cmd)
+	err := runTied(cmd, syscall.SIGINT)
 	outW.Close()
 	errW.Close()
 	readers.Wait()

@@ -6,12 +6,12 @@ import (
 	"syscall"
 )
 
-// runTied runs a command that is interrupted when this process dies, also by
-// SIGKILL: a compiler would go on for minutes.
-func runTied(cmd *exec.Cmd) error {
+// runTied runs a command that gets the signal when this process dies, also by
+// SIGKILL: a compiler would go on for minutes, so would a session.
+func runTied(cmd *exec.Cmd, signal syscall.Signal) error {
 	// The kernel means the thread that started the command, not the process.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGINT}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: signal}
 	return cmd.Run()
 }
