@@ -9,13 +9,15 @@ import (
 	"strings"
 
 	"github.com/berthdev/berth/ci/debian"
+	"github.com/berthdev/berth/ci/engine"
 	"github.com/berthdev/berth/ci/progress"
 	"github.com/berthdev/berth/docker/cache"
 )
 
-// Pin resolves the packages that the project wants against the archive as it is
-// now, writes the lock and, with it, the digest of the image's base stage. It
-// returns what changed. On an error both files stay as they were.
+// Pin resolves the packages that the project wants, and those around the engine,
+// against the archive as it is now, writes their locks and, with them, the
+// digest of the image's base stage. It returns what changed. On an error the
+// project's lock and digest stay as they were.
 func Pin(ctx context.Context, p Project, report *progress.Reporter) ([]debian.Change, error) {
 	manifest, err := debian.ReadManifest(p.Path(p.Packages))
 	if err != nil {
@@ -23,6 +25,10 @@ func Pin(ctx context.Context, p Project, report *progress.Reporter) ([]debian.Ch
 	}
 	old, err := debian.ReadLock(p.Path(p.Lock))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	engineChanges, err := engine.Pin(ctx, p.Root, report)
+	if err != nil {
 		return nil, err
 	}
 	lock, err := debian.Pin(ctx, manifest, old, debian.PinOptions{Mirrors: debian.HostMirrors(), Progress: report})
@@ -43,11 +49,11 @@ func Pin(ctx context.Context, p Project, report *progress.Reporter) ([]debian.Ch
 	if err := cache.WriteFile(p.Path(p.BaseDigest), []byte(digest+"\n"), 0o644); err != nil {
 		return nil, err
 	}
-	return debian.Diff(old, lock), nil
+	return append(debian.Diff(old, lock), engineChanges...), nil
 }
 
-// CheckPins fails with debian.ErrPinsDiffer unless the lock is what the
-// project's packages ask for. It asks no archive.
+// CheckPins fails with debian.ErrPinsDiffer unless the locks are what their
+// packages.toml ask for. It asks no archive.
 func CheckPins(p Project) error {
 	manifest, err := debian.ReadManifest(p.Path(p.Packages))
 	if err != nil {
@@ -57,7 +63,7 @@ func CheckPins(p Project) error {
 	if err != nil {
 		return err
 	}
-	return debian.Check(manifest, lock)
+	return errors.Join(debian.Check(manifest, lock), engine.CheckPins(p.Root))
 }
 
 // BaseDigest builds the base stage, which depends on the lock and the
