@@ -338,7 +338,7 @@ func TestEngineThatTheUserRuns(t *testing.T) {
 	e, err := p.connect(t.Context())
 	require.NoError(t, err)
 	defer e.Close()
-	b, err := openBridge(p.docker, p.Cache, p.name)
+	b, err := openBridge(p.docker, p.Cache, p.name, p.name)
 	require.NoError(t, err)
 	defer b.Close()
 	t.Setenv(envRunnerHost, b.host())

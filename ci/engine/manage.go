@@ -212,7 +212,7 @@ func lockName(launch string) string { return "ephemeral-" + launch }
 
 // discard removes an ephemeral engine, its state and the file of its lock.
 func discard(ctx context.Context, docker *daemon.Client, dir cache.Dir, name string) error {
-	err := errors.Join(docker.Remove(ctx, name), docker.RemoveVolume(ctx, volumeOf(name)))
+	err := errors.Join(docker.Remove(ctx, name), docker.RemoveVolume(ctx, volumeOf(name)), os.RemoveAll(socketFolder(dir, name)))
 	if err != nil {
 		return err
 	}

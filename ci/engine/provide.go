@@ -251,7 +251,13 @@ func (p *provider) create(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	s := spec{name: p.name, image: image, inputs: inputs, launch: p.launch}
+	s := spec{name: p.name, image: image, inputs: inputs, launch: p.launch, group: os.Getgid()}
+	if strings.HasPrefix(p.docker.Host(), "unix://") {
+		s.socket = socketFolder(p.Cache, p.name)
+		if err := os.MkdirAll(s.socket, 0o700); err != nil {
+			return "", err
+		}
+	}
 	if err := p.docker.CreateVolume(ctx, s.volume(), s.labels()); err != nil {
 		return "", err
 	}
@@ -259,7 +265,9 @@ func (p *provider) create(ctx context.Context) (string, error) {
 	ways := s.containers()
 	for i, way := range ways {
 		id, err := p.docker.Create(ctx, way)
-		if err != nil {
+		if err != nil && noSuchFolder(err) {
+			continue // the daemon has another file system than this process
+		} else if err != nil {
 			return "", err
 		}
 		if err = p.docker.Start(ctx, id); err == nil {
@@ -352,7 +360,7 @@ func (p *provider) pull(ctx context.Context, ref string) error {
 // dial connects to the engine in a container that runs. One that was just
 // started gets time to open its socket.
 func (p *provider) dial(ctx context.Context, cli, container string, started bool) (*Engine, error) {
-	b, err := openBridge(p.docker, p.Cache, container)
+	b, err := openBridge(p.docker, p.Cache, p.name, container)
 	if err != nil {
 		return nil, err
 	}

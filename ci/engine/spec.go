@@ -2,6 +2,7 @@ package engine
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +20,8 @@ type spec struct {
 	image  string
 	inputs string // hash of what the image was made from
 	launch string // of an ephemeral engine
+	socket string // folder of this machine for the engine's socket; empty where the daemon is elsewhere
+	group  int    // that the socket belongs to
 }
 
 // volume is the name of the volume with the engine's state. Another version of
@@ -47,7 +50,8 @@ func (s spec) labels() map[string]string {
 // which it mounts file systems, makes network bridges and starts containers:
 // Docker calls that privileged. A host that can't give every capability (a
 // virtual machine without SYS_RESOURCE) refuses the first; the second asks for
-// the same, less that one.
+// the same, less that one. Those that share a folder for the engine's socket
+// come before those that can do without.
 func (s spec) containers() []daemon.Container {
 	privileged := daemon.Container{
 		Name:  s.name,
@@ -70,7 +74,24 @@ func (s spec) containers() []daemon.Container {
 	limited.Unmasked = true
 	limited.DeviceCgroupRules = []string{"a *:* rwm"}
 	limited.Mounts = append(limited.Mounts[:1:1], daemon.Mount{Type: "bind", Source: "/sys/fs/cgroup", Target: "/sys/fs/cgroup"})
-	return []daemon.Container{privileged, limited}
+	ways := []daemon.Container{privileged, limited}
+	if s.socket == "" {
+		return ways
+	}
+	for _, far := range []daemon.Container{privileged, limited} {
+		near := far
+		near.Labels = s.labels()
+		near.Command = append(slices.Clone(far.Command), "--group", strconv.Itoa(s.group))
+		near.Mounts = append(slices.Clone(far.Mounts), daemon.Mount{Type: "bind", Source: s.socket, Target: "/run/dagger"})
+		ways = append(ways, near)
+	}
+	return append(ways[2:], ways[:2]...)
+}
+
+// noSuchFolder says whether a container wasn't created because the daemon lacks a
+// folder that it was to share.
+func noSuchFolder(err error) bool {
+	return strings.Contains(err.Error(), "bind source path does not exist")
 }
 
 // notPrivileged says whether a container failed to start because the host can't
