@@ -48,11 +48,15 @@ type Client struct {
 	api *client.Client
 }
 
-// Connect reaches the daemon that the environment names (DOCKER_HOST and its
-// relatives, as the docker command does) and agrees on an API version with it.
+// Connect reaches the daemon that the docker command would (DOCKER_HOST and its
+// relatives, or the context that is in use) and agrees on an API version with it.
 // Its errors are instructions and wrap ErrUnavailable.
 func Connect(ctx context.Context) (*Client, error) {
-	api, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
+	chosen, err := contextOptions()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	api, err := client.NewClientWithOpts(append([]client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}, chosen...)...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: its settings in the environment (DOCKER_HOST, DOCKER_TLS_VERIFY, …) make no sense: %w", ErrUnavailable, err)
 	}

@@ -82,23 +82,33 @@ func NewPlan(h Host, o Options) (Plan, error) {
 		CapDrop:     []string{"ALL"},
 		SecurityOpt: []string{"no-new-privileges"},
 	}
+	u := h.User
+	if slices.Contains(h.Daemon.Security, "name=rootless") {
+		// The daemon's own user is root in its containers, and everybody else there
+		// is nobody outside.
+		u.UID, u.Groups = 0, []identity.Group{{Name: u.Groups[0].Name}}
+	}
+	if slices.Contains(h.Daemon.Security, "name=selinux") {
+		// Else the person's files, which aren't labelled for containers, are closed.
+		c.SecurityOpt = append(c.SecurityOpt, "label=disable")
+	}
 	if !containerName.MatchString(c.Name) {
 		return Plan{}, fmt.Errorf("-n: %w: %q can't be the name of a container: it takes letters, digits, _ . and -, two at least", ErrUsage, c.Name)
 	}
-	if h.User.UID == 0 {
+	if u.UID == 0 {
 		// What root needs to work with files of others and to install packages.
 		c.CapAdd = []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"}
 	}
 
 	// Numbers, never names: a name would be looked up in the image's own files.
-	c.User = fmt.Sprintf("%d:%d", h.User.UID, h.User.Groups[0].GID)
-	for _, g := range h.User.Groups[1:] {
+	c.User = fmt.Sprintf("%d:%d", u.UID, u.Groups[0].GID)
+	for _, g := range u.Groups[1:] {
 		c.Groups = append(c.Groups, strconv.Itoa(g.GID))
 	}
-	at := h.User.HomeDir()
+	at := u.HomeDir()
 	p.Files = []File{
-		{Name: "passwd", Target: "/etc/passwd", Content: string(h.User.Passwd(h.Passwd, at, "/bin/bash")), Mode: 0o644},
-		{Name: "group", Target: "/etc/group", Content: string(h.User.Group(h.Group)), Mode: 0o644},
+		{Name: "passwd", Target: "/etc/passwd", Content: string(u.Passwd(h.Passwd, at, "/bin/bash")), Mode: 0o644},
+		{Name: "group", Target: "/etc/group", Content: string(u.Group(h.Group)), Mode: 0o644},
 	}
 	p.Home = Home{Path: filepath.Join(h.Root, home), Skeleton: filepath.Join(h.Root, skeleton)}
 	c.Mounts = []daemon.Mount{
@@ -142,9 +152,10 @@ func NewPlan(h Host, o Options) (Plan, error) {
 	}
 	c.Devices, c.Runtime = inject.Devices, inject.Runtime
 
-	run := runtimeDir(h.User)
-	c.Tmpfs = map[string]string{run: fmt.Sprintf("mode=0700,uid=%d,gid=%d", h.User.UID, h.User.Groups[0].GID)}
-	p.Env = []Variable{{Name: "HOME", Value: at}, {Name: "USER", Value: h.User.Name}, {Name: "XDG_RUNTIME_DIR", Value: run}}
+	// Its own, nothing of the host's.
+	run := "/run/user/" + strconv.Itoa(u.UID)
+	c.Tmpfs = map[string]string{run: fmt.Sprintf("mode=0700,uid=%d,gid=%d", u.UID, u.Groups[0].GID)}
+	p.Env = []Variable{{Name: "HOME", Value: at}, {Name: "USER", Value: u.Name}, {Name: "XDG_RUNTIME_DIR", Value: run}}
 	for _, v := range inject.Env {
 		name, value, _ := strings.Cut(v, "=")
 		p.Env = append(p.Env, Variable{Name: name, Value: value})
@@ -180,9 +191,6 @@ func NewPlan(h Host, o Options) (Plan, error) {
 
 // xauthority is where the container's cookie lies in it.
 const xauthority = "/run/berth/Xauthority"
-
-// runtimeDir is the container's XDG_RUNTIME_DIR: its own, nothing of the host's.
-func runtimeDir(u identity.User) string { return "/run/user/" + strconv.Itoa(u.UID) }
 
 func (p *Plan) chooseDisplay(h Host, o Options) (display.Display, error) {
 	if !h.Local && (o.GUI == "" || o.GUI == "auto") {
