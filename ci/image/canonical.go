@@ -17,6 +17,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -41,7 +42,7 @@ type Options struct {
 	Epoch  time.Time         // of every file, of the configuration and its history
 	Labels map[string]string // added to the configuration
 	Cache  string            // folder of canonical layers, made if missing
-	Temp   string            // folder for temporary files; the caller removes it
+	Temp   string            // folder for temporary files, on Cache's file system; the caller removes it
 }
 
 // Canonical returns the image in an archive (an OCI image layout in a tar, as
@@ -73,7 +74,7 @@ func canonical(ctx context.Context, f *os.File, o Options) (v1.Image, error) {
 	}
 	layers := make([]*layer, len(source.manifest.Layers))
 	work, workCtx := errgroup.WithContext(ctx)
-	work.SetLimit(2)
+	work.SetLimit(runtime.GOMAXPROCS(0))
 	for i, d := range source.manifest.Layers {
 		work.Go(func() (err error) {
 			layers[i], err = canonicalLayer(workCtx, source, d, o)
@@ -162,7 +163,7 @@ func openArchive(f *os.File) (*archive, error) {
 		return nil, fmt.Errorf("reading index.json: %w", err)
 	}
 	if len(top.Manifests) != 1 {
-		return nil, fmt.Errorf("index.json names %d images, not one", len(top.Manifests))
+		return nil, fmt.Errorf("index.json names %d images, not one: build for one platform", len(top.Manifests))
 	}
 	a.manifest, err = parseBlob(a, top.Manifests[0].Digest, v1.ParseManifest)
 	if err != nil {
@@ -181,7 +182,7 @@ func openArchive(f *os.File) (*archive, error) {
 func (a *archive) read(name string) ([]byte, error) {
 	r, ok := a.entries[name]
 	if !ok {
-		return nil, fmt.Errorf("the archive has no %s", name)
+		return nil, fmt.Errorf("the archive has no %s, so it is no OCI image layout", name)
 	}
 	if r.Size() > maxMetadata {
 		return nil, fmt.Errorf("%s in the archive is too large (%d bytes)", name, r.Size())
@@ -348,6 +349,9 @@ func readEntries(spool *os.File) ([]entry, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := checkEntry(h); err != nil {
+			return nil, err
+		}
 		name := entryName(h.Name)
 		if byName[name] != nil {
 			return nil, fmt.Errorf("it has %s twice", h.Name)
@@ -369,6 +373,9 @@ func readEntries(spool *os.File) ([]entry, error) {
 			}
 			file = byName[file.header.Linkname]
 		}
+		if file != byName[name] && file != nil && file.header.Typeflag == tar.TypeDir {
+			return nil, fmt.Errorf("its hard link %s leads to the folder %s", name, file.header.Name)
+		}
 		if file == nil { // a link to a file of a lower layer
 			entries = append(entries, *byName[name])
 			continue
@@ -388,30 +395,46 @@ func readEntries(spool *os.File) ([]entry, error) {
 	return entries, nil
 }
 
+// checkEntry refuses what can't be carried over as it is: names that lead out
+// of the image, and entries whose content isn't stored as one piece.
+func checkEntry(h *tar.Header) error {
+	names := []string{h.Name}
+	if h.Typeflag == tar.TypeLink { // a symbolic link is followed in the container only
+		names = append(names, h.Linkname)
+	}
+	for _, name := range names {
+		if slices.Contains(strings.Split(name, "/"), "..") {
+			return fmt.Errorf("its entry %s leads out of the image, to %s", h.Name, name)
+		}
+	}
+	sparse := h.Typeflag == tar.TypeGNUSparse
+	for k := range h.PAXRecords {
+		sparse = sparse || strings.HasPrefix(k, "GNU.sparse.")
+	}
+	if sparse {
+		return fmt.Errorf("its entry %s is a sparse file, which image layers can't have", h.Name)
+	}
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeLink, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeDir, tar.TypeFifo:
+		return nil
+	default:
+		return fmt.Errorf("its entry %s is of type %q, which image layers can't have", h.Name, h.Typeflag)
+	}
+}
+
 // writeEntries writes a tar with the entries' contents from spool.
 func writeEntries(ctx context.Context, w io.Writer, spool *os.File, entries []entry, epoch time.Time) error {
 	out := tar.NewWriter(w)
 	for _, e := range entries {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		h := &tar.Header{
 			Typeflag: e.header.Typeflag, Name: e.header.Name, Linkname: e.header.Linkname, Size: e.header.Size,
-			Mode: e.header.Mode, Uid: e.header.Uid, Gid: e.header.Gid, ModTime: epoch,
-			Devmajor: e.header.Devmajor, Devminor: e.header.Devminor,
-		}
-		for k, v := range e.header.PAXRecords {
-			if strings.HasPrefix(k, xattrPrefix) {
-				if h.PAXRecords == nil {
-					h.PAXRecords = map[string]string{}
-				}
-				h.PAXRecords[k] = v
-			}
+			Mode: e.header.Mode & 0o7777, Uid: e.header.Uid, Gid: e.header.Gid, ModTime: epoch,
+			Devmajor: e.header.Devmajor, Devminor: e.header.Devminor, PAXRecords: xattrs(e.header),
 		}
 		if err := out.WriteHeader(h); err != nil {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
-		if _, err := io.Copy(out, io.NewSectionReader(spool, e.offset, h.Size)); err != nil {
+		if _, err := io.Copy(out, &contextReader{ctx, io.NewSectionReader(spool, e.offset, h.Size)}); err != nil {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
 	}

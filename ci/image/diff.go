@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -17,20 +18,25 @@ import (
 type Difference struct {
 	Layer int    // index from the lowest, -1 for the configuration
 	Path  string // of the file in the image, or field of the configuration
-	Kind  string // content, type, mode, owner, time, link, device, attributes, missing, value or layers
+	Kind  string // content, type, mode, owner, time, link, device, attributes, missing, encoding, value or layers
 	A, B  string // what one image has and the other
 }
 
 func (d Difference) String() string {
 	where := fmt.Sprintf("layer %d: /%s", d.Layer, d.Path)
+	if d.Kind == "encoding" {
+		where = fmt.Sprintf("layer %d", d.Layer)
+	}
 	if d.Layer < 0 {
 		where = "configuration: " + d.Path
 	}
 	return fmt.Sprintf("%s: %s differs: %s, %s", where, d.Kind, d.A, d.B)
 }
 
-// Diff lists in what two images differ, layer by layer, by path. It is empty if
-// and only if layers and configurations are equal.
+// Diff lists in what two images differ, layer by layer, by path. It is empty
+// if and only if layers, as stored, and configurations are equal. Layers that
+// differ though every file in them is the same (in order, tar format or
+// compression) are one difference of the kind encoding, without a path.
 func Diff(ctx context.Context, a, b v1.Image) ([]Difference, error) {
 	configA, err := a.ConfigFile()
 	if err != nil {
@@ -56,7 +62,20 @@ func Diff(ctx context.Context, a, b v1.Image) ([]Difference, error) {
 		return nil, err
 	}
 	for i := range layersA {
+		digestA, err := layersA[i].Digest()
+		if err != nil {
+			return nil, err
+		}
+		digestB, err := layersB[i].Digest()
+		if err != nil {
+			return nil, err
+		}
+		if digestA == digestB {
+			continue
+		}
+		encoding := Difference{Layer: i, Kind: "encoding", A: digestA.String(), B: digestB.String()}
 		if configA.RootFS.DiffIDs[i] == configB.RootFS.DiffIDs[i] {
+			all = append(all, encoding)
 			continue
 		}
 		filesA, err := readLayer(ctx, layersA[i])
@@ -67,7 +86,11 @@ func Diff(ctx context.Context, a, b v1.Image) ([]Difference, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, diffLayers(i, filesA, filesB)...)
+		files := diffLayers(i, filesA, filesB)
+		if len(files) == 0 {
+			files = []Difference{encoding}
+		}
+		all = append(all, files...)
 	}
 	return all, nil
 }
@@ -124,7 +147,21 @@ func diffLayers(layer int, a, b map[string]file) (all []Difference) {
 		compare("time", ha.ModTime.UTC(), hb.ModTime.UTC())
 		compare("link", ha.Linkname, hb.Linkname)
 		compare("device", fmt.Sprintf("%d,%d", ha.Devmajor, ha.Devminor), fmt.Sprintf("%d,%d", hb.Devmajor, hb.Devminor))
-		compare("attributes", ha.PAXRecords, hb.PAXRecords)
+		compare("attributes", xattrs(ha), xattrs(hb))
+	}
+	return all
+}
+
+// xattrs returns the extended attributes of an entry, as the PAX records that hold them.
+func xattrs(h *tar.Header) map[string]string {
+	var all map[string]string
+	for k, v := range h.PAXRecords {
+		if strings.HasPrefix(k, xattrPrefix) {
+			if all == nil {
+				all = map[string]string{}
+			}
+			all[k] = v
+		}
 	}
 	return all
 }

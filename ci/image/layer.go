@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"os"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -29,12 +31,18 @@ func (l *layer) DiffID() (v1.Hash, error)            { return l.Diff, nil }
 func (l *layer) Size() (int64, error)                { return l.Bytes, nil }
 func (l *layer) MediaType() (types.MediaType, error) { return types.OCILayer, nil }
 
+// ErrDamaged is in the chain of the error about a layer whose file in the cache
+// isn't what was written there, or is gone. The next Canonical makes it again.
+var ErrDamaged = errors.New("a cached layer is damaged. Build again")
+
 // Compressed returns the layer as it is stored. A read past the last byte
 // fails if the file was damaged; it is removed then, so that the next build
 // makes it again.
 func (l *layer) Compressed() (io.ReadCloser, error) {
 	f, err := os.Open(l.path)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	} else if err != nil {
 		return nil, err
 	}
 	return &checkedFile{File: f, sum: sha256.New(), want: l.Sum}, nil
@@ -67,7 +75,7 @@ func (c *checkedFile) Read(p []byte) (int, error) {
 	c.sum.Write(p[:n])
 	if err == io.EOF && hashOf(c.sum) != c.want {
 		os.Remove(c.Name())
-		return n, fmt.Errorf("the cached layer %s is damaged and was removed. Build again", c.Name())
+		return n, fmt.Errorf("%w: %s had another content and was removed", ErrDamaged, c.Name())
 	}
 	return n, err
 }

@@ -18,7 +18,7 @@ import (
 // again. The image that had the tag is removed if Berth built it and nothing
 // else uses it. Until the new image is in, the old one keeps its tag.
 func Load(ctx context.Context, docker *daemon.Client, img v1.Image, tag string) (id string, err error) {
-	digest, err := img.ConfigName()
+	config, err := img.ConfigFile()
 	if err != nil {
 		return "", err
 	}
@@ -26,12 +26,12 @@ func Load(ctx context.Context, docker *daemon.Client, img v1.Image, tag string) 
 	if err != nil && !errors.Is(err, daemon.ErrNotFound) {
 		return "", err
 	}
-	known, err := knownLayers(ctx, docker, img, old)
+	known, err := knownLayers(ctx, docker, config.RootFS.DiffIDs, old)
 	if err != nil {
 		return "", err
 	}
 	err = load(ctx, docker, img, tag, known)
-	if err != nil && known > 0 && ctx.Err() == nil {
+	if err != nil && known > 0 && ctx.Err() == nil && !errors.Is(err, ErrDamaged) {
 		// A daemon with another image store wants every layer each time.
 		err = load(ctx, docker, img, tag, 0)
 	}
@@ -42,23 +42,40 @@ func Load(ctx context.Context, docker *daemon.Client, img v1.Image, tag string) 
 	if err != nil {
 		return "", err
 	}
-	if now.ID != digest.String() && known > 0 { // other stores name images by their manifest
+	// The ID can't tell: other stores than the classic one name images by their manifest.
+	if n := common(config.RootFS.DiffIDs, now.Layers); n != len(config.RootFS.DiffIDs) || n != len(now.Layers) {
+		return "", fmt.Errorf("the image was loaded, but %s in Docker is another one, %s. Build again", tag, now.ID)
+	}
+	if old.ID == "" || old.ID == now.ID {
 		return now.ID, nil
 	}
-	if old.ID != "" && old.ID != now.ID && len(old.Tags) <= 1 && old.Labels[daemon.LabelInputs] != "" {
-		if err := docker.RemoveImage(ctx, old.ID); err != nil && !errors.Is(err, daemon.ErrConflict) && !errors.Is(err, daemon.ErrNotFound) {
-			return "", err
-		}
-	}
-	return now.ID, nil
+	return now.ID, removeReplaced(ctx, docker, old.ID)
 }
 
-// knownLayers is how many of the image's layers, from the lowest, the daemon has.
-func knownLayers(ctx context.Context, docker *daemon.Client, img v1.Image, old daemon.Image) (int, error) {
-	config, err := img.ConfigFile()
-	if err != nil {
-		return 0, err
+// removeReplaced removes an image that lost its tag, if Berth built it and
+// nothing else names or uses it.
+func removeReplaced(ctx context.Context, docker *daemon.Client, id string) error {
+	image, err := docker.Image(ctx, id)
+	if err == nil && len(image.Tags) == 0 && image.Labels[daemon.LabelInputs] != "" {
+		err = docker.RemoveImage(ctx, id)
 	}
+	if errors.Is(err, daemon.ErrConflict) || errors.Is(err, daemon.ErrNotFound) { // in use, or gone already
+		return nil
+	}
+	return err
+}
+
+// common is how many layers, from the lowest, are the same.
+func common(want []v1.Hash, have []string) int {
+	n := 0
+	for n < len(want) && n < len(have) && have[n] == want[n].String() {
+		n++
+	}
+	return n
+}
+
+// knownLayers is how many of the layers, from the lowest, the daemon has.
+func knownLayers(ctx context.Context, docker *daemon.Client, layers []v1.Hash, old daemon.Image) (int, error) {
 	have := []daemon.Image{old}
 	ids, err := docker.Images(ctx, daemon.LabelInputs)
 	if err != nil {
@@ -78,11 +95,7 @@ func knownLayers(ctx context.Context, docker *daemon.Client, img v1.Image, old d
 	}
 	known := 0
 	for _, other := range have {
-		n := 0
-		for n < len(config.RootFS.DiffIDs) && n < len(other.Layers) && other.Layers[n] == config.RootFS.DiffIDs[n].String() {
-			n++
-		}
-		known = max(known, n)
+		known = max(known, common(layers, other.Layers))
 	}
 	return known, nil
 }
@@ -91,9 +104,18 @@ func knownLayers(ctx context.Context, docker *daemon.Client, img v1.Image, old d
 // only named. Docker's classic store opens a layer only if it lacks it.
 func load(ctx context.Context, docker *daemon.Client, img v1.Image, tag string, known int) error {
 	r, w := io.Pipe()
-	go func() { w.CloseWithError(writeDockerArchive(w, img, tag, known)) }()
+	written := make(chan error, 1)
+	go func() {
+		err := writeDockerArchive(w, img, tag, known)
+		w.CloseWithError(err)
+		written <- err
+	}()
 	err := docker.Load(ctx, r)
-	r.CloseWithError(err)
+	r.Close()
+	// What went wrong on this side is the cause of what the daemon says.
+	if werr := <-written; werr != nil && !errors.Is(werr, io.ErrClosedPipe) {
+		return fmt.Errorf("loading an image: %w", werr)
+	}
 	return err
 }
 
