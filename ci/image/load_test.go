@@ -1,0 +1,294 @@
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"io"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/docker/daemon"
+)
+
+// These tests need a Docker Engine. They never start a container.
+
+// A loader is what a test needs to load images that no other test has.
+type loader struct {
+	*daemon.Client
+	tag     string
+	options Options
+	ids     map[string]bool // of all images that were loaded
+}
+
+func newLoader(t testing.TB) *loader {
+	t.Helper()
+	docker, err := daemon.Connect(t.Context())
+	if err != nil {
+		t.Skip("needs Docker: ", err)
+	}
+	l := &loader{docker, "berth-test-" + unique() + ":latest", options(t), map[string]bool{}}
+	l.options.Labels = map[string]string{daemon.LabelRole: "test", daemon.LabelInputs: unique()}
+	t.Cleanup(func() {
+		defer docker.Close()
+		l.remove(t, l.tag)
+		for id := range l.ids {
+			l.remove(t, id)
+		}
+	})
+	return l
+}
+
+func (l *loader) remove(t testing.TB, ref string) {
+	if err := l.RemoveImage(context.Background(), ref); err != nil {
+		assert.ErrorIs(t, err, daemon.ErrNotFound)
+	}
+}
+
+// build makes an image of layers whose files nobody else has.
+func (l *loader) build(t testing.TB, layers ...[]byte) v1.Image {
+	t.Helper()
+	return canonicalOf(t, l.options, layers...)
+}
+
+func (l *loader) load(t testing.TB, img v1.Image) daemon.Image {
+	t.Helper()
+	id, err := Load(t.Context(), l.Client, img, l.tag)
+	require.NoError(t, err)
+	l.ids[id] = true
+	have, err := l.Image(t.Context(), l.tag)
+	require.NoError(t, err)
+	assert.Equal(t, id, have.ID)
+	return have
+}
+
+func (l *loader) gone(t testing.TB, ref string) {
+	t.Helper()
+	_, err := l.Image(t.Context(), ref)
+	assert.ErrorIs(t, err, daemon.ErrNotFound)
+}
+
+func unique() string {
+	b := make([]byte, 8)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
+// files is a layer that no daemon has yet.
+func files(t testing.TB, items ...item) []byte {
+	return tarOf(t, append(items, regular("unique", unique()))...)
+}
+
+// classic skips a test where the daemon's image store isn't the classic one.
+func classic(t *testing.T, have daemon.Image, img v1.Image) {
+	t.Helper()
+	config, err := img.ConfigName()
+	require.NoError(t, err)
+	if have.ID != config.String() {
+		t.Skip("this daemon keeps images in containerd's store, which wants every layer each time")
+	}
+}
+
+func TestLoad(t *testing.T) {
+	l := newLoader(t)
+	img := l.build(t, files(t, append(everything()[:len(everything())-1], folder("./"))...), files(t))
+	have := l.load(t, img)
+	config, err := img.ConfigFile()
+	require.NoError(t, err)
+	var layers []string
+	for _, d := range config.RootFS.DiffIDs {
+		layers = append(layers, d.String())
+	}
+	assert.Equal(t, layers, have.Layers)
+	assert.Equal(t, []string{l.tag}, have.Tags)
+	assert.Equal(t, l.options.Labels[daemon.LabelInputs], have.Labels[daemon.LabelInputs])
+	assert.Equal(t, have, l.load(t, img), "to load it again changes nothing")
+	classic(t, have, img)
+}
+
+func TestLoadSendsChangedLayersOnly(t *testing.T) {
+	l := newLoader(t)
+	base, last := files(t, regular("big", unique())), files(t)
+	first := l.build(t, base, last)
+	have := l.load(t, first)
+	classic(t, have, first)
+
+	second := l.build(t, base, files(t))
+	// The lower layer can't be sent any more: its file is gone.
+	digest, err := layersOf(t, second)[0].Digest()
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(filepath.Join(l.options.Cache, digest.Hex)))
+	now := l.load(t, second)
+	assert.Equal(t, have.Layers[0], now.Layers[0])
+	assert.NotEqual(t, have.Layers[1], now.Layers[1])
+	l.gone(t, have.ID)
+}
+
+func TestLoadKeepsImagesInUse(t *testing.T) {
+	base := func(t *testing.T) []byte { return files(t) }
+	t.Run("by another tag", func(t *testing.T) {
+		l := newLoader(t)
+		old := l.load(t, l.build(t, base(t)))
+		other := "berth-test-" + unique() + ":other"
+		require.NoError(t, l.Tag(t.Context(), old.ID, other))
+		t.Cleanup(func() { l.remove(t, other) })
+		l.load(t, l.build(t, base(t)))
+		have, err := l.Image(t.Context(), other)
+		require.NoError(t, err)
+		assert.Equal(t, old.ID, have.ID)
+	})
+	t.Run("by a container", func(t *testing.T) {
+		l := newLoader(t)
+		old := l.load(t, l.build(t, base(t)))
+		container, err := l.Create(t.Context(), daemon.Container{
+			Name: "berth-test-" + unique(), Image: old.ID, Command: []string{"never"}, Labels: map[string]string{daemon.LabelRole: "test"},
+		})
+		require.NoError(t, err)
+		t.Cleanup(func() { assert.NoError(t, l.Remove(context.Background(), container)) })
+		l.load(t, l.build(t, base(t)))
+		_, err = l.Image(t.Context(), old.ID)
+		assert.NoError(t, err)
+	})
+	t.Run("of somebody else", func(t *testing.T) {
+		l := newLoader(t)
+		inputs := l.options.Labels
+		l.options.Labels = map[string]string{daemon.LabelRole: "test"}
+		old := l.load(t, l.build(t, base(t)))
+		l.options.Labels = inputs
+		l.load(t, l.build(t, base(t)))
+		_, err := l.Image(t.Context(), old.ID)
+		assert.NoError(t, err)
+	})
+}
+
+// A daemon that doesn't have what it seemed to have gets every layer.
+func TestThinArchiveIsRefusedWhereLayersAreMissing(t *testing.T) {
+	l := newLoader(t)
+	img := l.build(t, files(t), files(t))
+	require.Error(t, load(t.Context(), l.Client, img, l.tag, 1))
+	l.gone(t, l.tag)
+	l.load(t, img)
+}
+
+func TestInterruptedLoadKeepsTheOldImage(t *testing.T) {
+	l := newLoader(t)
+	img := l.build(t, files(t))
+	old := l.load(t, img)
+
+	noise := make([]byte, 8<<20)
+	rand.Read(noise)
+	next := l.build(t, files(t, regular("noise", string(noise))))
+	config, err := next.ConfigName()
+	require.NoError(t, err)
+	l.ids[config.String()] = true
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stopping, err := mutate.AppendLayers(img, &stopAt{Layer: layersOf(t, next)[0], left: 4 << 20, stop: cancel})
+	require.NoError(t, err)
+	_, err = Load(ctx, l.Client, stopping, l.tag)
+	require.ErrorIs(t, err, context.Canceled)
+
+	have, err := l.Image(t.Context(), l.tag)
+	require.NoError(t, err)
+	assert.Equal(t, old, have)
+	l.load(t, next) // and the next one works
+}
+
+// stopAt calls stop in the middle of being read.
+type stopAt struct {
+	v1.Layer
+	left int64
+	stop func()
+}
+
+func (s *stopAt) Compressed() (io.ReadCloser, error) {
+	r, err := s.Layer.Compressed()
+	if err != nil {
+		return nil, err
+	}
+	return &stoppingReader{r, s}, nil
+}
+
+type stoppingReader struct {
+	io.ReadCloser
+	at *stopAt
+}
+
+func (r *stoppingReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if atomic.AddInt64(&r.at.left, -int64(n)) <= 0 {
+		r.at.stop()
+	}
+	return n, err
+}
+
+func TestDamagedLayerIsNotLoaded(t *testing.T) {
+	l := newLoader(t)
+	layer := files(t)
+	img := l.build(t, layer)
+	digest, err := layersOf(t, img)[0].Digest()
+	require.NoError(t, err)
+	require.NoError(t, flip(filepath.Join(l.options.Cache, digest.Hex)))
+	_, err = Load(t.Context(), l.Client, img, l.tag)
+	require.ErrorIs(t, err, ErrDamaged)
+	l.gone(t, l.tag)
+	l.load(t, l.build(t, layer))
+}
+
+func TestThinArchive(t *testing.T) {
+	img := canonicalOf(t, options(t), tarOf(t, regular("a", "a")), tarOf(t, regular("b", "b")))
+	var names [3][]string
+	for known := range names {
+		var b bytes.Buffer
+		require.NoError(t, writeDockerArchive(&b, img, "x:y", known))
+		in := tar.NewReader(&b)
+		for {
+			h, err := in.Next()
+			if err == io.EOF {
+				break
+			}
+			require.NoError(t, err)
+			names[known] = append(names[known], h.Name)
+		}
+	}
+	require.Len(t, names[0], 4) // two layers, the configuration and the manifest
+	assert.Equal(t, names[0][1:], names[1])
+	assert.Equal(t, names[0][2:], names[2])
+}
+
+// BenchmarkLoad replaces the last, small layer of an image whose lower one has
+// 64 MiB, as a build does after a change of the last step.
+func BenchmarkLoad(b *testing.B) {
+	noise := make([]byte, 64<<20)
+	rand.Read(noise)
+	for _, c := range []struct {
+		name string
+		base func() []byte
+	}{
+		{"last layer changed", func() func() []byte {
+			base := files(b, regular("noise", string(noise)))
+			return func() []byte { return base }
+		}()},
+		{"every layer changed", func() []byte { return files(b, regular("noise", string(noise))) }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			l := newLoader(b)
+			l.load(b, l.build(b, c.base(), files(b)))
+			for b.Loop() {
+				b.StopTimer()
+				img := l.build(b, c.base(), files(b))
+				b.StartTimer()
+				l.load(b, img)
+			}
+		})
+	}
+}
