@@ -74,7 +74,7 @@ func Probe(ctx context.Context, root string) (Machine, error) {
 		Nouveau:  exists("sys/module/nouveau"),
 		Toolkit:  find(hook, filepath.Join(root, "usr/bin")) != "",
 	}
-	smi := find("nvidia-smi", filepath.Join(root, "usr/lib/wsl/lib"))
+	smi := smiPath(root)
 	if m.SMI = smi != ""; !m.SMI {
 		return m, ctx.Err()
 	}
@@ -98,6 +98,15 @@ func Probe(ctx context.Context, root string) (Machine, error) {
 	}
 	m.describe(table)
 	return m, nil
+}
+
+// Installed says, at once, whether there is a driver to ask.
+func Installed(root string) bool { return smiPath(root) != "" }
+
+// smiPath is where nvidia-smi is, "" if it isn't installed. In Linux inside
+// Windows it isn't on everybody's PATH.
+func smiPath(root string) string {
+	return find("nvidia-smi", filepath.Join(root, "usr/lib/wsl/lib"))
 }
 
 // find looks for a program on the PATH, then in one more folder.

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,19 +12,20 @@ import (
 
 // explainStart turns the daemon's refusal to create or start a container into
 // the exit code that docker run has for it, and an instruction.
-func explainStart(err error, p Plan) (int, error) {
+func explainStart(ctx context.Context, d *daemon.Client, p Plan, err error) (int, error) {
 	text := err.Error()
+	info, _ := d.Info(ctx) // without an answer, the explanation is more general
 	has := func(part string) bool { return strings.Contains(text, part) }
-	if why := gpu.Explain(text, p.daemon); why != nil && !p.GPU.None() {
+	if why := gpu.Explain(text, info); why != nil && !p.GPU.None() {
 		return ExitDaemon, fmt.Errorf("%w\nDocker said: %w", why, err)
 	}
 	switch {
 	case errors.Is(err, daemon.ErrConflict):
 		return ExitDaemon, fmt.Errorf("the name %s is taken. Choose another one with -n, or type\n\tdocker rm -f %s\nif that container isn't needed any more: %w", p.Container.Name, p.Container.Name, err)
-	case has("bind source path does not exist") && !p.local:
-		return ExitDaemon, fmt.Errorf("Docker runs on another machine, which doesn't have your folders. Run this there, or unset DOCKER_HOST: %w", err)
-	case has("bind source path does not exist") && strings.HasPrefix(p.daemon.RootDir, "/var/snap/"):
-		return ExitDaemon, fmt.Errorf("Docker from the snap sees neither hidden folders nor anything outside of home. Name a cache folder it can see, BERTH_CACHE=~/berth-cache, or replace the snap by Docker's own packages: %w", err)
+	case has("bind source path does not exist") && !strings.HasPrefix(d.Host(), "unix://"):
+		return ExitDaemon, fmt.Errorf("your folders aren't on the machine that Docker runs on. Run this there, or unset DOCKER_HOST: %w", err)
+	case has("bind source path does not exist") && strings.HasPrefix(info.RootDir, "/var/snap/"):
+		return ExitDaemon, fmt.Errorf("the snap of Docker sees neither hidden folders nor anything outside of home. Name a cache folder it can see, BERTH_CACHE=~/berth-cache, or replace it by Docker's own packages: %w", err)
 	case has("bind source path does not exist"):
 		return ExitDaemon, fmt.Errorf("-v: there is no such file or folder on the host. Make it first, or correct the path: %w", err)
 	case has("network") && errors.Is(err, daemon.ErrNotFound):

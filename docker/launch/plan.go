@@ -41,10 +41,6 @@ type Plan struct {
 	Socket    string          // where the display's socket appears in the container
 	Notes     []string        // for the person to read before anything starts
 	Abandoned []daemon.Status // containers of killed launches, to be removed
-
-	// To explain a refusal with.
-	daemon daemon.Info
-	local  bool
 }
 
 // A File is made for one launch, in a folder that nobody else can enter, and is
@@ -67,7 +63,7 @@ var containerName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 // NewPlan decides. It is a pure function: the same host and options give the
 // same plan. Its errors are about what the person typed, and wrap ErrUsage.
 func NewPlan(h Host, o Options) (Plan, error) {
-	p := Plan{Launch: h.Launch, Abandoned: h.Abandoned, daemon: h.Daemon, local: h.Local}
+	p := Plan{Launch: h.Launch, Abandoned: h.Abandoned}
 	c := daemon.Container{
 		Name:        cmp.Or(o.Name, o.Project+"-"+h.Launch),
 		Image:       o.Image,

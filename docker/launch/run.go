@@ -103,7 +103,7 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 		if starting.Err() != nil && ctx.Err() == nil {
 			return exitSignal + int((<-signals).(syscall.Signal)), nil
 		}
-		return explainStart(err, p)
+		return explainStart(lasting, d, p, err)
 	}
 	stop()
 	defer l.session.Close()
