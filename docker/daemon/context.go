@@ -33,8 +33,8 @@ func contextOptions() ([]client.Opt, error) {
 		var config struct {
 			CurrentContext string `json:"currentContext"`
 		}
-		if err := readJSON(filepath.Join(folder, "config.json"), &config); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+		if err := readJSON(filepath.Join(folder, "config.json"), &config); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("reading Docker's configuration: %w. Correct the file, or set DOCKER_HOST", err)
 		}
 		name = config.CurrentContext
 	}

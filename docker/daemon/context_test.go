@@ -61,6 +61,11 @@ func TestContextsThatCannotBeUsed(t *testing.T) {
 	assert.ErrorContains(t, err, "reading the Docker context \"gone\": ")
 	assert.ErrorContains(t, err, "docker context use default")
 
+	config(t, "", "lab", "tcp://127.0.0.1:1")
+	require.NoError(t, os.WriteFile(filepath.Join(os.Getenv("DOCKER_CONFIG"), "config.json"), []byte("{"), 0o644))
+	_, err = Connect(t.Context())
+	assert.ErrorContains(t, err, "Correct the file, or set DOCKER_HOST")
+
 	config(t, "far", "far", "ssh://alice@far.example")
 	_, err = Connect(t.Context())
 	assert.ErrorIs(t, err, ErrUnavailable)

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/berthdev/berth/docker/daemon"
 )
 
 // seed makes the home if it is missing and, while nobody has lived in it, copies
@@ -67,4 +69,35 @@ func copyFolder(to, from string) error {
 		}
 		return f.Close()
 	})
+}
+
+// makeMountPoints makes what the mounts that lie within another one are mounted
+// on, where it is missing. Docker would make it too, but as root, and in the
+// person's own folders.
+func makeMountPoints(mounts []daemon.Mount) error {
+	for _, inner := range mounts {
+		for _, outer := range mounts {
+			rel, err := filepath.Rel(outer.Target, inner.Target)
+			if err != nil || rel == "." || !filepath.IsLocal(rel) || outer.ReadOnly {
+				continue
+			}
+			source, err := os.Stat(inner.Source)
+			if err != nil {
+				continue // Docker says so
+			}
+			at := filepath.Join(outer.Source, rel)
+			if source.IsDir() {
+				err = os.MkdirAll(at, 0o755)
+			} else if err = os.MkdirAll(filepath.Dir(at), 0o755); err == nil {
+				var f *os.File
+				if f, err = os.OpenFile(at, os.O_CREATE, 0o644); err == nil {
+					f.Close()
+				}
+			}
+			if err != nil {
+				return fmt.Errorf("making the place where %s is to be mounted: %w", inner.Source, err)
+			}
+		}
+	}
+	return nil
 }

@@ -127,7 +127,7 @@ func (p *person) become(uid, gid int, groups ...int) {
 	require.NoError(p.t, err)
 	p.cache = filepath.Join(home, "cache")
 	require.NoError(p.t, os.Mkdir(p.cache, 0o755))
-	p.env = append(p.env, "BERTH_CACHE="+p.cache)
+	p.env = append(p.env, "BERTH_CACHE="+p.cache, "HOME="+home)
 	p.program = filepath.Join(home, "launch")
 	program, err := os.ReadFile(os.Args[0])
 	require.NoError(p.t, err)

@@ -67,6 +67,9 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 	if err := p.Home.seed(); err != nil {
 		return ExitDaemon, err
 	}
+	if err := makeMountPoints(p.Container.Mounts); err != nil {
+		return ExitDaemon, err
+	}
 	dir, err := cache.Open()
 	if err != nil {
 		return ExitDaemon, err

@@ -194,6 +194,27 @@ func TestMountsAndEnvironment(t *testing.T) {
 	assert.Equal(t, "x\nread-only\nHello, world/from the host/unset//\n", r.out+r.err)
 }
 
+func TestMountWithinTheWorkspace(t *testing.T) {
+	p := newPerson(t)
+	data := t.TempDir()
+	if os.Getuid() == 0 {
+		p.become(12345, 12345)
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(data, "f"), []byte("x\n"), 0o644))
+	r := p.runWith(func(o *Options) {
+		o.Mounts = data + ":/my_workspace/a/data:ro," + data + "/f:/my_workspace/b/f"
+		o.Command = "cat a/data/f b/f"
+	}, "")
+	assert.Equal(t, "x\nx\n", r.out, r.err)
+	for _, name := range []string{"a", "a/data", "b", "b/f"} {
+		info, err := os.Stat(filepath.Join(p.options.Root, name))
+		require.NoError(t, err)
+		root, err := os.Stat(p.options.Root)
+		require.NoError(t, err)
+		assert.Equal(t, root.Sys().(*syscall.Stat_t).Uid, info.Sys().(*syscall.Stat_t).Uid, name)
+	}
+}
+
 func TestContainerIsConfined(t *testing.T) {
 	p := newPerson(t)
 	r := p.runWith(func(o *Options) {
