@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -12,11 +14,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -447,6 +452,21 @@ func TestWriteArchive(t *testing.T) {
 	again, err := Canonical(t.Context(), path, options(t))
 	require.NoError(t, err)
 	assert.Equal(t, digestOf(t, img), digestOf(t, again))
+}
+
+// Registry clients read layers in ways of their own.
+func TestPush(t *testing.T) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	tag, err := name.NewTag(strings.TrimPrefix(server.URL, "http://") + "/demo-cnn:latest")
+	require.NoError(t, err)
+	img := canonicalOf(t, options(t), tarOf(t, everything()...), tarOf(t, regular("b", strings.Repeat("b", 1<<20))))
+	require.NoError(t, remote.Write(tag, img, remote.WithContext(t.Context())))
+	pushed, err := remote.Image(tag, remote.WithContext(t.Context()))
+	require.NoError(t, err)
+	requireWhole(t, pushed)
+	assert.Equal(t, digestOf(t, img), digestOf(t, pushed))
+	requireWhole(t, img) // nothing was taken for damaged
 }
 
 func TestFailedWriteKeepsTheOldArchive(t *testing.T) {
