@@ -132,7 +132,11 @@ func TestBitsAreThoseOfEarlierVersions(t *testing.T) {
 var earlier = struct {
 	initial, trained uint64
 	losses           []float64
-}{}
+}{
+	initial: 0x4e05ea3271790b3b,
+	trained: 0x786ac721c4e5da55,
+	losses:  []float64{2.379783004493965, 2.4938989586053744, 2.2973880393176476},
+}
 
 func TestSeedsDiffer(t *testing.T) {
 	a := newNetwork(t, Config{Channels: 1, Classes: 10, Seed: 1})
