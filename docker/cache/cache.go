@@ -73,21 +73,29 @@ func (d Dir) Lock(ctx context.Context, name string, waiting func()) (unlock func
 // that results can be renamed into place, and returns the function that removes
 // it. If the process is killed, the next Open removes it.
 func (d Dir) Temp(prefix string) (path string, remove func(), err error) {
-	path, err = os.MkdirTemp(d.Path("tmp"), prefix+"-")
-	if err != nil {
-		return "", nil, err
-	}
-	// The lock beside the folder says that its owner lives.
-	l := flock.New(path + ".lock")
-	if _, err := l.TryLock(); err != nil {
-		os.Remove(path)
-		return "", nil, err
-	}
-	return path, func() {
-		os.RemoveAll(path)
-		os.Remove(l.Path())
+	for {
+		path, err = os.MkdirTemp(d.Path("tmp"), prefix+"-")
+		if err != nil {
+			return "", nil, err
+		}
+		// The lock beside the folder says that its owner lives.
+		l := flock.New(path + ".lock")
+		held, err := l.TryLock()
+		if err != nil {
+			os.Remove(path)
+			return "", nil, err
+		}
+		// Between the making of the lock's file and the locking, another process
+		// may have taken both for a dead one's.
+		if _, err := os.Stat(path); held && err == nil {
+			return path, func() {
+				os.RemoveAll(path)
+				os.Remove(l.Path())
+				l.Unlock()
+			}, nil
+		}
 		l.Unlock()
-	}, nil
+	}
 }
 
 // sweep removes the temporary folders whose owners are dead.

@@ -87,6 +87,32 @@ func TestTempIsRemoved(t *testing.T) {
 	assert.Empty(t, left)
 }
 
+func TestTempSurvivesSweeps(t *testing.T) {
+	d := open(t)
+	done := make(chan struct{})
+	var sweeps sync.WaitGroup
+	for range 2 {
+		sweeps.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					assert.NoError(t, d.sweep())
+				}
+			}
+		})
+	}
+	for range 300 {
+		path, remove, err := d.Temp("x")
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(path, "f"), nil, 0o644), "a sweep took a living owner's folder")
+		remove()
+	}
+	close(done)
+	sweeps.Wait()
+}
+
 func TestLockExcludes(t *testing.T) {
 	d := open(t)
 	var group sync.WaitGroup
