@@ -95,6 +95,10 @@ func xvfb(t *testing.T, p *person) *server {
 	require.NoError(t, os.WriteFile(authority, file, 0o600))
 	s.id = serve(t, p.options.Image, "/tmp/.X11-unix/X"+s.number, s.folder,
 		"Xvfb", ":"+s.number, "-auth", "/test/authority", "-noreset", "-listen", "tcp", "-screen", "0", "320x240x24", "-fbdir", "/test")
+	require.Eventually(t, func() bool {
+		_, err := os.Stat(filepath.Join(s.folder, "Xvfb_screen0"))
+		return err == nil
+	}, 20*time.Second, 50*time.Millisecond)
 	if p.as != nil {
 		require.NoError(t, os.Chown(authority, int(p.as.Uid), int(p.as.Gid)))
 	}

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"bytes"
 	"context"
 	"math/rand/v2"
 	"os"
@@ -44,6 +45,8 @@ func TestKilledLaunchesLeaveNothing(t *testing.T) {
 
 	launch := func(kill bool) {
 		c := p.launch(func(o *Options) { o.Network, o.Command = "none", "sleep 0.1" })
+		var complaint bytes.Buffer
+		c.Stderr = &complaint
 		if !assert.NoError(t, c.Start()) {
 			return
 		}
@@ -53,7 +56,7 @@ func TestKilledLaunchesLeaveNothing(t *testing.T) {
 		}
 		c.Wait()
 		if code := c.ProcessState.ExitCode(); !kill || code != -1 {
-			assert.Equal(t, 0, code)
+			assert.Equal(t, 0, code, complaint.String())
 		}
 	}
 	for i := range inARow {
@@ -74,6 +77,32 @@ func TestKilledLaunchesLeaveNothing(t *testing.T) {
 			assert.Equal(t, "running", s.State, name)
 		}
 	}
+}
+
+func TestReap(t *testing.T) {
+	p := newPerson(t)
+	c := p.launch(shell("echo ready; sleep 1000"))
+	out, err := c.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, c.Start())
+	_, err = out.Read(make([]byte, 8))
+	require.NoError(t, err)
+	d, err := daemon.Connect(t.Context())
+	require.NoError(t, err)
+	defer d.Close()
+	names := p.containers()
+	require.Len(t, names, 1)
+
+	removed, err := Reap(t.Context(), d)
+	require.NoError(t, err)
+	assert.NotContains(t, removed, names[0], "its launch lives")
+	require.NoError(t, c.Process.Kill())
+	c.Wait()
+	removed, err = Reap(t.Context(), d)
+	require.NoError(t, err)
+	assert.Contains(t, removed, names[0])
+	assert.Empty(t, p.containers())
+	p.run("true", "") // removes the files
 }
 
 func TestSideBySide(t *testing.T) {

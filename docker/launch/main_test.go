@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -135,6 +136,22 @@ func (p *person) become(uid, gid int, groups ...int) {
 	require.NoError(p.t, exec.Command("chown", "-R", fmt.Sprintf("%d:%d", uid, gid), p.options.Root, home).Run())
 }
 
+// asEverybody runs a test as who runs the tests and, where they are root, as a
+// user that the machine doesn't know and as one in three groups.
+func asEverybody(t *testing.T, test func(t *testing.T, p *person)) {
+	t.Run("myself", func(t *testing.T) { test(t, newPerson(t)) })
+	for name, groups := range map[string][]int{"unknown": nil, "in three groups": {44, 100, 23458}} {
+		t.Run(name, func(t *testing.T) {
+			p := newPerson(t)
+			p.become(54321, 54322, groups...)
+			test(t, p)
+		})
+	}
+}
+
+// root says that the person is.
+func (p *person) root() bool { return os.Getuid() == 0 && (p.as == nil || p.as.Uid == 0) }
+
 // dockerGroup is the group that may use the daemon's socket.
 func dockerGroup(t *testing.T) uint32 {
 	info, err := os.Stat("/var/run/docker.sock")
@@ -154,7 +171,7 @@ func (p *person) launch(change func(*Options)) *exec.Cmd {
 	data, err := json.Marshal(o)
 	require.NoError(p.t, err)
 	c := exec.Command(p.program)
-	c.Env = append(p.env, "BERTH_TEST_RUN="+string(data))
+	c.Env = slices.Concat(p.env, []string{"BERTH_TEST_RUN=" + string(data)})
 	c.Dir = p.options.Root
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: p.as}
 	return c

@@ -248,8 +248,12 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 			if why != 0 {
 				return exitSignal + int(why), nil
 			}
-			<-copied
-			return r.code, nil
+			select {
+			case <-copied:
+				return r.code, nil
+			case s := <-signals: // while nobody reads the last of the output
+				return exitSignal + int(s.(syscall.Signal)), nil
+			}
 		case s := <-signals:
 			if l.tty {
 				end(s.(syscall.Signal))

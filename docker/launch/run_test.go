@@ -18,12 +18,13 @@ import (
 
 const yellow = "\x1b[01;33m"
 
-func TestSessionInATerminal(t *testing.T) {
-	p := newPerson(t)
+func TestSessionInATerminal(t *testing.T) { asEverybody(t, session) }
+
+func session(t *testing.T, p *person) {
 	hostname, err := os.Hostname()
 	require.NoError(t, err)
 	end := "$ " // of the prompt
-	if os.Getuid() == 0 {
+	if p.root() {
 		end = "# "
 	}
 	s := p.sit(nil, 24, 100)
@@ -68,8 +69,9 @@ func TestFirstCommandKnowsTheTerminal(t *testing.T) {
 	assert.Equal(t, 7, s.code())
 }
 
-func TestExitCodes(t *testing.T) {
-	p := newPerson(t)
+func TestExitCodes(t *testing.T) { asEverybody(t, exitCodes) }
+
+func exitCodes(t *testing.T, p *person) {
 	for line, code := range map[string]int{
 		"true":                            0,
 		"exit 42":                         42,
@@ -85,8 +87,9 @@ func TestExitCodes(t *testing.T) {
 	assert.Equal(t, ExitDaemon, r.code)
 }
 
-func TestStreamsByteForByte(t *testing.T) {
-	p := newPerson(t)
+func TestStreamsByteForByte(t *testing.T) { asEverybody(t, streams) }
+
+func streams(t *testing.T, p *person) {
 	var lines bytes.Buffer
 	for i := range 1_000_000 {
 		fmt.Fprintln(&lines, i)
@@ -110,8 +113,9 @@ func TestReaderThatLeaves(t *testing.T) {
 	assert.Equal(t, exitSignal+int(syscall.SIGPIPE), c.ProcessState.ExitCode())
 }
 
-func TestClosedTerminalEndsTheContainer(t *testing.T) {
-	p := newPerson(t)
+func TestClosedTerminalEndsTheContainer(t *testing.T) { asEverybody(t, closedTerminal) }
+
+func closedTerminal(t *testing.T, p *person) {
 	// It ignores what a terminal's end tells it.
 	s := p.sit(shell("trap '' HUP TERM; echo ready; sleep 100"), 24, 80)
 	s.expect("ready")
