@@ -233,15 +233,19 @@ func (r *stoppingReader) Read(p []byte) (int, error) {
 
 func TestDamagedLayerIsNotLoaded(t *testing.T) {
 	l := newLoader(t)
-	layer := files(t)
-	img := l.build(t, layer)
-	digest, err := layersOf(t, img)[0].Digest()
+	base, layer := files(t), files(t)
+	old := l.load(t, l.build(t, base))
+	img := l.build(t, base, layer)
+	digest, err := layersOf(t, img)[1].Digest()
 	require.NoError(t, err)
 	require.NoError(t, flip(filepath.Join(l.options.Cache, digest.Hex)))
 	_, err = Load(t.Context(), l.Client, img, l.tag)
 	require.ErrorIs(t, err, ErrDamaged)
-	l.gone(t, l.tag)
-	l.load(t, l.build(t, layer))
+	assert.ErrorContains(t, err, "had another content", "not tried a second time, when the file is gone")
+	have, err := l.Image(t.Context(), l.tag)
+	require.NoError(t, err)
+	assert.Equal(t, old, have)
+	l.load(t, l.build(t, base, layer))
 }
 
 func TestThinArchive(t *testing.T) {
