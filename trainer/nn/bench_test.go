@@ -32,6 +32,7 @@ func BenchmarkTrainStep(b *testing.B) {
 			for range b.N {
 				step()
 			}
+			b.StopTimer()
 			b.ReportMetric(benchImages*float64(b.N)/b.Elapsed().Seconds(), "images/s")
 			b.ReportMetric(flops(n)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
 			if mb := peakMemory(); mb > 0 {

@@ -175,6 +175,7 @@ func (n *Network) reserve(images int) {
 		return
 	}
 	n.capacity = images
+	n.outerN = 0 // the plan names buffers
 	line, grad := 0, 0
 	for _, b := range n.blocks {
 		b.reserve(images)

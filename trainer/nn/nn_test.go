@@ -162,6 +162,22 @@ func TestRestoreContinuesToTheSameBits(t *testing.T) {
 	assert.Equal(t, sum, state.sum(), "a state shares no memory with a network")
 }
 
+// Evaluation takes more images at a time than these batches have, so that
+// the buffers grow between the steps.
+func TestEvaluateDoesNotDisturbTraining(t *testing.T) {
+	cfg := Config{Channels: 1, Classes: 10, Seed: 14, Dropout: 0.5}
+	plain, evaluated := newNetwork(t, cfg), newNetwork(t, cfg)
+	train(t, plain, 0, 4)
+	train(t, evaluated, 0, 2)
+	before := evaluated.State().sum()
+	x, y := batch(7, 70, 1, 10)
+	_, _, err := evaluated.Evaluate(x, y)
+	require.NoError(t, err)
+	assert.Equal(t, before, evaluated.State().sum())
+	train(t, evaluated, 2, 4)
+	assert.Equal(t, plain.State().sum(), evaluated.State().sum())
+}
+
 func TestRestoreRefusesOtherNetworks(t *testing.T) {
 	n := newNetwork(t, Config{Channels: 3, Classes: 10, Seed: 6})
 	before := n.State().sum()
