@@ -227,3 +227,13 @@ func TestSelfCheck(t *testing.T) {
 	}
 	assert.Equal(t, before, Kernel())
 }
+
+func TestSelfCheckFindsErrors(t *testing.T) {
+	right := []float32{1, 2}
+	assert.NoError(t, checkError(0.5, right, []float32{1, 2}))
+	assert.ErrorContains(t, checkError(0.5, right, []float32{1, 2.0000002}), "element 1")
+	assert.ErrorContains(t, checkError(2, right, right), "2 times")
+	assert.Error(t, checkError(math.NaN(), right, right))
+	assert.InDelta(t, 2, checkWorst(0, 0x1p-23, 1), 1e-9)
+	assert.True(t, math.IsNaN(checkWorst(0, math.NaN(), 1)))
+}

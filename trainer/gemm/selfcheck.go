@@ -48,7 +48,8 @@ func checkGather(rows int) *Gather {
 	return NewGather(9, rows, rows, func(t, r int) int { return (r + 7*t) % rows })
 }
 
-func checkRandom(rng *rand.Rand, s []float32) {
+// random fills s with normally distributed values.
+func random(rng *rand.Rand, s []float32) {
 	for i := range s {
 		s[i] = float32(rng.NormFloat64())
 	}
@@ -61,8 +62,8 @@ func checkMul(k string, src, dst, columns, rows int) (float64, error) {
 		Src: NewPlanes(src, rows), SrcPlanes: src, Columns: columns,
 		Weights: Aligned(dst * src * 9 * TileSize), Gather: checkGather(rows), Rows: rows,
 	}
-	checkRandom(rng, p.Src.Data)
-	checkRandom(rng, p.Weights)
+	random(rng, p.Src.Data)
+	random(rng, p.Weights)
 	portable := p
 	portable.Dst = NewPlanes(dst, rows)
 	kernel = Go
@@ -94,8 +95,8 @@ func checkMul(k string, src, dst, columns, rows int) (float64, error) {
 func checkOuter(k string, columns, rows int) (float64, error) {
 	rng := rand.New(rand.NewPCG(2, uint64(rows)))
 	src, grad := Aligned(rows*Lanes), Aligned(rows*Lanes)
-	checkRandom(rng, src)
-	checkRandom(rng, grad)
+	random(rng, src)
+	random(rng, grad)
 	for i := range src {
 		if i%Lanes >= columns {
 			src[i] = 0
