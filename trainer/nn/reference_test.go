@@ -41,21 +41,18 @@ type conv64 struct {
 	x       *array
 }
 
-// each calls f for every product in the definition.
-func (l *conv64) each(x *array, f func(w, in, out int)) {
+// each calls f for every weight and the lines that it connects: pixel x of
+// the output line reads pixel (x+shift) mod s of the input line.
+func (l *conv64) each(x *array, f func(w, in, out, shift int)) {
 	s := x.s
 	for n := range x.n {
 		for o := range l.out {
 			for i := range l.in {
 				for ky := range l.k {
 					for kx := range l.k {
-						w := ((o*l.in+i)*l.k+ky)*l.k + kx
 						for y := range s {
 							yy := (y + ky - l.k/2 + s) % s
-							row, out := ((n*x.c+i)*s+yy)*s, ((n*l.out+o)*s+y)*s
-							for xx := range s {
-								f(w, row+(xx+kx-l.k/2+s)%s, out+xx)
-							}
+							f(((o*l.in+i)*l.k+ky)*l.k+kx, ((n*x.c+i)*s+yy)*s, ((n*l.out+o)*s+y)*s, kx-l.k/2+s)
 						}
 					}
 				}
@@ -67,15 +64,27 @@ func (l *conv64) each(x *array, f func(w, in, out int)) {
 func (l *conv64) forward(x *array) *array {
 	l.x = x
 	y := newArray(x.n, l.out, x.s)
-	l.each(x, func(w, in, out int) { y.d[out] += l.w.w[w] * x.d[in] })
+	l.each(x, func(w, in, out, shift int) {
+		v, src, dst := l.w.w[w], x.d[in:][:x.s], y.d[out:][:x.s]
+		for i := range dst {
+			dst[i] += v * src[(i+shift)%x.s]
+		}
+	})
 	return y
 }
 
 func (l *conv64) backward(g *array) *array {
 	dx := newArray(l.x.n, l.in, l.x.s)
-	l.each(l.x, func(w, in, out int) {
-		l.w.g[w] += l.x.d[in] * g.d[out]
-		dx.d[in] += l.w.w[w] * g.d[out]
+	s := l.x.s
+	l.each(l.x, func(w, in, out, shift int) {
+		v, src, dsrc, grad := l.w.w[w], l.x.d[in:][:s], dx.d[in:][:s], g.d[out:][:s]
+		sum := 0.0
+		for i, d := range grad {
+			j := (i + shift) % s
+			sum += src[j] * d
+			dsrc[j] += v * d
+		}
+		l.w.g[w] += sum
 	})
 	return dx
 }
