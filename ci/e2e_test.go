@@ -1,12 +1,20 @@
 package ci
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	mrand "math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +23,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/progress"
 	"github.com/berthdev/berth/docker/cache"
 	"github.com/berthdev/berth/docker/daemon"
@@ -32,6 +41,12 @@ var project = Project{
 // TestMain lets the test binary play a build that gets killed.
 func TestMain(m *testing.M) {
 	if root := os.Getenv("BERTH_TEST_BUILD"); root != "" {
+		if size := os.Getenv("BERTH_TEST_CACHE_SIZE"); size != "" {
+			if err := syscall.Mount("tmpfs", os.Getenv("BERTH_CACHE"), "tmpfs", 0, "size="+size); err != nil {
+				os.Stderr.WriteString("no tmpfs: " + err.Error() + "\n")
+				os.Exit(77)
+			}
+		}
 		p := project
 		p.Root = root
 		if _, err := Build(context.Background(), p, BuildOptions{Tag: os.Getenv("BERTH_TEST_TAG"), Report: progress.New(os.Stderr)}); err != nil {
@@ -214,29 +229,39 @@ func TestBaseDigestIsThePinnedOne(t *testing.T) {
 	assert.Equal(t, want, have, "the base stage isn't what the lock promises. If the change is meant: go tool mage pin")
 }
 
-// kills is how often the test below kills a build. BERTH_KILLS=20 is the longer run.
-const kills = 4
-
+// TestKilledBuildsLeaveNothing kills builds at random moments. BERTH_KILLS says
+// how many.
 func TestKilledBuildsLeaveNothing(t *testing.T) {
 	docker := connect(t)
+	kills := 4
+	if n, err := strconv.Atoi(os.Getenv("BERTH_KILLS")); err == nil {
+		kills = n
+	}
 	p := checkout(t, 0o022)
 	tag := newTag(t, docker)
 	want := build(t, p, tag)
+	start := time.Now()
+	appendTo(t, p, p.Dockerfile, "RUN echo 0 > /killed\n")
+	build(t, p, tag)
+	whole := time.Since(start)
 	before := leftovers(t, docker)
 
+	finished := 0
 	for i := range kills {
-		// Something to do each time, and killed later each time.
-		appendTo(t, p, p.Dockerfile, "RUN echo "+strings.Repeat("x", i+1)+" > /killed\n")
+		appendTo(t, p, p.Dockerfile, fmt.Sprintf("RUN echo %d > /killed\n", i+1)) // something to do
 		child := exec.Command(os.Args[0])
 		child.Env = append(os.Environ(), "BERTH_TEST_BUILD="+p.Root, "BERTH_TEST_TAG="+tag)
 		require.NoError(t, child.Start())
-		time.Sleep(time.Duration(i+1) * 700 * time.Millisecond)
+		moment := time.Duration(mrand.Int64N(int64(whole)))
+		time.Sleep(moment)
 		child.Process.Kill()
-		child.Wait()
+		if child.Wait() == nil {
+			finished++
+		}
+		t.Logf("killed after %s", moment.Round(time.Millisecond))
 	}
-	clean := checkout(t, 0o022)
-	got, err := Build(t.Context(), clean, BuildOptions{Tag: tag})
-	require.NoError(t, err)
+	t.Logf("%d of %d builds ended before they were killed", finished, kills)
+	got := build(t, checkout(t, 0o022), tag)
 	assert.Equal(t, want.Digest, got.Digest)
 	assert.Equal(t, before, leftovers(t, docker))
 }
@@ -251,17 +276,126 @@ func leftovers(t *testing.T, docker *daemon.Client) (all []string) {
 	for _, e := range entries {
 		all = append(all, "temporary "+e.Name())
 	}
-	containers, err := docker.Containers(t.Context(), daemon.LabelRole)
+	containers, err := docker.Containers(t.Context(), daemon.LabelRole+"=engine")
 	require.NoError(t, err)
 	for _, c := range containers {
 		all = append(all, "container "+c.Name)
 	}
-	volumes, err := docker.Volumes(t.Context(), daemon.LabelRole)
+	images, err := docker.Images(t.Context(), daemon.LabelInputs)
+	require.NoError(t, err)
+	for _, id := range images {
+		if i, err := docker.Image(t.Context(), id); err == nil && len(i.Tags) == 0 {
+			all = append(all, "image "+id)
+		}
+	}
+	volumes, err := docker.Volumes(t.Context(), daemon.LabelRole+"=engine")
 	require.NoError(t, err)
 	for _, v := range volumes {
 		all = append(all, "volume "+v)
 	}
 	return all
+}
+
+// TestAnotherDayAnotherFolderAnotherEngine builds the base stage as another
+// person would: in a folder elsewhere, with another umask, on an engine with no
+// state, forty days later. It must be the pinned one.
+func TestAnotherDayAnotherFolderAnotherEngine(t *testing.T) {
+	connect(t)
+	if testing.Short() {
+		t.Skip("a build from nothing")
+	}
+	p := checkout(t, 0o077)
+	later := time.Now().Add(40 * 24 * time.Hour)
+	library := fakeClock(t, p)
+	before, after, found := strings.Cut(readFile(t, p, p.Dockerfile), "RUN dpkg --force-depends")
+	require.True(t, found)
+	before += "COPY " + library + " /clock.so\n" +
+		"ENV LD_PRELOAD=/clock.so FAKETIME=+40d\n" +
+		// Fails if the clock isn't ahead.
+		fmt.Sprintf("RUN [ $(date +%%s) -ge %d ]\n", later.Add(-time.Hour).Unix())
+	after = strings.Replace(after, "find /var/log -type f -delete", "find /var/log -type f -delete && rm /clock.so", 1)
+	writeFile(t, p, p.Dockerfile, before+"RUN dpkg --force-depends"+after)
+
+	in, err := ReadInputs(p)
+	require.NoError(t, err)
+	dir, err := cache.Open()
+	require.NoError(t, err)
+	m := maker{project: p, inputs: in, fresh: true, cache: dir, layers: t.TempDir(), report: progress.New(os.Stderr)}
+	img, drift, err := m.make(t.Context(), p.BaseStage, map[string]string{})
+	require.NoError(t, err)
+	if len(drift) > 0 {
+		t.Skipf("DRIFT: %s. Type: go tool mage pin", drift)
+	}
+	have, err := img.Digest()
+	require.NoError(t, err)
+	want, err := PinnedBaseDigest(project)
+	require.NoError(t, err)
+	assert.Equal(t, want, have.String())
+}
+
+// fakeClock puts a library that shifts the clock of programs into the build
+// context and returns its path there.
+func fakeClock(t *testing.T, p Project) string {
+	t.Helper()
+	manifest, err := debian.ReadManifest(project.Path(project.Packages))
+	require.NoError(t, err)
+	manifest.Packages = []debian.Wish{{Name: "libfaketime", Why: "a clock that is wrong"}}
+	o := debian.PinOptions{Mirrors: debian.HostMirrors()}
+	lock, err := debian.Pin(t.Context(), manifest, debian.Lock{}, o)
+	require.NoError(t, err)
+	lock.Packages = slices.DeleteFunc(lock.Packages, func(p debian.Package) bool { return p.Name != "libfaketime" })
+	dir, err := cache.Open()
+	require.NoError(t, err)
+	packages, err := debian.Fetch(t.Context(), lock, debian.FetchOptions{PinOptions: o, Cache: dir})
+	require.NoError(t, err)
+	var files bytes.Buffer
+	require.NoError(t, debian.Rootfs(t.Context(), &files, packages, lock.Snapshot, t.TempDir(), nil))
+	for r := tar.NewReader(&files); ; {
+		h, err := r.Next()
+		require.NoError(t, err)
+		if filepath.Base(h.Name) == "libfaketime.so.1" {
+			data, err := io.ReadAll(r)
+			require.NoError(t, err)
+			writeFile(t, p, "rootfs/etc/clock.so", string(data))
+			return "rootfs/etc/clock.so"
+		}
+	}
+}
+
+func readFile(t *testing.T, p Project, rel string) string {
+	t.Helper()
+	data, err := os.ReadFile(p.Path(rel))
+	require.NoError(t, err)
+	return string(data)
+}
+
+func writeFile(t *testing.T, p Project, rel, text string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(p.Path(rel), []byte(text), 0o644))
+}
+
+func TestFullDisk(t *testing.T) {
+	docker := connect(t)
+	p := checkout(t, 0o022)
+	tag := newTag(t, docker)
+	appendTo(t, p, p.Dockerfile, "RUN echo another > /image\n")
+	child := exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), "BERTH_TEST_BUILD="+p.Root, "BERTH_TEST_TAG="+tag, "BERTH_CACHE="+t.TempDir(), "BERTH_TEST_CACHE_SIZE=32m")
+	// Only in namespaces of its own may anybody mount a small file system.
+	child.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	out, err := child.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() == 77 {
+		t.Skipf("this kernel gives no namespaces: %v %s", err, out)
+	}
+	assert.Contains(t, string(out), "no space left on device")
+	assert.Contains(t, string(out), "name another folder in BERTH_CACHE")
+	_, err = docker.Image(t.Context(), tag)
+	assert.ErrorIs(t, err, daemon.ErrNotFound)
 }
 
 func TestDockerNotRunning(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 
 // Load loads the image into Docker under a tag and returns its ID there. Layers
 // that the daemon has already, by an image that berth built before, aren't sent
-// again. The image that had the tag is removed if Berth built it and nothing
-// else uses it. Until the new image is in, the old one keeps its tag.
+// again. Images that Berth built and that have no tag any more are removed if
+// nothing uses them. Until the new image is in, the old one keeps its tag.
 func Load(ctx context.Context, docker *daemon.Client, img v1.Image, tag string) (id string, err error) {
 	config, err := img.ConfigFile()
 	if err != nil {
@@ -46,23 +46,27 @@ func Load(ctx context.Context, docker *daemon.Client, img v1.Image, tag string) 
 	if n := common(config.RootFS.DiffIDs, now.Layers); n != len(config.RootFS.DiffIDs) || n != len(now.Layers) {
 		return "", fmt.Errorf("the image was loaded, but %s in Docker is another one, %s. Build again", tag, now.ID)
 	}
-	if old.ID == "" || old.ID == now.ID {
-		return now.ID, nil
-	}
-	return now.ID, removeReplaced(ctx, docker, old.ID)
+	return now.ID, removeUntagged(ctx, docker)
 }
 
-// removeReplaced removes an image that lost its tag, if Berth built it and
-// nothing else names or uses it.
-func removeReplaced(ctx context.Context, docker *daemon.Client, id string) error {
-	image, err := docker.Image(ctx, id)
-	if err == nil && len(image.Tags) == 0 && image.Labels[daemon.LabelInputs] != "" {
-		err = docker.RemoveImage(ctx, id)
+// removeUntagged removes the images that Berth built, that have no tag any more
+// and that nothing uses: the one that lost its tag now, and those of builds that
+// were killed after they had loaded theirs.
+func removeUntagged(ctx context.Context, docker *daemon.Client) error {
+	ids, err := docker.Images(ctx, daemon.LabelInputs)
+	if err != nil {
+		return err
 	}
-	if errors.Is(err, daemon.ErrConflict) || errors.Is(err, daemon.ErrNotFound) { // in use, or gone already
-		return nil
+	for _, id := range ids {
+		image, err := docker.Image(ctx, id)
+		if err == nil && len(image.Tags) == 0 {
+			err = docker.RemoveImage(ctx, id)
+		}
+		if err != nil && !errors.Is(err, daemon.ErrConflict) && !errors.Is(err, daemon.ErrNotFound) { // in use, or gone already
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // common is how many layers, from the lowest, are the same.
