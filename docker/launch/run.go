@@ -157,7 +157,8 @@ type launch struct {
 // start creates the container, waits for its end, connects to it and starts it:
 // in this order no exit code and no output is lost.
 func (l *launch) start(ctx, lasting context.Context, spec daemon.Container) (err error) {
-	if l.id, err = l.daemon.Create(ctx, spec); err != nil {
+	// Not given up half-way: whether there is a container then, nobody could say.
+	if l.id, err = l.daemon.Create(lasting, spec); err != nil {
 		return err
 	}
 	if l.ended, err = l.daemon.Wait(lasting, l.id); err != nil {
