@@ -40,7 +40,23 @@ func Test(
 		if or(run) != "" {
 			args = append(args, "-run="+or(run))
 		}
-		return command(ctx, p, "go", append(args, "./...")...)
+		// One package at a time: they share Docker, the engine and the cores.
+		return command(ctx, p, "go", append(args, "-p=1", "./...")...)
+	})
+}
+
+// Bench measures speed and memory, each beside a peer in the same run. The
+// figures of docs/benchmarks.md come from it.
+func Bench(
+	ctx context.Context,
+	run *string, // only the benchmarks that match this pattern
+) error {
+	return with(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error {
+		pattern := or(run)
+		if pattern == "" {
+			pattern = "."
+		}
+		return command(ctx, p, "go", "test", "-p=1", "-timeout=80m", "-run=^$", "-bench="+pattern, "-benchmem", "./...")
 	})
 }
 

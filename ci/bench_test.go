@@ -1,0 +1,107 @@
+package ci
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/docker/daemon"
+)
+
+// BenchmarkBuild compares builds by the compiled binary with plain docker build
+// (BuildKit) of the same Dockerfile from the same root file system: with nothing
+// changed, and with the last step changed. It reports Berth's time, the
+// peer's and their ratio.
+func BenchmarkBuild(b *testing.B) {
+	docker, err := daemon.Connect(b.Context())
+	if err != nil {
+		b.Skipf("needs Docker: %v", err)
+	}
+	defer docker.Close()
+	berth := filepath.Join(b.TempDir(), "berth")
+	must(b, command("..", "go", "tool", "mage", "-compile", berth))
+	p := project
+	p.Root = b.TempDir()
+	must(b, exec.Command("cp", "-r", "../docker", "../rootfs", "../magefiles", "../ci", "../.dockerignore", p.Root))
+	tag := "berth-bench-" + filepath.Base(p.Root) + ":latest"
+	tag = strings.ToLower(tag)
+	plain := "plain-" + tag
+	b.Cleanup(func() {
+		exec.Command("docker", "rmi", tag, plain).Run()
+	})
+	buildkit := findBuildKit(b)
+	must(b, command(p.Root, berth, "rootfs"))
+	ours := func() { must(b, command(p.Root, berth, "build", "-t="+tag)) }
+	peer := func() {
+		if buildkit != "" {
+			must(b, command(p.Root, buildkit, "build", "-q", "-f", p.Dockerfile, "-t", plain, "--label", daemon.LabelRole+"=test", "."))
+		}
+	}
+	compare := func(b *testing.B, change func()) {
+		var a, z time.Duration
+		for b.Loop() {
+			change()
+			a += timed(ours)
+			z += timed(peer)
+		}
+		n := float64(b.N)
+		b.ReportMetric(a.Seconds()*1000/n, "berth-ms")
+		if buildkit != "" {
+			b.ReportMetric(z.Seconds()*1000/n, "docker-ms")
+			b.ReportMetric(a.Seconds()/z.Seconds(), "ratio")
+		}
+	}
+	ours()
+	peer()
+	b.Run("unchanged", func(b *testing.B) { compare(b, func() {}) })
+	original, err := os.ReadFile(p.Path(p.Dockerfile))
+	require.NoError(b, err)
+	step := 0
+	b.Run("last step changed", func(b *testing.B) {
+		compare(b, func() {
+			step++
+			text := fmt.Sprintf("%sRUN echo %d-%d > /step\n", original, time.Now().UnixNano(), step)
+			require.NoError(b, os.WriteFile(p.Path(p.Dockerfile), []byte(text), 0o644))
+		})
+	})
+}
+
+func command(dir, name string, args ...string) *exec.Cmd {
+	c := exec.Command(name, args...)
+	c.Dir = dir
+	c.Env = append(os.Environ(), "DOCKER_BUILDKIT=1")
+	return c
+}
+
+func must(b *testing.B, c *exec.Cmd) {
+	b.Helper()
+	out, err := c.CombinedOutput()
+	require.NoError(b, err, string(out))
+}
+
+func timed(do func()) time.Duration {
+	start := time.Now()
+	do()
+	return time.Since(start)
+}
+
+// findBuildKit returns a docker command that can build with BuildKit, or nothing.
+func findBuildKit(b *testing.B) string {
+	empty := b.TempDir()
+	require.NoError(b, os.WriteFile(filepath.Join(empty, "Dockerfile"), []byte("FROM scratch\nLABEL dev.berth.role=test\n"), 0o644))
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		name := filepath.Join(dir, "docker")
+		if id, err := command(empty, name, "build", "-q", ".").Output(); err == nil {
+			command(empty, name, "rmi", strings.TrimSpace(string(id))).Run()
+			return name
+		}
+	}
+	b.Log("no docker command with BuildKit: nothing to compare with")
+	return ""
+}
