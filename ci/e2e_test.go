@@ -33,9 +33,17 @@ import (
 
 // project is this repository's own, as magefiles/project.go has it.
 var project = Project{
-	Root: "..", Name: "demo-cnn", Dockerfile: "docker/Dockerfile",
+	Root: root(), Name: "demo-cnn", Dockerfile: "docker/Dockerfile",
 	Packages: "docker/packages.toml", Lock: "docker/packages.lock",
 	BaseStage: "base", BaseDigest: "docker/base.digest",
+}
+
+func root() string {
+	root, err := FindRoot(".")
+	if err != nil {
+		panic(err)
+	}
+	return root
 }
 
 // TestMain lets the test binary play a build that gets killed.
@@ -55,7 +63,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	removeCompiled()
+	os.Exit(code)
 }
 
 // connect returns the daemon, or skips the test where there is none.

@@ -1,0 +1,129 @@
+package ci
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// compiled is the binary of the targets, as `mage -compile` makes it.
+var compiled = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "berth-test-")
+	if err != nil {
+		return "", err
+	}
+	removeCompiled = func() { os.RemoveAll(dir) }
+	c := exec.Command("go", "tool", "mage", "-compile", filepath.Join(dir, "berth"))
+	c.Dir = ".."
+	if out, err := c.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return filepath.Join(dir, "berth"), nil
+})
+
+// removeCompiled removes the binary, if it was made.
+var removeCompiled = func() {}
+
+// berth runs a target in dir and returns what it printed and its exit code.
+func berth(t *testing.T, dir string, env []string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	binary, err := compiled()
+	require.NoError(t, err)
+	c := exec.CommandContext(t.Context(), binary, args...)
+	c.Dir, c.Env = dir, append(os.Environ(), env...)
+	var out, errs strings.Builder
+	c.Stdout, c.Stderr = &out, &errs
+	if err := c.Run(); err != nil {
+		require.IsType(t, &exec.ExitError{}, err)
+	}
+	return out.String(), errs.String(), c.ProcessState.ExitCode()
+}
+
+func TestExitCodes(t *testing.T) {
+	stale := checkout(t, 0o022)
+	appendTo(t, stale, stale.Packages, "\n[[package]]\nname = \"hello\"\nwhy = \"to say so\"\n")
+	broken := checkout(t, 0o022)
+	appendTo(t, broken, broken.Lock, "package hello\n")
+	unknown := checkout(t, 0o022)
+	appendTo(t, unknown, unknown.Packages, "\n[nonsense]\n")
+	noDocker := []string{"DOCKER_HOST=unix:///nowhere/docker.sock"}
+
+	for name, c := range map[string]struct {
+		dir  string
+		env  []string
+		args string
+		code int
+		says string
+	}{
+		"pins as asked for":     {project.Root, nil, "pin -check", 0, ""},
+		"pins differ":           {stale.Root, nil, "pin -check", ExitPinsDiffer, "not locked: hello"},
+		"pins differ, advice":   {stale.Root, nil, "pin -check", ExitPinsDiffer, "go tool mage pin"},
+		"a lock cut short":      {broken.Root, nil, "build", ExitFailure, `"package hello" is no line of a lock`},
+		"an unknown key":        {unknown.Root, nil, "pin -check", ExitFailure, `what is "nonsense"?`},
+		"no checkout":           {t.TempDir(), nil, "build", ExitUsage, "isn't in a checkout"},
+		"no such flag":          {project.Root, nil, "build -nonsense=1", ExitUsage, "nonsense"},
+		"no such target":        {project.Root, nil, "nonsense", ExitUsage, "nonsense"},
+		"Docker isn't running":  {project.Root, noDocker, "build", ExitPrerequisite, "sudo systemctl start docker"},
+		"the same, for run":     {project.Root, noDocker, "run -cmd=true", 125, "sudo systemctl start docker"},
+		"the same, for engines": {project.Root, noDocker, "engine:status", ExitPrerequisite, "sudo systemctl start docker"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, stderr, code := berth(t, c.dir, c.env, strings.Fields(c.args)...)
+			assert.Equal(t, c.code, code, stderr)
+			assert.Contains(t, stderr, c.says)
+		})
+	}
+}
+
+func TestBuildAndRunByHand(t *testing.T) {
+	connect(t)
+	build(t, project, "")
+	stdout, stderr, code := berth(t, filepath.Join(project.Root, "docker"), nil, "build", "-json")
+	require.Zero(t, code, stderr)
+	var r Result
+	require.NoError(t, json.Unmarshal([]byte(stdout), &r))
+	assert.True(t, r.Cached)
+	assert.Equal(t, "demo-cnn:latest", r.Image)
+
+	// From a folder of the checkout to the same folder inside, with the command's
+	// own exit code.
+	stdout, stderr, code = berth(t, filepath.Join(project.Root, "docker"), nil, "run", "-cmd=pwd; ls /usr/share/datasets/fashion-mnist; exit 42")
+	assert.Equal(t, 42, code, stderr)
+	assert.Contains(t, stdout, "/my_workspace/docker\n")
+	assert.Contains(t, stdout, "train-images-idx3-ubyte.gz")
+}
+
+func TestImageIsSound(t *testing.T) {
+	connect(t)
+	build(t, project, "")
+	stdout, stderr, code := berth(t, project.Root, nil, "run", "-cmd=dpkg --audit && dpkg -l | grep -c ^ii && dpkg --verify | grep -v ' c /etc/bash.bashrc$'; echo $LANG; ls -d /usr/lib/x86_64-linux-gnu/libEGL.so.1")
+	require.Zero(t, code, stderr)
+	lines := strings.Split(strings.TrimSpace(stdout), "\n")
+	require.Len(t, lines, 3, stdout)
+	in, err := ReadInputs(project)
+	require.NoError(t, err)
+	assert.Equal(t, fmt.Sprint(len(in.Lock.Packages)), lines[0], "not every package is installed")
+	assert.Equal(t, "C.UTF-8", lines[1])
+}
+
+func TestTailKeepsTheLastLines(t *testing.T) {
+	var shown []string
+	log := &tail{show: func(line string) { shown = append(shown, line) }}
+	fmt.Fprint(log, "\x1b[92mgreen\x1b[0m\nhalf")
+	fmt.Fprint(log, " a line\r\n\n")
+	assert.Equal(t, []string{"green", "half a line"}, shown)
+	for i := range 2 * kept {
+		fmt.Fprintf(log, "%d\n", i)
+	}
+	lines := strings.Split(log.String(), "\n")
+	assert.Len(t, lines, kept)
+	assert.Equal(t, fmt.Sprint(2*kept-1), lines[kept-1])
+}
