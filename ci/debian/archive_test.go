@@ -1,0 +1,320 @@
+package debian
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/ulikunitz/xz"
+
+	"github.com/berthdev/berth/docker/cache"
+)
+
+// An archive is a Debian archive on loopback, signed by a key of its own.
+type archive struct {
+	*httptest.Server
+	key   *openpgp.Entity
+	files map[string][]byte // by path
+	until time.Time
+	suite string
+	// answer, if set, answers instead of the archive where it returns true.
+	answer func(w http.ResponseWriter, r *http.Request) bool
+}
+
+func newArchive(t *testing.T, debs ...[]byte) *archive {
+	t.Helper()
+	key, err := openpgp.NewEntity("test", "", "test@example.org", nil)
+	require.NoError(t, err)
+	a := &archive{key: key, until: time.Now().Add(time.Hour).UTC(), suite: "bookworm"}
+	a.Server = httptest.NewServer(http.HandlerFunc(a.serve))
+	t.Cleanup(a.Close)
+	a.publish(t, debs...)
+	return a
+}
+
+func (a *archive) serve(w http.ResponseWriter, r *http.Request) {
+	if a.answer != nil && a.answer(w, r) {
+		return
+	}
+	data, ok := a.files[strings.TrimPrefix(r.URL.Path, "/debian/")]
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+}
+
+// publish puts packages into the archive, and an index of them.
+func (a *archive) publish(t *testing.T, debs ...[]byte) {
+	t.Helper()
+	a.files = map[string][]byte{}
+	var index strings.Builder
+	for _, data := range debs {
+		control := controlOf(t, data)
+		p := parse(t, control)
+		file := fmt.Sprintf("pool/%s_%s.deb", p["Package"], p["Version"])
+		a.files[file] = data
+		fmt.Fprintf(&index, "%s\nFilename: %s\nSize: %d\nSHA256: %x\n\n", strings.TrimSpace(control), file, len(data), sha256.Sum256(data))
+	}
+	var packed bytes.Buffer
+	z, err := xz.NewWriter(&packed)
+	require.NoError(t, err)
+	_, err = z.Write([]byte(index.String()))
+	require.NoError(t, err)
+	require.NoError(t, z.Close())
+	sum := fmt.Sprintf("%x", sha256.Sum256(packed.Bytes()))
+	a.files["dists/bookworm/main/binary-amd64/by-hash/SHA256/"+sum] = packed.Bytes()
+	release := fmt.Sprintf("Codename: %s\nValid-Until: %s\nSHA256:\n %s %d main/binary-amd64/Packages.xz\n",
+		a.suite, a.until.Format(time.RFC1123), sum, packed.Len())
+	a.sign(t, release)
+}
+
+func (a *archive) sign(t *testing.T, release string) {
+	t.Helper()
+	var signed bytes.Buffer
+	w, err := clearsign.Encode(&signed, a.key.PrivateKey, nil)
+	require.NoError(t, err)
+	_, err = w.Write([]byte(release))
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	a.files["dists/bookworm/InRelease"] = signed.Bytes()
+}
+
+// base is the archive's address as a mirror.
+func (a *archive) base() string { return a.URL + "/debian" }
+
+// options trust the archive, and ask it and then the others.
+func (a *archive) options(others ...string) PinOptions {
+	return PinOptions{Mirrors: Mirrors{"debian": append([]string{a.base()}, others...)}, Keys: openpgp.EntityList{a.key}}
+}
+
+func (a *archive) fetchOptions(t *testing.T, others ...string) FetchOptions {
+	t.Helper()
+	t.Setenv("BERTH_CACHE", t.TempDir())
+	dir, err := cache.Open()
+	require.NoError(t, err)
+	return FetchOptions{PinOptions: a.options(others...), Cache: dir, Stall: 300 * time.Millisecond}
+}
+
+func manifest(names ...string) Manifest {
+	m := Manifest{Architecture: "amd64", Suites: []Suite{{"debian", "bookworm", []string{"main"}}}}
+	for _, name := range names {
+		m.Packages = append(m.Packages, Wish{name, "a test"})
+	}
+	return m
+}
+
+func parse(t *testing.T, control string) (p paragraph) {
+	t.Helper()
+	require.NoError(t, eachParagraph(reader(control), func(one paragraph) error {
+		p = one
+		return nil
+	}))
+	return p
+}
+
+// fileOf is an entry of a package's data.
+type fileOf struct {
+	name, content, link string
+	kind                byte // a file, or a folder if the name ends in a slash
+	mode                int64
+}
+
+// makeDeb makes a .deb. more are further control files.
+func makeDeb(t *testing.T, control string, files []fileOf, more ...fileOf) []byte {
+	t.Helper()
+	more = append([]fileOf{{name: "./control", content: strings.TrimSpace(control) + "\n"}}, more...)
+	var b bytes.Buffer
+	b.WriteString("!<arch>\n")
+	for _, member := range []struct {
+		name string
+		data []byte
+	}{{"debian-binary", []byte("2.0\n")}, {"control.tar.gz", tarball(t, more)}, {"data.tar.gz", tarball(t, files)}} {
+		fmt.Fprintf(&b, "%-16s%-12d%-6d%-6d%-8s%-10d`\n", member.name, 0, 0, 0, "100644", len(member.data))
+		b.Write(member.data)
+		if len(member.data)%2 == 1 {
+			b.WriteByte('\n')
+		}
+	}
+	return b.Bytes()
+}
+
+func tarball(t *testing.T, files []fileOf) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	w := tar.NewWriter(z)
+	for _, f := range files {
+		h := &tar.Header{Name: f.name, Linkname: f.link, Typeflag: f.kind, Mode: 0o644, Size: int64(len(f.content))}
+		if f.kind == 0 {
+			h.Typeflag = tar.TypeReg
+		}
+		if strings.HasSuffix(f.name, "/") {
+			h.Typeflag, h.Mode = tar.TypeDir, 0o755
+		}
+		if f.mode != 0 {
+			h.Mode = f.mode
+		}
+		require.NoError(t, w.WriteHeader(h))
+		_, err := w.Write([]byte(f.content))
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Close())
+	require.NoError(t, z.Close())
+	return b.Bytes()
+}
+
+func controlOf(t *testing.T, data []byte) string {
+	t.Helper()
+	u, err := unpackDeb(save(t, data), t.TempDir())
+	require.NoError(t, err)
+	u.close()
+	return u.text
+}
+
+// save writes data to a new file.
+func save(t testing.TB, data []byte) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "x.deb")
+	require.NoError(t, os.WriteFile(name, data, 0o644))
+	return name
+}
+
+// simple is a package with one file.
+func simple(t *testing.T, name, version string, fields ...string) []byte {
+	t.Helper()
+	control := fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\nMaintainer: x\nDescription: x\n%s", name, version, strings.Join(fields, "\n"))
+	return makeDeb(t, control, []fileOf{{name: "./usr/"}, {name: "./usr/" + name, content: name + " " + version}})
+}
+
+func TestPinAndFetch(t *testing.T) {
+	a := newArchive(t, simple(t, "a", "1", "Depends: b (>= 2)"), simple(t, "b", "2"), simple(t, "c", "1", "Essential: yes"), simple(t, "d", "1"))
+	o := a.fetchOptions(t)
+	l, err := Pin(t.Context(), manifest("a"), Lock{}, o.PinOptions)
+	require.NoError(t, err)
+	var names []string
+	for _, p := range l.Packages {
+		names = append(names, p.String())
+	}
+	assert.Equal(t, []string{"a 1", "b 2", "c 1"}, names, "what is wanted, what it needs, what is Essential")
+	assert.NoError(t, Check(manifest("a"), l))
+
+	path := filepath.Join(t.TempDir(), "packages.lock")
+	require.NoError(t, l.WriteFile(path))
+	read, err := ReadLock(path)
+	require.NoError(t, err)
+	assert.Equal(t, l, read)
+
+	again, err := Pin(t.Context(), manifest("a"), l, PinOptions{Mirrors: o.Mirrors, Keys: o.Keys, Now: time.Now().Add(time.Minute)})
+	require.NoError(t, err)
+	assert.Equal(t, l, again, "pinning again changes nothing")
+
+	got, err := Fetch(t.Context(), l, o)
+	require.NoError(t, err)
+	assert.Equal(t, l.Hash(), got.Hash())
+	a.Close() // everything is in the cache
+	_, err = Fetch(t.Context(), l, o)
+	assert.NoError(t, err)
+}
+
+func TestInReleaseIsChecked(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(a *archive, o *PinOptions)
+		says  string
+	}{
+		"unsigned": {func(a *archive, _ *PinOptions) {
+			a.files["dists/bookworm/InRelease"] = []byte("Codename: bookworm\n")
+		}, "isn't signed"},
+		"unsigned text before": {func(a *archive, _ *PinOptions) {
+			a.files["dists/bookworm/InRelease"] = append([]byte("Codename: other\n"), a.files["dists/bookworm/InRelease"]...)
+		}, "isn't signed"},
+		"changed": {func(a *archive, _ *PinOptions) {
+			a.files["dists/bookworm/InRelease"] = bytes.Replace(a.files["dists/bookworm/InRelease"], []byte("bookworm"), []byte("bookw0rm"), 1)
+		}, "isn't signed"},
+		"foreign key":   {func(_ *archive, o *PinOptions) { o.Keys = nil }, "isn't signed"},
+		"expired":       {func(_ *archive, o *PinOptions) { o.Now = time.Now().Add(1000 * time.Hour) }, "has expired"},
+		"another suite": {func(a *archive, _ *PinOptions) { a.suite = "sid"; a.publish(t) }, "of another suite"},
+		"not there":     {func(a *archive, _ *PinOptions) { delete(a.files, "dists/bookworm/InRelease") }, "404"},
+		"another index": {func(a *archive, _ *PinOptions) {
+			for name := range a.files {
+				if strings.Contains(name, "by-hash") {
+					a.files[name] = []byte("another")
+				}
+			}
+		}, "another file than the one promised"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newArchive(t)
+			a.publish(t, simple(t, "a", "1"))
+			o := a.options()
+			c.spoil(a, &o)
+			_, err := Pin(t.Context(), manifest("a"), Lock{}, o)
+			require.Error(t, err)
+			assert.Contains(t, err.Error(), c.says)
+			assert.Contains(t, err.Error(), EnvMirror, "what to do is missing")
+		})
+	}
+}
+
+func TestResolve(t *testing.T) {
+	type pkg struct{ name, version, fields string }
+	for name, c := range map[string]struct {
+		have   []pkg
+		wanted string
+		got    string // or
+		says   string
+	}{
+		"newest":                {have: []pkg{{"a", "1", ""}, {"a", "1:0", ""}, {"a", "2", ""}}, wanted: "a", got: "a 1:0"},
+		"first alternative":     {have: []pkg{{"a", "1", "Depends: x | y"}, {"x", "1", ""}, {"y", "1", ""}}, wanted: "a", got: "a 1,x 1"},
+		"wanted alternative":    {have: []pkg{{"a", "1", "Depends: x | y"}, {"x", "1", ""}, {"y", "1", ""}}, wanted: "a y", got: "a 1,y 1"},
+		"cheaper alternative":   {have: []pkg{{"a", "1", "Depends: x | y"}, {"x", "1", "Depends: z"}, {"y", "1", ""}, {"z", "1", ""}}, wanted: "a", got: "a 1,y 1"},
+		"possible alternative":  {have: []pkg{{"a", "1", "Depends: x | y"}, {"x", "1", "Depends: nothing"}, {"y", "1", ""}}, wanted: "a", got: "a 1,y 1"},
+		"virtual":               {have: []pkg{{"a", "1", "Depends: v"}, {"x", "1", "Provides: v"}}, wanted: "a", got: "a 1,x 1"},
+		"versioned Provides":    {have: []pkg{{"a", "1", "Depends: v (>= 2)"}, {"x", "1", "Provides: v"}, {"y", "1", "Provides: v (= 3)"}}, wanted: "a", got: "a 1,y 1"},
+		"any architecture":      {have: []pkg{{"a", "1", "Pre-Depends: x:any (<< 2)"}, {"x", "1", ""}}, wanted: "a", got: "a 1,x 1"},
+		"a circle":              {have: []pkg{{"a", "1", "Depends: b"}, {"b", "1", "Depends: a"}}, wanted: "a", got: "a 1,b 1"},
+		"conflict with oneself": {have: []pkg{{"a", "1", "Provides: v\nConflicts: v"}}, wanted: "a", got: "a 1"},
+		"no such package":       {have: []pkg{{"a", "1", ""}}, wanted: "b", says: "no suite has a package b"},
+		"unmet":                 {have: []pkg{{"a", "1", "Depends: b"}, {"b", "1", "Depends: c (>= 2)"}, {"c", "1", ""}}, wanted: "a", says: "c (>= 2) (the archive has 1) of b 1 <- a, packages.toml wants it"},
+		"conflict":              {have: []pkg{{"a", "1", "Conflicts: b"}, {"b", "1", ""}}, wanted: "a b", says: "a can't be installed beside b"},
+		"breaks":                {have: []pkg{{"a", "1", "Breaks: b (<< 2)"}, {"b", "1", ""}}, wanted: "a b", says: "a can't be installed beside b"},
+		"breaks an older one":   {have: []pkg{{"a", "1", "Breaks: b (<< 2)"}, {"b", "2", ""}}, wanted: "a b", got: "a 1,b 2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var all []candidate
+			for _, p := range c.have {
+				fields := parse(t, fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: all\nFilename: pool/x\nSize: 1\nSHA256: %064d\n%s", p.name, p.version, 0, p.fields))
+				one, err := newCandidate(fields, "debian")
+				require.NoError(t, err)
+				all = append(all, one)
+			}
+			packages, err := resolve(all, strings.Fields(c.wanted))
+			if c.says != "" {
+				assert.ErrorContains(t, err, c.says)
+				return
+			}
+			require.NoError(t, err)
+			var got []string
+			for _, p := range packages {
+				got = append(got, p.String())
+			}
+			assert.Equal(t, c.got, strings.Join(got, ","))
+		})
+	}
+}
+
+func reader(text string) *bufio.Reader { return bufio.NewReader(strings.NewReader(text)) }

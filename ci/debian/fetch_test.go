@@ -1,0 +1,177 @@
+package debian
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// said keeps the lines of progress that stay.
+type said struct{ text strings.Builder }
+
+func (s *said) Update(string, ...any)             {}
+func (s *said) Printf(format string, args ...any) { fmt.Fprintf(&s.text, format+"\n", args...) }
+
+// isDeb says whether a request is for a package.
+func isDeb(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, ".deb") }
+
+// pinned is an archive with one package, and the lock that pins it.
+func pinned(t *testing.T, version string) (*archive, Lock, FetchOptions) {
+	t.Helper()
+	a := newArchive(t, simple(t, "a", version))
+	o := a.fetchOptions(t)
+	l, err := Pin(t.Context(), manifest("a"), Lock{}, o.PinOptions)
+	require.NoError(t, err)
+	return a, l, o
+}
+
+func TestBadMirrors(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer func(w http.ResponseWriter, r *http.Request)
+		says   string
+	}{
+		"500":             {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, "500 Internal Server Error"},
+		"hangs":           {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "it sent nothing for 300ms"},
+		"hangs half-way":  {func(w http.ResponseWriter, r *http.Request) { half(w); <-r.Context().Done() }, "it sent nothing for 300ms"},
+		"another file":    {func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 2000)) }, "it sent"},
+		"nothing":         {func(http.ResponseWriter, *http.Request) {}, "it sent 0 bytes"},
+		"breaks off":      {func(w http.ResponseWriter, _ *http.Request) { half(w); panic(http.ErrAbortHandler) }, "unexpected EOF"},
+		"too much for it": {func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 1<<20)) }, "it sent"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bad, l, o := pinned(t, "1")
+			bad.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				if isDeb(r) {
+					c.answer(w, r)
+				}
+				return isDeb(r)
+			}
+			_, err := Fetch(t.Context(), l, o)
+			require.Error(t, err)
+			assert.Contains(t, err.Error(), "package a 1")
+			assert.Contains(t, err.Error(), c.says)
+			assert.Contains(t, err.Error(), EnvMirror)
+			assert.NotErrorIs(t, err, errGone, "such a mirror may have the file")
+			left, err := os.ReadDir(o.Cache.Path("debs"))
+			require.NoError(t, err)
+			for _, e := range left {
+				assert.NotEqual(t, ".deb", e.Name()[len(e.Name())-4:], "a bad file was kept")
+			}
+
+			// The next mirror makes up for it.
+			good := newArchive(t)
+			good.files = bad.files
+			o.Mirrors["debian"] = append(o.Mirrors["debian"], good.base())
+			_, err = Fetch(t.Context(), l, o)
+			assert.NoError(t, err)
+		})
+	}
+}
+
+// half sends less than it promises.
+func half(w http.ResponseWriter) {
+	w.Header().Set("Content-Length", "1000")
+	w.Write(make([]byte, 10))
+	w.(http.Flusher).Flush()
+}
+
+func TestCutDownloadIsResumed(t *testing.T) {
+	a, l, o := pinned(t, "1")
+	var ranges atomic.Value
+	a.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		if !isDeb(r) {
+			return false
+		}
+		if r.Header.Get("Range") != "" {
+			ranges.Store(r.Header.Get("Range"))
+			return false
+		}
+		data := a.files[strings.TrimPrefix(r.URL.Path, "/debian/")]
+		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+		w.Write(data[:100])
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	_, err := Fetch(t.Context(), l, o)
+	require.Error(t, err)
+	_, err = Fetch(t.Context(), l, o)
+	require.NoError(t, err)
+	assert.Equal(t, "bytes=100-", ranges.Load())
+}
+
+func TestWrongBeginningIsForgotten(t *testing.T) {
+	_, l, o := pinned(t, "1")
+	require.NoError(t, os.MkdirAll(o.Cache.Path("debs"), 0o755))
+	require.NoError(t, os.WriteFile(o.Cache.Path("debs", l.Packages[0].SHA256+".deb.part"), make([]byte, 50), 0o644))
+	_, err := Fetch(t.Context(), l, o)
+	assert.NoError(t, err)
+}
+
+func TestWrongHashInTheLock(t *testing.T) {
+	_, l, o := pinned(t, "1")
+	l.Packages[0].SHA256 = strings.Repeat("0", 64)
+	_, err := Fetch(t.Context(), l, o)
+	require.Error(t, err)
+	assert.Contains(t, err.Error(), "it sent another file")
+	assert.Contains(t, err.Error(), "go tool mage pin")
+}
+
+func TestGoneFromEveryMirror(t *testing.T) {
+	a, l, o := pinned(t, "2")
+	var report said
+	o.Progress = &report
+	a.publish(t, simple(t, "a", "1"), simple(t, "a", "4"), simple(t, "a", "3"))
+
+	locked := o
+	locked.Locked = true
+	_, err := Fetch(t.Context(), l, locked)
+	require.ErrorIs(t, err, errGone)
+	assert.Contains(t, err.Error(), "package a 2")
+	assert.Contains(t, err.Error(), "go tool mage pin")
+
+	got, err := Fetch(t.Context(), l, o)
+	require.NoError(t, err)
+	require.Len(t, got.Drift, 1)
+	assert.Equal(t, "a 3 instead of 2", got.Drift[0].String(), "the nearest that isn't older")
+	assert.Contains(t, report.text.String(), "DRIFT: no mirror has a 2 any more; taking 3")
+	assert.NotEqual(t, l.Hash(), got.Hash())
+
+	a.publish(t, simple(t, "b", "1"))
+	_, err = Fetch(t.Context(), l, o)
+	assert.ErrorContains(t, err, "no suite of the lock has another version")
+}
+
+func TestPasswordsStayOut(t *testing.T) {
+	_, l, o := pinned(t, "1")
+	o.Mirrors = Mirrors{"debian": {"http://user:secret@127.0.0.1:1/debian"}}
+	_, err := Fetch(t.Context(), l, o)
+	require.Error(t, err)
+	assert.NotContains(t, err.Error(), "secret")
+	_, err = Pin(t.Context(), manifest("a"), Lock{}, o.PinOptions)
+	require.Error(t, err)
+	assert.NotContains(t, err.Error(), "secret")
+}
+
+func TestRealMirror(t *testing.T) {
+	mirrors := HostMirrors()
+	if len(mirrors["debian"]) == 0 {
+		t.Skip("neither BERTH_DEBIAN_MIRROR nor apt names a mirror")
+	}
+	m, err := ReadManifest("../../docker/packages.toml")
+	require.NoError(t, err)
+	l, err := Pin(t.Context(), m, Lock{}, PinOptions{Mirrors: mirrors})
+	if err != nil && strings.Contains(err.Error(), errExpired.Error()) {
+		t.Skipf("the mirror is out of date: %v", err)
+	}
+	require.NoError(t, err)
+	assert.NoError(t, Check(m, l))
+	assert.Greater(t, len(l.Packages), len(m.Packages))
+	assert.WithinDuration(t, time.Now(), l.Snapshot, time.Minute)
+}

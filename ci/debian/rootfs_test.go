@@ -1,0 +1,303 @@
+package debian
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/docker/cache"
+)
+
+var epoch = time.Unix(1_700_000_000, 0)
+
+// rootfs unpacks packages, in the order given.
+func rootfs(t testing.TB, debs ...[]byte) ([]byte, error) {
+	t.Helper()
+	var p Packages
+	for _, data := range debs {
+		p.Files = append(p.Files, Fetched{Path: save(t, data)})
+	}
+	temp := t.TempDir()
+	var b bytes.Buffer
+	err := Rootfs(t.Context(), &b, p, epoch, temp, nil)
+	left, rerr := os.ReadDir(temp)
+	require.NoError(t, rerr)
+	assert.Empty(t, left, "temporary files were left")
+	return b.Bytes(), err
+}
+
+// listing describes a tar, an entry a line, and returns its files by name.
+func listing(t testing.TB, data []byte) (text string, files map[string]string) {
+	t.Helper()
+	var b strings.Builder
+	files = map[string]string{}
+	for r := tar.NewReader(bytes.NewReader(data)); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return b.String(), files
+		}
+		require.NoError(t, err)
+		content, err := io.ReadAll(r)
+		require.NoError(t, err)
+		files[h.Name] = string(content)
+		assert.Equal(t, epoch.Unix(), h.ModTime.Unix(), h.Name)
+		if !strings.HasPrefix(h.Name, "var/lib/dpkg/") {
+			fmt.Fprintf(&b, "%c %04o %s", h.Typeflag, h.Mode, h.Name)
+			if h.Linkname != "" {
+				fmt.Fprintf(&b, " -> %s", h.Linkname)
+			}
+			b.WriteByte('\n')
+		}
+	}
+}
+
+const control = "Package: %s\nVersion: %s\nArchitecture: amd64\nMaintainer: x\nDescription: x\n%s"
+
+func TestRootfs(t *testing.T) {
+	a := makeDeb(t, fmt.Sprintf(control, "a", "1", "Multi-Arch: same"), []fileOf{
+		{name: "./"}, {name: "./bin/"}, {name: "./bin/tool", content: "tool", mode: 0o4755},
+		{name: "./etc/"}, {name: "./etc/a.conf", content: "conf"},
+		{name: "./usr/lib/a/z", content: "linked"}, {name: "./usr/lib/a/b", link: "./usr/lib/a/z", kind: tar.TypeLink},
+		{name: "./usr/share/s", link: "../lib/a", kind: tar.TypeSymlink, mode: 0o777},
+	}, fileOf{name: "./conffiles", content: "/etc/a.conf\n"}, fileOf{name: "./postinst", content: "#!/bin/sh\n"})
+	b := makeDeb(t, fmt.Sprintf(control, "b", "2", "Replaces: a (<< 2)"), []fileOf{{name: "./usr/lib/a/"}, {name: "./usr/lib/a/z", content: "replaced"}})
+	data, err := rootfs(t, a, b)
+	require.NoError(t, err)
+	text, files := listing(t, data)
+	assert.Equal(t, `2 0777 bin -> usr/bin
+5 0755 etc/
+0 0644 etc/a.conf.dpkg-new
+5 0755 etc/alternatives/
+2 0777 lib -> usr/lib
+2 0777 lib32 -> usr/lib32
+2 0777 lib64 -> usr/lib64
+2 0777 libx32 -> usr/libx32
+2 0777 sbin -> usr/sbin
+5 0755 usr/
+5 0755 usr/bin/
+0 4755 usr/bin/tool
+5 0755 usr/lib/
+5 0755 usr/lib/a/
+0 0644 usr/lib/a/b
+0 0644 usr/lib/a/z
+5 0755 usr/lib32/
+5 0755 usr/lib64/
+5 0755 usr/libx32/
+5 0755 usr/sbin/
+5 0755 usr/share/
+2 0777 usr/share/s -> ../lib/a
+5 0755 var/
+5 0755 var/lib/
+`, text)
+	assert.Equal(t, "linked", files["usr/lib/a/b"])
+	assert.Equal(t, "replaced", files["usr/lib/a/z"])
+	assert.Contains(t, files["var/lib/dpkg/status"], "Package: a\nStatus: install ok unpacked\n")
+	assert.Contains(t, files["var/lib/dpkg/status"], "Conffiles:\n /etc/a.conf newconffile\n")
+	assert.Equal(t, "/.\n/bin\n/bin/tool\n/etc\n/etc/a.conf\n/usr/lib/a/b\n/usr/share/s\n", files["var/lib/dpkg/info/a:amd64.list"])
+	assert.Equal(t, "#!/bin/sh\n", files["var/lib/dpkg/info/a:amd64.postinst"])
+	assert.Contains(t, files, "var/lib/dpkg/info/b.list")
+
+	old := runtime.GOMAXPROCS(1)
+	again, err := rootfs(t, a, b)
+	runtime.GOMAXPROCS(old)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(data, again), "not the same bytes")
+}
+
+func TestRootfsRefuses(t *testing.T) {
+	one := func(f ...fileOf) [][]byte { return [][]byte{makeDeb(t, fmt.Sprintf(control, "evil", "6.6.6", ""), f)} }
+	good := simple(t, "good", "1")
+	for name, c := range map[string]struct {
+		debs [][]byte
+		says string
+	}{
+		"climbs out":             {one(fileOf{name: "./../etc/passwd", content: "x"}), "leads out of the root"},
+		"climbs out by detour":   {one(fileOf{name: "./usr/../../x", content: "x"}), "leads out of the root"},
+		"absolute":               {one(fileOf{name: "/etc/passwd", content: "x"}), "leads out of the root"},
+		"through a link":         {one(fileOf{name: "./x", link: "/etc", kind: tar.TypeSymlink}, fileOf{name: "./x/passwd", content: "x"}), "written through x"},
+		"through another's link": {append(one(fileOf{name: "./x", link: "../..", kind: tar.TypeSymlink}), makeDeb(t, fmt.Sprintf(control, "evil2", "6.6.6", ""), []fileOf{{name: "./x/y", content: "z"}})), "written through x"},
+		"hard link out":          {one(fileOf{name: "./x", link: "../../etc/shadow", kind: tar.TypeLink}), "leads out of the root"},
+		"hard link to nothing":   {one(fileOf{name: "./x", link: "./etc/shadow", kind: tar.TypeLink}), "isn't one of its files"},
+		"device":                 {one(fileOf{name: "./dev/sda", kind: tar.TypeBlock}), "a device or a pipe"},
+		"pipe":                   {one(fileOf{name: "./x", kind: tar.TypeFifo}), "a device or a pipe"},
+		"dpkg's own files":       {one(fileOf{name: "./var/lib/dpkg/status", content: "x"}), "ships a file"},
+		"dpkg's own folder":      {one(fileOf{name: "./var/lib/dpkg", link: "/etc", kind: tar.TypeSymlink}), "written through var/lib/dpkg"},
+		"another's file":         {append(one(fileOf{name: "./usr/good", content: "x"}), good), "is also in package"},
+		"another's file, replaced in an older version only": {[][]byte{
+			makeDeb(t, fmt.Sprintf(control, "evil", "6.6.6", "Replaces: good (<< 1)"), []fileOf{{name: "./usr/good", content: "x"}}), good}, "is also in package"},
+		"a folder where a file is": {append(one(fileOf{name: "./usr/good/"}), good), "is there already, as something else"},
+		"cut short":                {[][]byte{good[:len(good)-100]}, "unpacking package"},
+		"no package":               {[][]byte{[]byte("hello")}, "unpacking package"},
+		"no data":                  {[][]byte{good[:bytes.Index(good, []byte("data.tar"))]}, "lacks a part"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := rootfs(t, c.debs...)
+			require.Error(t, err)
+			assert.Contains(t, err.Error(), c.says)
+			if strings.Contains(c.says, "root") {
+				assert.Contains(t, err.Error(), "package evil")
+			}
+		})
+	}
+}
+
+func FuzzUnpackDeb(f *testing.F) {
+	f.Add([]byte("!<arch>\n"))
+	f.Add([]byte("hello"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if u, err := unpackDeb(save(t, data), t.TempDir()); err == nil {
+			u.close()
+		}
+	})
+}
+
+func FuzzParseLock(f *testing.F) {
+	f.Add(lockHeader + "snapshot 20260102T030405Z\nwants x\narchitecture amd64\nsuite debian bookworm main\n")
+	f.Add("package a 1 all debian pool/x 1 " + strings.Repeat("0", 64))
+	f.Fuzz(func(t *testing.T, text string) {
+		l, err := parseLock(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		again, err := parseLock(bytes.NewReader(l.marshal()))
+		require.NoError(t, err, "what was read can't be read again")
+		require.Equal(t, l.marshal(), again.marshal())
+	})
+}
+
+func FuzzParagraphs(f *testing.F) {
+	f.Add("Package: a\nDepends: b (>= 1) | c,\n d:any\n\nPackage: b\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		eachParagraph(reader(text), func(p paragraph) error {
+			if c, err := newCandidate(p, "debian"); err == nil {
+				possibilities(c.depends)
+			}
+			return nil
+		})
+		parseSources(text)
+		parseSourcesList(text)
+	})
+}
+
+func TestSources(t *testing.T) {
+	m := Mirrors{}
+	m.add(parseSourcesList(`# deb http://commented.example/debian bookworm main
+deb [arch=amd64 signed-by=/x] http://a.example/debian/ bookworm main # more
+deb-src http://source.example/debian bookworm main
+deb file:/mnt/debian bookworm main
+deb http://other.example/packages bookworm main
+deb http://a.example/debian bookworm-updates main
+`))
+	m.add(parseSources(`Types: deb deb-src
+URIs: https://b.example/debian https://c.example/debian-security
+Suites: bookworm
+
+Enabled: no
+Types: deb
+URIs: https://off.example/debian
+
+Types: deb-src
+URIs: https://source.example/debian
+`))
+	assert.Equal(t, Mirrors{"debian": {"http://a.example/debian", "https://b.example/debian"}, "debian-security": {"https://c.example/debian-security"}}, m)
+
+	t.Setenv(EnvMirror, "https://mirror.example/")
+	assert.Equal(t, []string{"https://mirror.example/debian", "https://snapshot.debian.org/archive/debian/20231114T221320Z"}, HostMirrors().bases("debian", epoch))
+}
+
+func TestManifestIsStrict(t *testing.T) {
+	const good = "architecture = \"amd64\"\n[[suite]]\narchive = \"debian\"\nname = \"bookworm\"\ncomponents = [\"main\"]\n"
+	for text, says := range map[string]string{
+		good:                                 "",
+		good + "[[package]]\nname = \"a\"\n": "package a has no why",
+		good + "[[package]]\nname = \"a b\"\nwhy = \"x\"\n":                                       "is no name of a package",
+		good + "[[package]]\nname = \"a\"\nwhy = \"x\"\n[[package]]\nname = \"a\"\nwhy = \"y\"\n": "is there twice",
+		good + "[nonsense]\n":                       `what is "nonsense"?`,
+		strings.Replace(good, "main", "../main", 1): "plain words",
+		"architecture = \"amd64\"\n":                "no [[suite]]",
+		"":                                          "architecture is missing",
+		"=":                                         "reading",
+	} {
+		name := save(t, []byte(text))
+		_, err := ReadManifest(name)
+		if says == "" {
+			assert.NoError(t, err)
+			continue
+		}
+		assert.ErrorContains(t, err, says)
+	}
+}
+
+func TestCheckAndDiff(t *testing.T) {
+	_, l, _ := pinned(t, "1")
+	assert.NoError(t, Check(manifest("a"), l))
+	assert.ErrorIs(t, Check(manifest("a", "b"), l), ErrPinsDiffer)
+	assert.ErrorContains(t, Check(manifest("a", "b"), l), "not locked: b")
+	without := l
+	without.Packages = nil
+	assert.ErrorIs(t, Check(manifest("a"), without), ErrPinsDiffer, "a line was lost")
+	why := manifest("a")
+	why.Packages[0].Why = "another reason"
+	assert.NoError(t, Check(why, l))
+
+	newer := l
+	newer.Packages = slices.Clone(l.Packages)
+	newer.Packages[0].Version, newer.Packages[0].SHA256 = "2", strings.Repeat("1", 64)
+	newer.Packages = append(newer.Packages, Package{Name: "b", Version: "1", SHA256: strings.Repeat("2", 64)})
+	var text []string
+	for _, c := range Diff(l, newer) {
+		text = append(text, c.String())
+	}
+	assert.Equal(t, []string{"~ a 1 -> 2", "+ b 1"}, text)
+	assert.Equal(t, "- a 1", Diff(l, without)[0].String())
+}
+
+// BenchmarkRootfs unpacks the locked packages of the image, and lets dpkg-deb
+// do the same if there is one.
+func BenchmarkRootfs(b *testing.B) {
+	l, err := ReadLock("../../docker/packages.lock")
+	require.NoError(b, err)
+	dir, err := cache.Open()
+	require.NoError(b, err)
+	packages, err := Fetch(b.Context(), l, FetchOptions{PinOptions: PinOptions{Mirrors: HostMirrors()}, Cache: dir})
+	require.NoError(b, err)
+	var ours time.Duration
+	b.Run("berth", func(b *testing.B) {
+		for b.Loop() {
+			var n countWriter
+			require.NoError(b, Rootfs(b.Context(), &n, packages, l.Snapshot, b.TempDir(), nil))
+			b.SetBytes(int64(n))
+		}
+		ours = b.Elapsed() / time.Duration(b.N)
+	})
+	b.Run("dpkg-deb", func(b *testing.B) {
+		if _, err := exec.LookPath("dpkg-deb"); err != nil {
+			b.Skip("no dpkg-deb")
+		}
+		for b.Loop() {
+			target := b.TempDir()
+			for _, f := range packages.Files {
+				require.NoError(b, exec.Command("dpkg-deb", "-x", f.Path, target).Run())
+			}
+		}
+		b.ReportMetric(float64(ours)/float64(b.Elapsed()/time.Duration(b.N)), "berth/dpkg-deb")
+	})
+}
+
+type countWriter int64
+
+func (c *countWriter) Write(p []byte) (int, error) {
+	*c += countWriter(len(p))
+	return len(p), nil
+}
