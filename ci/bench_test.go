@@ -34,13 +34,15 @@ func BenchmarkBuild(b *testing.B) {
 	plain := "plain-" + tag
 	b.Cleanup(func() {
 		exec.Command("docker", "rmi", tag, plain).Run()
+		// Plain Docker keeps the images that lost their tag.
+		exec.Command("docker", "image", "prune", "-f", "--filter", "label="+daemon.LabelLaunch+"="+tag).Run()
 	})
 	buildkit := findBuildKit(b)
 	must(b, command(p.Root, berth, "rootfs"))
 	ours := func() { must(b, command(p.Root, berth, "build", "-t="+tag)) }
 	peer := func() {
 		if buildkit != "" {
-			must(b, command(p.Root, buildkit, "build", "-q", "-f", p.Dockerfile, "-t", plain, "--label", daemon.LabelRole+"=test", "."))
+			must(b, command(p.Root, buildkit, "build", "-q", "-f", p.Dockerfile, "-t", plain, "--label", daemon.LabelLaunch+"="+tag, "."))
 		}
 	}
 	compare := func(b *testing.B, change func()) {
