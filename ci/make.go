@@ -117,7 +117,8 @@ func cancelOn(err error, cancel context.CancelCauseFunc) {
 }
 
 // rootfs returns the path of the root file system of the locked packages,
-// compressed (builders tell by its first bytes), which is made once for each lock, and what drifted from the lock.
+// compressed (builders tell by its first bytes), which is made once for each lock,
+// and what drifted from the lock.
 func (m maker) rootfs(ctx context.Context) (path string, drift []string, err error) {
 	file := func(hash string) string { return m.cache.Path("rootfs", hash+"-"+debian.Recipe+".tar.zst") }
 	path = file(m.inputs.Lock.Hash())
