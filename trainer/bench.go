@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/berthdev/berth/trainer/data"
+	"github.com/berthdev/berth/trainer/device"
+	"github.com/berthdev/berth/trainer/nn"
+	"github.com/berthdev/berth/trainer/report"
+)
+
+// BenchOptions are the flags of `trainer bench`.
+type BenchOptions struct {
+	BatchSize int
+	Workers   string
+	Steps     int
+	Channels  int
+	Device    string
+}
+
+func newBenchCommand() *command {
+	var o BenchOptions
+	fs := newFlags("bench")
+	fs.IntVar(&o.BatchSize, "batch-size", 500, "images in a step")
+	fs.StringVar(&o.Workers, "num-workers", defaultWorkers(), "numbers of goroutines that compute, `N,N,…`")
+	fs.IntVar(&o.Steps, "steps", 20, "steps to time, after two that warm up")
+	fs.IntVar(&o.Channels, "channels", 3, "of the images: 1 (gray) or 3 (colour)")
+	fs.StringVar(&o.Device, "device", "auto", "auto, cpu, cuda or cuda:N")
+	return &command{
+		name: "bench", summary: "time training steps", flags: fs,
+		run: func(ctx context.Context, console *report.Console, args []string) error {
+			if err := noArguments(args); err != nil {
+				return err
+			}
+			return runBench(ctx, console, o)
+		},
+	}
+}
+
+// defaultWorkers is one worker, and one a core.
+func defaultWorkers() string {
+	if cores := runtime.GOMAXPROCS(0); cores > 1 {
+		return fmt.Sprintf("1,%d", cores)
+	}
+	return "1"
+}
+
+// runBench times steps on made-up images: the time doesn't depend on what is
+// in them.
+func runBench(ctx context.Context, console *report.Console, o BenchOptions) error {
+	spec, err := device.Parse(o.Device)
+	if err != nil {
+		return usagef("%w", err)
+	}
+	var workers []int
+	for word := range strings.SplitSeq(o.Workers, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(word))
+		if err != nil || n < 1 || n > 4096 {
+			return usagef("--num-workers=%s: give numbers from 1 to 4096, separated by commas", o.Workers)
+		}
+		workers = append(workers, n)
+	}
+	switch {
+	case o.BatchSize < 1 || o.BatchSize > 65536:
+		return usagef("--batch-size=%d: give 1 to 65536", o.BatchSize)
+	case o.Steps < 1:
+		return usagef("--steps=%d: give at least 1", o.Steps)
+	case o.Channels != 1 && o.Channels != 3:
+		return usagef("--channels=%d: give 1 or 3", o.Channels)
+	}
+	images, labels := noise(o.BatchSize, o.Channels)
+	table := tabwriter.NewWriter(console, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "device\tkernel\tworkers\tbatch\tms/step\tfastest\timages/s\tbytes/step\t")
+	for i, n := range workers {
+		opened, err := device.Open(spec, nn.Config{Channels: o.Channels, Classes: data.Classes, Workers: n, Dropout: dropout})
+		if err != nil {
+			return err
+		}
+		if i == 0 && opened.Notice != "" {
+			console.Printf(report.Warning, "%s", opened.Notice)
+		}
+		took, allocated, err := timeSteps(ctx, opened, images, labels, o.Steps)
+		if err != nil {
+			return err
+		}
+		slices.Sort(took)
+		median := took[len(took)/2]
+		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%.1f\t%.1f\t%.0f\t%d\t\n", opened.Name, opened.Kernel, n, o.BatchSize,
+			1e3*median.Seconds(), 1e3*took[0].Seconds(), perSecond(o.BatchSize, median), allocated)
+	}
+	return table.Flush()
+}
+
+// timeSteps takes two steps and then times some, and counts the bytes that each
+// of those allocated.
+func timeSteps(ctx context.Context, network device.Backend, images []float32, labels []uint8, steps int) ([]time.Duration, uint64, error) {
+	const warm = 2
+	took := make([]time.Duration, 0, steps)
+	var before, after runtime.MemStats
+	for i := range warm + steps {
+		if i == warm {
+			runtime.ReadMemStats(&before)
+		}
+		start := time.Now()
+		if _, _, err := network.TrainStep(images, labels); err != nil {
+			return nil, 0, err
+		}
+		if i >= warm {
+			took = append(took, time.Since(start))
+		}
+		if ctx.Err() != nil {
+			return nil, 0, context.Cause(ctx)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	return took, (after.TotalAlloc - before.TotalAlloc) / uint64(steps), nil
+}
+
+// noise is a batch of images that are nothing but noise.
+func noise(n, channels int) ([]float32, []uint8) {
+	images, labels := make([]float32, n*channels*data.Size*data.Size), make([]uint8, n)
+	x := uint32(1)
+	for i := range images {
+		x ^= x << 13 // xorshift32 (Marsaglia, 2003)
+		x ^= x >> 17
+		x ^= x << 5
+		images[i] = float32(x>>8)/(1<<23) - 1
+	}
+	for i := range labels {
+		labels[i] = uint8(i % data.Classes)
+	}
+	return images, labels
+}

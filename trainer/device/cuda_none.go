@@ -1,0 +1,15 @@
+package device
+
+import (
+	"fmt"
+
+	"github.com/berthdev/berth/trainer/nn"
+)
+
+// probeCUDA names the first missing link between this program and a GPU: here it
+// is the program itself.
+func probeCUDA() error {
+	return fmt.Errorf("%w: this trainer is built without CUDA", ErrUnavailable)
+}
+
+func openCUDA(int, nn.Config) (Opened, error) { return Opened{}, probeCUDA() }

@@ -1,0 +1,88 @@
+// Package device opens what a network is trained on. The training loop knows a
+// [Backend] only; which one it gets is decided here, from what the user asked
+// for and from what this build and this machine have.
+package device
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+
+	"github.com/berthdev/berth/trainer/nn"
+)
+
+// Backend is a network on a device. [nn.Network] documents the methods; every
+// backend keeps its guarantees, but those about bits hold within one kind of
+// device.
+type Backend interface {
+	TrainStep(images []float32, labels []uint8) (loss float64, correct int, err error)
+	Evaluate(images []float32, labels []uint8) (loss float64, correct int, err error)
+	Step() int64
+	NumParameters() int
+	State() nn.State
+	Restore(nn.State) error
+}
+
+var _ Backend = (*nn.Network)(nil)
+
+// ErrUnavailable is in the chain of errors about a device that is asked for
+// but can't be had.
+var ErrUnavailable = errors.New("device unavailable")
+
+// ErrSpec is in the chain of errors about what isn't the name of a device.
+var ErrSpec = errors.New("no such kind of device")
+
+// Spec is a device as asked for.
+type Spec struct {
+	Kind  string // "auto", "cpu" or "cuda"
+	Index int    // of the CUDA device
+}
+
+var cudaSpec = regexp.MustCompile(`^cuda(?::([0-9]{1,4}))?$`)
+
+// Parse reads auto, cpu, cuda or cuda:N.
+func Parse(s string) (Spec, error) {
+	if s == "auto" || s == "cpu" {
+		return Spec{Kind: s}, nil
+	}
+	m := cudaSpec.FindStringSubmatch(s)
+	if m == nil {
+		return Spec{}, fmt.Errorf("%w: %q. Give auto, cpu, cuda or cuda:N", ErrSpec, s)
+	}
+	index, _ := strconv.Atoi(m[1]) // none: the first
+	return Spec{Kind: "cuda", Index: index}, nil
+}
+
+// Opened is a network on a device, and what to tell about it.
+type Opened struct {
+	Backend
+	Name   string // "cpu", or "cuda:N" and the GPU's name
+	Kernel string // of the matrix products
+	Notice string // what the user must hear, such as why it is not a GPU; often empty
+}
+
+// Open puts a new network on a device. With auto that is the first CUDA device,
+// and the CPU where there is none: [Opened.Notice] then says why. The error for a
+// CUDA device that can't be had wraps [ErrUnavailable].
+func Open(spec Spec, cfg nn.Config) (Opened, error) {
+	var notice string
+	if spec.Kind != "cpu" {
+		opened, err := openCUDA(spec.Index, cfg)
+		if err == nil {
+			return opened, nil
+		}
+		if spec.Kind == "cuda" || !errors.Is(err, ErrUnavailable) {
+			return Opened{}, fmt.Errorf("%w. Use --device=cpu to train on the CPU", err)
+		}
+		notice = fmt.Sprintf("No GPU is used, training on the CPU: %v", err)
+	}
+	network, err := nn.New(cfg)
+	if err != nil {
+		return Opened{}, err
+	}
+	return Opened{Backend: network, Name: "cpu", Kernel: nn.Kernel(), Notice: notice}, nil
+}
+
+// CUDA says why no CUDA device can be used, or nil if one can.
+func CUDA() error { return probeCUDA() }

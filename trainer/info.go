@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/berthdev/berth/trainer/data"
+	"github.com/berthdev/berth/trainer/device"
+	"github.com/berthdev/berth/trainer/gemm"
+	"github.com/berthdev/berth/trainer/nn"
+	"github.com/berthdev/berth/trainer/report"
+)
+
+// InfoOptions are the flags of `trainer info`.
+type InfoOptions struct {
+	DataDir  string
+	Channels int
+}
+
+func newInfoCommand() *command {
+	var o InfoOptions
+	fs := newFlags("info")
+	fs.StringVar(&o.DataDir, "data-dir", "", "folder to look for data in `DIR` (default: ./data, then "+data.ImageFolder+")")
+	fs.IntVar(&o.Channels, "channels", 3, "of the network's images: 1 (gray) or 3 (colour)")
+	return &command{
+		name: "info", summary: "tell version, devices, data and the network's tensors", flags: fs,
+		run: func(_ context.Context, console *report.Console, args []string) error {
+			if err := noArguments(args); err != nil {
+				return err
+			}
+			return runInfo(console, o)
+		},
+	}
+}
+
+func runInfo(console *report.Console, o InfoOptions) error {
+	if o.Channels != 1 && o.Channels != 3 {
+		return usagef("--channels=%d: give 1 or 3", o.Channels)
+	}
+	network, err := nn.New(nn.Config{Channels: o.Channels, Classes: data.Classes, Dropout: dropout})
+	if err != nil {
+		return err
+	}
+	trainer, goVersion := version()
+	cuda := "available"
+	if err := device.CUDA(); err != nil {
+		cuda = err.Error()
+	}
+	table := tabwriter.NewWriter(console, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "version\t%s (%s, %s/%s)\n", trainer, goVersion, runtime.GOOS, runtime.GOARCH)
+	fmt.Fprintf(table, "cpu\t%d cores, kernels %s\n", runtime.NumCPU(), strings.Join(gemm.Kernels(), ", "))
+	fmt.Fprintf(table, "cuda\t%s\n", cuda)
+	set, err := data.Find(o.DataDir, false)
+	switch {
+	case err == nil:
+		fmt.Fprintf(table, "data\t%s in %s: %d + %d images of %dx%dx%d\n\tSHA-256 %s\n", set.Name, set.Folder,
+			set.Train.Len(), set.Test.Len(), set.Channels, set.Height, set.Width, set.SHA256)
+	case errors.Is(err, data.ErrNotFound) && o.DataDir == "":
+		fmt.Fprintf(table, "data\tnone in %s\n", strings.Join(data.Defaults(), " or "))
+	default:
+		return err
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	table = tabwriter.NewWriter(console, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "\ntensor\tshape\tvalues\t")
+	total := 0
+	for _, t := range network.State().Tensors {
+		if strings.HasPrefix(t.Name, "adam.") || strings.Contains(t.Name, ".running_") {
+			continue // not trained
+		}
+		total += len(t.Data)
+		fmt.Fprintf(table, "%s\t%s\t%d\t\n", t.Name, strings.Trim(strings.ReplaceAll(fmt.Sprint(t.Shape), " ", "x"), "[]"), len(t.Data))
+	}
+	fmt.Fprintf(table, "total\t\t%d\t\n", total)
+	return table.Flush()
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/berthdev/berth/trainer/report"
+	"github.com/berthdev/berth/trainer/smoke"
+)
+
+// SmokeOptions are the flags of `trainer smoke`.
+type SmokeOptions struct {
+	JUnit string
+}
+
+func newSmokeCommand() *command {
+	var o SmokeOptions
+	fs := newFlags("smoke")
+	fs.StringVar(&o.JUnit, "junit", "", "write the outcome to `FILE` as JUnit XML, too")
+	return &command{
+		name: "smoke", summary: "check in seconds that this machine computes what it should", flags: fs,
+		run: func(ctx context.Context, console *report.Console, args []string) error {
+			if err := noArguments(args); err != nil {
+				return err
+			}
+			return runSmoke(ctx, console, o)
+		},
+	}
+}
+
+// runSmoke runs the checks and prints a line for each.
+func runSmoke(ctx context.Context, console *report.Console, o SmokeOptions) error {
+	var cases []report.Case
+	failed := 0
+	for _, check := range smoke.Checks() {
+		start := time.Now()
+		results := check(ctx)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		for _, c := range results {
+			c.Took = time.Since(start) / time.Duration(len(results))
+			word := "ok  "
+			if c.Err != nil {
+				word = "FAIL"
+				failed++
+			}
+			line := fmt.Sprintf("%s %6.2fs  %s", word, c.Took.Seconds(), c.Name)
+			for _, more := range slices.DeleteFunc([]string{c.Detail, errorText(c.Err)}, func(s string) bool { return s == "" }) {
+				line += ": " + more
+			}
+			console.Printf(report.Info, "%s", line)
+			cases = append(cases, c)
+		}
+	}
+	var errs []error
+	if failed > 0 {
+		errs = append(errs, fmt.Errorf("%d of %d checks failed: this machine doesn't compute as it should. Don't trust what it trains", failed, len(cases)))
+	}
+	if o.JUnit != "" {
+		errs = append(errs, report.WriteJUnit(o.JUnit, "trainer smoke", cases))
+	}
+	return errors.Join(errs...)
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
