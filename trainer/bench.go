@@ -28,11 +28,11 @@ type BenchOptions struct {
 func newBenchCommand() *command {
 	var o BenchOptions
 	fs := newFlags("bench")
-	fs.IntVar(&o.BatchSize, "batch-size", 500, "images in a step")
-	fs.StringVar(&o.Workers, "num-workers", defaultWorkers(), "numbers of goroutines that compute, `N,N,…`")
-	fs.IntVar(&o.Steps, "steps", 20, "steps to time, after two that warm up")
-	fs.IntVar(&o.Channels, "channels", 3, "of the images: 1 (gray) or 3 (colour)")
-	fs.StringVar(&o.Device, "device", "auto", "auto, cpu, cuda or cuda:N")
+	fs.IntVar(&o.BatchSize, "batch-size", 500, "`N` images in a step")
+	fs.StringVar(&o.Workers, "num-workers", defaultWorkers(), "compute with `N,N,…` goroutines, one row each")
+	fs.IntVar(&o.Steps, "steps", 20, "time `N` steps, after two that warm up")
+	fs.IntVar(&o.Channels, "channels", 3, "`N` channels of the images: 1 (gray) or 3 (colour)")
+	fs.StringVar(&o.Device, "device", "auto", "`DEVICE`: auto, cpu, cuda or cuda:N")
 	return &command{
 		name: "bench", summary: "time training steps", flags: fs,
 		run: func(ctx context.Context, console *report.Console, args []string) error {

@@ -24,8 +24,8 @@ type InfoOptions struct {
 func newInfoCommand() *command {
 	var o InfoOptions
 	fs := newFlags("info")
-	fs.StringVar(&o.DataDir, "data-dir", "", "folder to look for data in `DIR` (default: ./data, then "+data.ImageFolder+")")
-	fs.IntVar(&o.Channels, "channels", 3, "of the network's images: 1 (gray) or 3 (colour)")
+	fs.StringVar(&o.DataDir, "data-dir", "", "look for data in folder `DIR` (default: ./data, then "+data.ImageFolder+")")
+	fs.IntVar(&o.Channels, "channels", 3, "`N` channels of the images: 1 (gray) or 3 (colour)")
 	return &command{
 		name: "info", summary: "tell version, devices, data and the network's tensors", flags: fs,
 		run: func(_ context.Context, console *report.Console, args []string) error {

@@ -47,20 +47,20 @@ type TrainOptions struct {
 func newTrainCommand() *command {
 	var o TrainOptions
 	fs := newFlags("train")
-	fs.IntVar(&o.Epochs, "num-epochs", 50, "`N`umber of epochs")
-	fs.IntVar(&o.BatchSize, "batch-size", 500, "images in a step")
-	fs.Float64Var(&o.LR, "lr", 1e-3, "learning rate `X` of Adam")
-	fs.IntVar(&o.Workers, "num-workers", 0, "`N`umber of goroutines that compute (default: one a core). The result doesn't depend on it")
-	fs.Uint64Var(&o.Seed, "seed", 0, "`N`umber that initial values, order, flips and dropout come from")
-	fs.StringVar(&o.DataDir, "data-dir", "", "folder with the data `DIR` (default: ./data, then "+data.ImageFolder+")")
+	fs.IntVar(&o.Epochs, "num-epochs", 50, "train for `N` epochs")
+	fs.IntVar(&o.BatchSize, "batch-size", 500, "`N` images in a step")
+	fs.Float64Var(&o.LR, "lr", 1e-3, "learning rate `X`")
+	fs.IntVar(&o.Workers, "num-workers", 0, "compute with `N` goroutines (default: one a core); the result is the same")
+	fs.Uint64Var(&o.Seed, "seed", 0, "`N` gives initial values, order, flips and dropout")
+	fs.StringVar(&o.DataDir, "data-dir", "", "find the data in folder `DIR` (default: ./data, then "+data.ImageFolder+")")
 	fs.BoolVar(&o.Fashion, "fashion", false, "insist on Fashion-MNIST; else CIFAR-10 if it is there, else what is there")
-	fs.StringVar(&o.Device, "device", "auto", "auto, cpu, cuda or cuda:N")
-	fs.StringVar(&o.CheckpointDir, "checkpoint-dir", "checkpoints", "folder `DIR` for the checkpoint; empty: none is written")
+	fs.StringVar(&o.Device, "device", "auto", "`DEVICE`: auto, cpu, cuda or cuda:N")
+	fs.StringVar(&o.CheckpointDir, "checkpoint-dir", "checkpoints", "keep the checkpoint in folder `DIR`; empty: none is kept")
 	fs.Int64Var(&o.Every, "checkpoint-every", 0, "save also every `N` steps, beside every epoch")
 	fs.BoolVar(&o.Resume, "resume", false, "continue from the checkpoint, to the same bits; flags that aren't given are as they were")
 	fs.StringVar(&o.JSON, "json", "", "write a record of the run to `FILE`")
 	fs.StringVar(&o.Curve, "curve", "", "draw loss and accuracy into `FILE` (PNG)")
-	fs.StringVar(&o.LogLevel, "log-level", "info", "debug (every step), info, warning or error")
+	fs.StringVar(&o.LogLevel, "log-level", "info", "`LEVEL`: debug (every step), info, warning or error")
 	return &command{
 		name: "train", summary: "train the network, with checkpoints, curves and a record", flags: fs,
 		run: func(ctx context.Context, console *report.Console, args []string) error {
