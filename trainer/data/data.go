@@ -178,8 +178,8 @@ func (s *Set) identify() error {
 		case len(other) == 0:
 			s.Name = k.name
 		case len(same) > 0:
-			return fmt.Errorf("%s is as in %s, but %s isn't: the files don't belong together, or some are damaged. Put the originals back",
-				strings.Join(same, ", "), k.name, strings.Join(other, ", "))
+			return fmt.Errorf("some files are those of %s (%s), the others are not (%s): they don't belong together, or some are damaged. Put the originals back, or remove them all",
+				k.name, strings.Join(same, ", "), strings.Join(other, ", "))
 		}
 	}
 	return nil

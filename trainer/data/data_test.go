@@ -164,7 +164,7 @@ func TestDamagedKnownData(t *testing.T) {
 	delete(files, "t10k-labels-idx1-ubyte.gz")
 	files["t10k-labels-idx1-ubyte"] = labels
 	_, err = Load(folder(files), false)
-	assert.ErrorContains(t, err, "t10k-labels-idx1-ubyte isn't: the files don't belong together, or some are damaged")
+	assert.ErrorContains(t, err, "the others are not (t10k-labels-idx1-ubyte): they don't belong together, or some are damaged")
 }
 
 func TestFind(t *testing.T) {

@@ -49,7 +49,7 @@ func Charts(runs []*Record, names []string) []Chart {
 }
 
 // limits are the smallest and largest value of a chart, and its most epochs.
-// Values that aren't finite are left out of every chart.
+// Values that aren't [finite] are left out of every chart.
 func (c Chart) limits() (low, high float64, epochs int) {
 	low, high = math.Inf(1), math.Inf(-1)
 	for _, s := range c.Series {
@@ -64,12 +64,14 @@ func (c Chart) limits() (low, high float64, epochs int) {
 		return 0, 1, epochs
 	}
 	if low == high {
-		low, high = low-0.05, high+0.05
+		gap := max(0.05, math.Abs(low)/20)
+		low, high = low-gap, high+gap
 	}
 	return low, high, epochs
 }
 
-func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+// finite leaves out values so large that their differences may not be finite.
+func finite(v float64) bool { return math.Abs(v) < 1e300 }
 
 // dashes are the patterns of lines: which of eight dots in a row are drawn. So
 // lines can be told apart without colour.
@@ -149,13 +151,18 @@ func (c Chart) draw(out *strings.Builder, s Screen) {
 			label = fmt.Sprintf("%.4f", high-(high-low)*float64(y)/float64(g.lines-1))
 		}
 		fmt.Fprintf(out, "%*s %s", margin-2, label, bar)
-		for x := range g.columns {
-			cell := g.cells[y*g.columns+x]
-			if cell.bits == 0 {
-				out.WriteByte(' ')
-				continue
+		for row := g.cells[y*g.columns:][:g.columns]; len(row) > 0; {
+			// As many cells of one colour as follow each other.
+			n := 1
+			for n < len(row) && row[n].series == row[0].series {
+				n++
 			}
-			out.WriteString(colour(cell.series, g.glyph(cell)))
+			var run strings.Builder
+			for _, cell := range row[:n] {
+				run.WriteString(g.glyph(cell))
+			}
+			out.WriteString(colour(row[0].series, run.String()))
+			row = row[n:]
 		}
 		out.WriteByte('\n')
 	}
@@ -175,13 +182,16 @@ type grid struct {
 
 type cell struct {
 	bits   uint8 // of braille; any but 0 in ASCII
-	series int   // that drew here last
+	series int   // that drew here last, or -1
 }
 
 func newGrid(columns, lines int, unicode bool) *grid {
 	g := &grid{columns: columns, lines: lines, dotsX: columns, dotsY: lines, unicode: unicode, cells: make([]cell, columns*lines)}
 	if unicode {
 		g.dotsX, g.dotsY = 2*columns, 4*lines
+	}
+	for i := range g.cells {
+		g.cells[i].series = -1
 	}
 	return g
 }
@@ -228,6 +238,9 @@ func (g *grid) line(x0, y0, x1, y1, series int, dash uint8) {
 }
 
 func (g *grid) glyph(c cell) string {
+	if c.bits == 0 {
+		return " "
+	}
 	if !g.unicode {
 		return string("*+xo#@"[c.series%6])
 	}
