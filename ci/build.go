@@ -132,7 +132,7 @@ func upToDate(ctx context.Context, docker *daemon.Client, dir cache.Dir, in Inpu
 		return nil, nil
 	}
 	if have.ID != ref {
-		if err := docker.Tag(ctx, ref, o.Tag); err != nil {
+		if err := errors.Join(docker.Tag(ctx, ref, o.Tag), image.RemoveUntagged(ctx, docker)); err != nil {
 			return nil, err
 		}
 	}

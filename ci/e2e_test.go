@@ -292,7 +292,9 @@ func leftovers(t *testing.T, docker *daemon.Client) (all []string) {
 	containers, err := docker.Containers(t.Context(), daemon.LabelRole+"=engine")
 	require.NoError(t, err)
 	for _, c := range containers {
-		all = append(all, "container "+c.Name)
+		if strings.HasPrefix(c.Name, "berth-engine") { // not those of other tests
+			all = append(all, "container "+c.Name)
+		}
 	}
 	images, err := docker.Images(t.Context(), daemon.LabelInputs)
 	require.NoError(t, err)
@@ -304,7 +306,9 @@ func leftovers(t *testing.T, docker *daemon.Client) (all []string) {
 	volumes, err := docker.Volumes(t.Context(), daemon.LabelRole+"=engine")
 	require.NoError(t, err)
 	for _, v := range volumes {
-		all = append(all, "volume "+v)
+		if strings.HasPrefix(v, "berth-engine") {
+			all = append(all, "volume "+v)
+		}
 	}
 	return all
 }

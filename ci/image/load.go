@@ -46,13 +46,13 @@ func Load(ctx context.Context, docker *daemon.Client, img v1.Image, tag string) 
 	if n := common(config.RootFS.DiffIDs, now.Layers); n != len(config.RootFS.DiffIDs) || n != len(now.Layers) {
 		return "", fmt.Errorf("the image was loaded, but %s in Docker is another one, %s. Build again", tag, now.ID)
 	}
-	return now.ID, removeUntagged(ctx, docker)
+	return now.ID, RemoveUntagged(ctx, docker)
 }
 
-// removeUntagged removes the images that Berth built, that have no tag any more
+// RemoveUntagged removes the images that Berth built, that have no tag any more
 // and that nothing uses: the one that lost its tag now, and those of builds that
 // were killed after they had loaded theirs.
-func removeUntagged(ctx context.Context, docker *daemon.Client) error {
+func RemoveUntagged(ctx context.Context, docker *daemon.Client) error {
 	ids, err := docker.Images(ctx, daemon.LabelInputs)
 	if err != nil {
 		return err
