@@ -125,6 +125,7 @@ func New(cfg Config) (*Network, error) {
 		n.blocks = append(n.blocks, b)
 		prev, in, side = b, 4*out, side/2
 	}
+	runtime.AddCleanup(n, (*pool).stop, n.pool)
 	n.head = newHead(n, prev)
 	n.transpose, n.outerRun, n.adamRun = n.params.transpose, n.runOuter, n.runAdam
 	n.params.allocate()

@@ -5,7 +5,9 @@ import (
 	"hash/fnv"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -263,19 +265,34 @@ func TestNaNLossIsReturned(t *testing.T) {
 }
 
 func TestStepDoesNotAllocate(t *testing.T) {
-	n := newNetwork(t, Config{Channels: 1, Classes: 10, Dropout: 0.5, Workers: 1})
-	x, y := batch(1, 20, 1, 10)
-	step := func() {
-		_, _, err := n.TrainStep(x, y)
-		require.NoError(t, err)
+	for _, workers := range []int{1, 3} {
+		n := newNetwork(t, Config{Channels: 1, Classes: 10, Dropout: 0.5, Workers: workers})
+		x, y := batch(1, 20, 1, 10)
+		step := func() {
+			_, _, err := n.TrainStep(x, y)
+			require.NoError(t, err)
+		}
+		assert.Zero(t, testing.AllocsPerRun(3, step))
+		// Between the steps of an epoch and its last, shorter one.
+		assert.Zero(t, testing.AllocsPerRun(3, func() {
+			_, _, err := n.TrainStep(x[:17*Size*Size], y[:17])
+			require.NoError(t, err)
+			step()
+		}))
 	}
-	assert.Zero(t, testing.AllocsPerRun(3, step))
-	// Between the steps of an epoch and its last, shorter one.
-	assert.Zero(t, testing.AllocsPerRun(3, func() {
-		_, _, err := n.TrainStep(x[:17*Size*Size], y[:17])
-		require.NoError(t, err)
-		step()
-	}))
+}
+
+func TestWorkersEndWithTheNetwork(t *testing.T) {
+	n := newNetwork(t, Config{Channels: 1, Classes: 10, Workers: 50})
+	x, y := batch(1, 4, 1, 10)
+	_, _, err := n.TrainStep(x, y)
+	require.NoError(t, err)
+	assert.Greater(t, runtime.NumGoroutine(), 49)
+	runtime.KeepAlive(n)
+	assert.Eventually(t, func() bool {
+		runtime.GC()
+		return runtime.NumGoroutine() < 49
+	}, 20*time.Second, 10*time.Millisecond)
 }
 
 func TestDropoutRate(t *testing.T) {

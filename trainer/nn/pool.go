@@ -10,35 +10,51 @@ import (
 type pool struct {
 	next  atomic.Int64
 	parts int64
-	do    func(worker, part int)
+	do    func(worker, part int) // nil between phases: a pool that waits keeps no network alive
 	wait  sync.WaitGroup
-	loops []func() // one a worker, made once: starting them allocates nothing
+	wake  []chan struct{} // of each worker but the first, which is the caller
 }
 
+// newPool starts the workers, which wait until stop. They last from phase to
+// phase, since starting goroutines may allocate.
 func newPool(workers int) *pool {
 	p := &pool{}
-	for w := range workers {
-		p.loops = append(p.loops, func() {
-			defer p.wait.Done()
-			for i := p.next.Add(1) - 1; i < p.parts; i = p.next.Add(1) - 1 {
-				p.do(w, int(i))
+	for w := 1; w < workers; w++ {
+		wake := make(chan struct{}, 1)
+		p.wake = append(p.wake, wake)
+		go func() {
+			for range wake {
+				p.work(w)
+				p.wait.Done()
 			}
-		})
+		}()
 	}
 	return p
+}
+
+// stop ends the workers.
+func (p *pool) stop() {
+	for _, wake := range p.wake {
+		close(wake)
+	}
 }
 
 // run calls do for every part and returns when all are done.
 func (p *pool) run(parts int, do func(worker, part int)) {
 	p.parts, p.do = int64(parts), do
 	p.next.Store(0)
-	workers := min(len(p.loops), parts)
-	p.wait.Add(workers)
-	for _, loop := range p.loops[1:max(workers, 1)] {
-		go loop()
+	others := min(len(p.wake), max(parts-1, 0))
+	p.wait.Add(others)
+	for _, wake := range p.wake[:others] {
+		wake <- struct{}{}
 	}
-	if parts > 0 {
-		p.loops[0]()
-	}
+	p.work(0)
 	p.wait.Wait()
+	p.do = nil
+}
+
+func (p *pool) work(worker int) {
+	for i := p.next.Add(1) - 1; i < p.parts; i = p.next.Add(1) - 1 {
+		p.do(worker, int(i))
+	}
 }
