@@ -125,6 +125,51 @@ func (d Dir) sweep() error {
 	return nil
 }
 
+// Use says whether there is a file or folder of that path in a cache, and notes
+// that it is used, for Prune.
+func Use(path string) bool {
+	now := time.Now()
+	return os.Chtimes(path, now, now) == nil
+}
+
+// Prune removes what lies in the named folders of the cache and was neither made
+// nor used for so long.
+func (d Dir) Prune(unused time.Duration, folders ...string) error {
+	for _, folder := range folders {
+		entries, err := os.ReadDir(d.Path(folder))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > unused {
+				if err := os.RemoveAll(d.Path(folder, e.Name())); err != nil {
+					return fmt.Errorf("removing what wasn't used for long: %w", err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Make makes a file whole or not at all, by way of temp, a folder that Temp
+// returned: where the process is killed, the next Open removes what there is.
+func Make(path, temp string, write func(io.Writer) error) error {
+	f, err := os.CreateTemp(temp, filepath.Base(path)+"-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if err := errors.Join(write(f), f.Chmod(0o644), f.Close()); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
 // WriteFile writes a file whole or not at all: readers see the old content or
 // the new, also after a crash.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {

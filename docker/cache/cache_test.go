@@ -3,6 +3,7 @@ package cache
 import (
 	"bufio"
 	"context"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -154,4 +155,45 @@ func TestOpenSaysWhatToDo(t *testing.T) {
 	t.Setenv("BERTH_CACHE", file)
 	_, err := Open()
 	assert.ErrorContains(t, err, "Name another one in BERTH_CACHE")
+}
+
+func TestPrune(t *testing.T) {
+	d := open(t)
+	long := time.Now().Add(-48 * time.Hour)
+	for _, name := range []string{"layers/old", "layers/used", "layers/new", "contexts/old/deep/file", "other/old"} {
+		require.NoError(t, WriteFile(d.Path(name), nil, 0o644))
+	}
+	for _, name := range []string{"layers/old", "layers/used", "contexts/old", "other/old"} {
+		require.NoError(t, os.Chtimes(d.Path(name), long, long))
+	}
+	assert.True(t, Use(d.Path("layers/used")))
+	assert.False(t, Use(d.Path("layers/missing")))
+	require.NoError(t, d.Prune(24*time.Hour, "layers", "contexts", "missing"))
+	assert.NoFileExists(t, d.Path("layers/old"))
+	assert.NoDirExists(t, d.Path("contexts/old"))
+	for _, name := range []string{"layers/used", "layers/new", "other/old"} {
+		assert.FileExists(t, d.Path(name))
+	}
+}
+
+func TestMakeKeepsTheOldWhenItFails(t *testing.T) {
+	d := open(t)
+	temp, remove, err := d.Temp("x")
+	require.NoError(t, err)
+	name := d.Path("deeper", "file")
+	write := func(text string, err error) func(io.Writer) error {
+		return func(w io.Writer) error {
+			io.WriteString(w, text)
+			return err
+		}
+	}
+	require.NoError(t, Make(name, temp, write("old", nil)))
+	require.ErrorIs(t, Make(name, temp, write("new", io.ErrShortWrite)), io.ErrShortWrite)
+	text, err := os.ReadFile(name)
+	require.NoError(t, err)
+	assert.Equal(t, "old", string(text))
+	left, err := os.ReadDir(temp)
+	require.NoError(t, err)
+	assert.Empty(t, left)
+	remove()
 }
