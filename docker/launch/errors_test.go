@@ -43,6 +43,8 @@ func TestErrorsAreInstructions(t *testing.T) {
 			"-net: Docker has no network \"no-such-network\". List them with\n\tdocker network ls\n"},
 		{"impossible name", func(o *Options) { o.Name = "a b" }, "",
 			"-n: usage: \"a b\" can't be the name of a container: it takes letters, digits, _ . and -, two at least\n"},
+		{"impossible host name", func(o *Options) { o.Hostname = "a_b" }, "",
+			"-hostname: usage: \"a_b\" can't be the name of a host: it takes letters, digits, . and -, 63 at most\n"},
 		{"no such size", func(o *Options) { o.SharedMem = "big" }, "", "-shm: usage: \"big\" isn't a size. For example: -shm=8g\n"},
 		{"no display", func(o *Options) { o.GUI = "x11" }, "DISPLAY=",
 			"-gui=x11: no display: DISPLAY isn't set. Try a program outside of the container first, xdpyinfo for one\n"},

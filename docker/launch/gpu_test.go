@@ -28,7 +28,11 @@ const hookName = "nvidia-container-runtime-hook"
 // lists what the container was given. A file "broken" beside it makes it fail with
 // that file's text.
 func playHook() error {
-	if text, err := os.ReadFile(filepath.Join(filepath.Dir(os.Args[0]), "broken")); err == nil {
+	self, err := os.Executable() // os.Args[0] has no folder
+	if err != nil {
+		return err
+	}
+	if text, err := os.ReadFile(filepath.Join(filepath.Dir(self), "broken")); err == nil {
 		return fmt.Errorf("%s", text)
 	}
 	var state struct{ Bundle string }
@@ -76,7 +80,10 @@ func secondDocker(t *testing.T) (host, hooks string) {
 	require.NoError(t, os.WriteFile(filepath.Join(hooks, hookName), program, 0o755))
 
 	host = "unix://" + filepath.Join(dir, "docker.sock")
-	c := exec.Command(dockerd, "-H", host, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "-p", dir+"/pid",
+	// A configuration of its own: what the machine's says, flags may not say again.
+	config := filepath.Join(dir, "daemon.json")
+	require.NoError(t, os.WriteFile(config, storage(), 0o644))
+	c := exec.Command(dockerd, "--config-file", config, "-H", host, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "-p", dir+"/pid",
 		"--containerd-namespace", "berth-test", "--containerd-plugins-namespace", "berth-test-plugins",
 		"--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
 	c.Env = append(os.Environ(), "PATH="+hooks+":"+os.Getenv("PATH"))
@@ -107,6 +114,23 @@ func secondDocker(t *testing.T) (host, hooks string) {
 		t.Skipf("a second dockerd doesn't start here: %s", text)
 	}
 	return host, hooks
+}
+
+// storage is a configuration for dockerd with what the machine's own says of
+// storage and cgroups, which depends on the machine.
+func storage() []byte {
+	keep := map[string]json.RawMessage{}
+	if data, err := os.ReadFile("/etc/docker/daemon.json"); err == nil {
+		var all map[string]json.RawMessage
+		json.Unmarshal(data, &all) // dockerd reads it, so it is sound
+		for _, key := range []string{"storage-driver", "storage-opts", "exec-opts"} {
+			if value, ok := all[key]; ok {
+				keep[key] = value
+			}
+		}
+	}
+	data, _ := json.Marshal(keep)
+	return data
 }
 
 func TestGPUsArriveByTheHook(t *testing.T) {

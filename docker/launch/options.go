@@ -25,6 +25,7 @@ type Options struct {
 	Project   string // names containers; asked of the project, not of a person
 	Root      string // the checkout on the host; asked of the project, not of a person
 	Image     string // image to run; no default
+	Digest    string // of the image's manifest, which Docker doesn't know of an image that was loaded; "" if unknown; asked of the project, not of a person
 	Command   string // run by the image's shell instead of opening it; default: an interactive shell
 	Name      string // of the container; default: the project and 8 random hex digits
 	Hostname  string // default: the host's

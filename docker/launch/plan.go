@@ -58,10 +58,14 @@ type Home struct {
 	Skeleton string // folder whose files are copied into a new home
 }
 
-var containerName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+var (
+	containerName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+	hostName      = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?$`) // RFC 1123, within Linux's 64 bytes
+)
 
 // NewPlan decides. It is a pure function: the same host and options give the
-// same plan. Its errors are about what the person typed, and wrap ErrUsage.
+// same plan. Its errors are about what the person typed, or what the machine lacks
+// for that.
 func NewPlan(h Host, o Options) (Plan, error) {
 	p := Plan{Launch: h.Launch, Abandoned: h.Abandoned}
 	c := daemon.Container{
@@ -90,6 +94,9 @@ func NewPlan(h Host, o Options) (Plan, error) {
 	}
 	if !containerName.MatchString(c.Name) {
 		return Plan{}, fmt.Errorf("-n: %w: %q can't be the name of a container: it takes letters, digits, _ . and -, two at least", ErrUsage, c.Name)
+	}
+	if o.Hostname != "" && !hostName.MatchString(o.Hostname) {
+		return Plan{}, fmt.Errorf("-hostname: %w: %q can't be the name of a host: it takes letters, digits, . and -, 63 at most", ErrUsage, o.Hostname)
 	}
 	if u.UID == 0 {
 		// What root needs to work with files of others and to install packages.
@@ -172,6 +179,9 @@ func NewPlan(h Host, o Options) (Plan, error) {
 	}
 	if h.Terminal.Present && slices.Contains(terminals, h.Terminal.Type) {
 		p.Env = append(p.Env, Variable{Name: "TERM", Value: h.Terminal.Type})
+	}
+	if o.Digest != "" {
+		p.Env = append(p.Env, Variable{Name: "BERTH_IMAGE_DIGEST", Value: o.Digest})
 	}
 	env, err := parseEnv(o.Env, h.Env)
 	if err != nil {
