@@ -105,9 +105,14 @@ func (a *archive) options(others ...string) PinOptions {
 func (a *archive) fetchOptions(t *testing.T, others ...string) FetchOptions {
 	t.Helper()
 	t.Setenv("BERTH_CACHE", t.TempDir())
+	return FetchOptions{PinOptions: a.options(others...), Cache: openCache(t), Stall: 300 * time.Millisecond}
+}
+
+func openCache(t testing.TB) cache.Dir {
+	t.Helper()
 	dir, err := cache.Open()
 	require.NoError(t, err)
-	return FetchOptions{PinOptions: a.options(others...), Cache: dir, Stall: 300 * time.Millisecond}
+	return dir
 }
 
 func manifest(names ...string) Manifest {
@@ -118,7 +123,7 @@ func manifest(names ...string) Manifest {
 	return m
 }
 
-func parse(t *testing.T, control string) (p paragraph) {
+func parse(t testing.TB, control string) (p paragraph) {
 	t.Helper()
 	require.NoError(t, eachParagraph(reader(control), func(one paragraph) error {
 		p = one
@@ -135,7 +140,7 @@ type fileOf struct {
 }
 
 // makeDeb makes a .deb. more are further control files.
-func makeDeb(t *testing.T, control string, files []fileOf, more ...fileOf) []byte {
+func makeDeb(t testing.TB, control string, files []fileOf, more ...fileOf) []byte {
 	t.Helper()
 	more = append([]fileOf{{name: "./control", content: strings.TrimSpace(control) + "\n"}}, more...)
 	var b bytes.Buffer
@@ -153,7 +158,7 @@ func makeDeb(t *testing.T, control string, files []fileOf, more ...fileOf) []byt
 	return b.Bytes()
 }
 
-func tarball(t *testing.T, files []fileOf) []byte {
+func tarball(t testing.TB, files []fileOf) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
@@ -195,7 +200,7 @@ func save(t testing.TB, data []byte) string {
 }
 
 // simple is a package with one file.
-func simple(t *testing.T, name, version string, fields ...string) []byte {
+func simple(t testing.TB, name, version string, fields ...string) []byte {
 	t.Helper()
 	control := fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\nMaintainer: x\nDescription: x\n%s", name, version, strings.Join(fields, "\n"))
 	return makeDeb(t, control, []fileOf{{name: "./usr/"}, {name: "./usr/" + name, content: name + " " + version}})
@@ -297,10 +302,7 @@ func TestResolve(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var all []candidate
 			for _, p := range c.have {
-				fields := parse(t, fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: all\nFilename: pool/x\nSize: 1\nSHA256: %064d\n%s", p.name, p.version, 0, p.fields))
-				one, err := newCandidate(fields, "debian")
-				require.NoError(t, err)
-				all = append(all, one)
+				all = append(all, offer(t, p.name, p.version, p.fields))
 			}
 			packages, err := resolve(all, strings.Fields(c.wanted))
 			if c.says != "" {

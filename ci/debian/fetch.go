@@ -193,6 +193,7 @@ type fetcher struct {
 func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
 	path := filepath.Join(f.dir, p.SHA256+".deb")
 	if err := verify(path, p); err == nil {
+		cache.Use(path)
 		f.progress(p.Size)
 		return path, nil
 	}

@@ -1,9 +1,13 @@
 package debian
 
 import (
+	"archive/tar"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -174,4 +178,70 @@ func TestRealMirror(t *testing.T) {
 	assert.NoError(t, Check(m, l))
 	assert.Greater(t, len(l.Packages), len(m.Packages))
 	assert.WithinDuration(t, time.Now(), l.Snapshot, time.Minute)
+}
+
+// The packages of the image, as they are locked, from the real archive.
+func TestRealPackages(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it fetches 140 MB")
+	}
+	mirrors := HostMirrors()
+	if len(mirrors["debian"]) == 0 {
+		t.Skip("neither BERTH_DEBIAN_MIRROR nor apt names a mirror")
+	}
+	l, err := ReadLock("../../docker/packages.lock")
+	require.NoError(t, err)
+	t.Setenv("BERTH_CACHE", t.TempDir())
+	dir := openCache(t)
+	packages, err := Fetch(t.Context(), l, FetchOptions{PinOptions: PinOptions{Mirrors: mirrors}, Cache: dir})
+	if errors.Is(err, errExpired) {
+		t.Skipf("the mirror is out of date: %v", err)
+	}
+	require.NoError(t, err)
+	require.Len(t, packages.Files, len(l.Packages))
+	for _, f := range packages.Files {
+		require.NoError(t, verify(f.Path, f.Package))
+	}
+	temp, remove, err := dir.Temp("test")
+	require.NoError(t, err)
+	defer remove()
+	name := dir.Path("rootfs.tar")
+	require.NoError(t, RootfsFile(t.Context(), name, packages, l.Snapshot, temp, nil))
+
+	file, err := os.Open(name)
+	require.NoError(t, err)
+	defer file.Close()
+	kinds := map[string]byte{}
+	var status []byte
+	for r := tar.NewReader(file); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		require.NoError(t, err)
+		require.NotContains(t, kinds, h.Name)
+		require.True(t, filepath.IsLocal(h.Name), h.Name)
+		kinds[h.Name] = h.Typeflag
+		if h.Name == "var/lib/dpkg/status" {
+			status, err = io.ReadAll(r)
+			require.NoError(t, err)
+		}
+	}
+	for name, kind := range map[string]byte{
+		"bin": tar.TypeSymlink, "usr/bin/bash": tar.TypeReg, "usr/bin/git": tar.TypeReg, "etc/": tar.TypeDir,
+		"etc/bash.bashrc.dpkg-new": tar.TypeReg, "var/lib/dpkg/info/bash.list": tar.TypeReg,
+	} {
+		assert.Equal(t, string(kind), string(kinds[name]), name)
+	}
+	var unpacked []string
+	require.NoError(t, eachParagraph(reader(string(status)), func(p paragraph) error {
+		assert.Equal(t, "install ok unpacked", p["Status"])
+		unpacked = append(unpacked, p["Package"]+" "+p["Version"])
+		return nil
+	}))
+	var want []string
+	for _, f := range packages.Files {
+		want = append(want, f.String())
+	}
+	assert.Equal(t, want, unpacked)
 }

@@ -11,16 +11,18 @@ import (
 	"maps"
 	"os"
 	"path"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 	"pault.ag/go/debian/deb"
 	"pault.ag/go/debian/version"
+
+	"github.com/berthdev/berth/docker/cache"
 )
 
 // maxControl is how large the control files of one package may be together.
@@ -517,27 +519,20 @@ func (t tree) write(ctx context.Context, w io.Writer, epoch time.Time) error {
 // RootfsFile writes the root file system to a file, whole or not at all,
 // compressed if its name ends in .zst. temp is a folder for temporary files on the
 // same file system.
-func RootfsFile(ctx context.Context, name string, packages Packages, epoch time.Time, temp string, report Progress) error {
-	f, err := os.CreateTemp(temp, "rootfs-*.tar")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	if path.Ext(name) == ".zst" {
-		z, err := zstd.NewWriter(f, zstd.WithEncoderLevel(zstd.SpeedFastest))
+func RootfsFile(ctx context.Context, name string, packages Packages, epoch time.Time, temp string, report Progress) (err error) {
+	defer func() {
+		if errors.Is(err, syscall.ENOSPC) {
+			err = fmt.Errorf("making the root file system: %w. Free some space, or name another folder in BERTH_CACHE", err)
+		}
+	}()
+	return cache.Make(name, temp, func(w io.Writer) error {
+		if path.Ext(name) != ".zst" {
+			return Rootfs(ctx, w, packages, epoch, temp, report)
+		}
+		z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest))
 		if err != nil {
 			return err
 		}
-		err = errors.Join(Rootfs(ctx, z, packages, epoch, temp, report), z.Close())
-		if err != nil {
-			return err
-		}
-	} else if err := Rootfs(ctx, f, packages, epoch, temp, report); err != nil {
-		return err
-	}
-	if err := errors.Join(f.Chmod(0o644), f.Close(), os.MkdirAll(filepath.Dir(name), 0o755)); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
+		return errors.Join(Rootfs(ctx, z, packages, epoch, temp, report), z.Close())
+	})
 }

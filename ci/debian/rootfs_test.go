@@ -3,16 +3,19 @@ package debian
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -152,9 +155,46 @@ func TestRootfsRefuses(t *testing.T) {
 	}
 }
 
+func TestRootfsFile(t *testing.T) {
+	good := Packages{Files: []Fetched{{Path: save(t, simple(t, "good", "1"))}}}
+	bad := Packages{Files: []Fetched{{Path: save(t, []byte("hello"))}}}
+	temp := t.TempDir()
+	for _, name := range []string{"rootfs.tar", "rootfs.tar.zst"} {
+		name = filepath.Join(t.TempDir(), "deeper", name)
+		require.Error(t, RootfsFile(t.Context(), name, bad, epoch, temp, nil))
+		assert.NoFileExists(t, name)
+		require.NoError(t, RootfsFile(t.Context(), name, good, epoch, temp, nil))
+		data, err := os.ReadFile(name)
+		require.NoError(t, err)
+
+		stopped, stop := context.WithCancel(t.Context())
+		stop()
+		require.Error(t, RootfsFile(t.Context(), name, bad, epoch, temp, nil))
+		require.ErrorIs(t, RootfsFile(stopped, name, good, epoch, temp, nil), context.Canceled)
+		after, err := os.ReadFile(name)
+		require.NoError(t, err)
+		assert.True(t, bytes.Equal(data, after), "the one before was lost")
+
+		if filepath.Ext(name) == ".zst" {
+			z, err := zstd.NewReader(nil)
+			require.NoError(t, err)
+			defer z.Close()
+			data, err = z.DecodeAll(data, nil)
+			require.NoError(t, err)
+		}
+		_, files := listing(t, data)
+		assert.Equal(t, "good 1", files["usr/good"])
+	}
+	left, err := os.ReadDir(temp)
+	require.NoError(t, err)
+	assert.Empty(t, left, "temporary files were left")
+}
+
 func FuzzUnpackDeb(f *testing.F) {
 	f.Add([]byte("!<arch>\n"))
 	f.Add([]byte("hello"))
+	f.Add(simple(f, "a", "1"))
+	f.Add(makeDeb(f, "Package: a\n", []fileOf{{name: "./x", link: "./y", kind: tar.TypeLink}}, fileOf{name: "./conffiles", content: "/x\n"}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if u, err := unpackDeb(save(t, data), t.TempDir()); err == nil {
 			u.close()
@@ -300,4 +340,27 @@ type countWriter int64
 func (c *countWriter) Write(p []byte) (int, error) {
 	*c += countWriter(len(p))
 	return len(p), nil
+}
+
+func TestExtract(t *testing.T) {
+	dir, temp := t.TempDir(), t.TempDir()
+	f := Fetched{Package: Package{Name: "set", Version: "1"}, Path: save(t, makeDeb(t, "Package: set\nVersion: 1\nArchitecture: all\n", []fileOf{
+		{name: "./usr/share/set/deeper/b", content: "bee"}, {name: "./usr/share/set/a", content: "ay"},
+		{name: "./usr/share/settings", content: "another's"}, {name: "./usr/share/set/link", link: "a", kind: tar.TypeSymlink},
+	}))}
+	names, err := Extract(f, "usr/share/set/", dir, temp)
+	require.NoError(t, err)
+	assert.ElementsMatch(t, []string{"a", "deeper/b"}, names)
+	text, err := os.ReadFile(filepath.Join(dir, "deeper/b"))
+	require.NoError(t, err)
+	assert.Equal(t, "bee", string(text))
+
+	_, err = Extract(f, "usr/share/nothing", dir, temp)
+	assert.ErrorContains(t, err, "package set 1 has no files in /usr/share/nothing")
+	f.Path = save(t, makeDeb(t, "Package: set\nVersion: 1\nArchitecture: all\n", []fileOf{{name: "./usr/share/set/../../../../out", content: "x"}}))
+	_, err = Extract(f, "usr/share/set", dir, temp)
+	assert.ErrorContains(t, err, "leads out of the root file system")
+	left, err := os.ReadDir(temp)
+	require.NoError(t, err)
+	assert.Empty(t, left)
 }
