@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +29,7 @@ func BenchmarkBuild(b *testing.B) {
 	must(b, command("..", "go", "tool", "mage", "-compile", berth))
 	p := project
 	p.Root = b.TempDir()
-	must(b, exec.Command("cp", "-r", "../docker", "../rootfs", "../magefiles", "../ci", "../.dockerignore", p.Root))
+	must(b, exec.Command("cp", "-r", "../docker", "../rootfs", "../magefiles", "../ci", "../trainer", "../testdata", "../go.mod", "../go.sum", "../.dockerignore", p.Root))
 	tag := "berth-bench-" + filepath.Base(p.Root) + ":latest"
 	tag = strings.ToLower(tag)
 	plain := "plain-" + tag
@@ -38,7 +39,7 @@ func BenchmarkBuild(b *testing.B) {
 		exec.Command("docker", "image", "prune", "-f", "--filter", "label="+daemon.LabelLaunch+"="+tag).Run()
 	})
 	buildkit := findBuildKit(b)
-	must(b, command(p.Root, berth, "rootfs"))
+	must(b, command(p.Root, berth, "materials"))
 	ours := func() { must(b, command(p.Root, berth, "build", "-t="+tag)) }
 	peer := func() {
 		if buildkit != "" {
@@ -72,6 +73,54 @@ func BenchmarkBuild(b *testing.B) {
 			require.NoError(b, os.WriteFile(p.Path(p.Dockerfile), []byte(text), 0o644))
 		})
 	})
+}
+
+// BenchmarkRun launches `true` by the compiled binary, in turn with docker run and
+// the same options, as the plan prints them. It reports the median of each in
+// milliseconds, and the ratio. -benchtime=30x gives thirty pairs.
+func BenchmarkRun(b *testing.B) {
+	if _, err := exec.LookPath("docker"); err != nil {
+		b.Skip("the docker command, the peer, isn't installed")
+	}
+	berth := filepath.Join(b.TempDir(), "berth")
+	must(b, command("..", "go", "tool", "mage", "-compile", berth))
+	must(b, command("..", berth, "build"))
+	for _, network := range []string{"host", "bridge"} {
+		b.Run(network, func(b *testing.B) {
+			run := []string{"run", "-cmd=true", "-g=none", "-gui=off", "-net=" + network}
+			peer := dockerRun(b, berth, run)
+			var ours, theirs []float64
+			b.ResetTimer()
+			for range b.N {
+				ours = append(ours, timed(func() { must(b, command("..", berth, run...)) }).Seconds()*1000)
+				theirs = append(theirs, timed(func() { must(b, command("..", "sh", "-c", peer)) }).Seconds()*1000)
+			}
+			b.ReportMetric(median(ours), "berth-ms")
+			b.ReportMetric(median(theirs), "docker-ms")
+			b.ReportMetric(median(ours)/median(theirs), "ratio")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// dockerRun returns the docker run line that a launch amounts to. What the line
+// needs beside it, it has until the benchmark ends.
+func dockerRun(b *testing.B, berth string, run []string) string {
+	plan, err := command("..", berth, append(run, "-dry", "-n=berth-bench-peer")...).Output()
+	require.NoError(b, err)
+	_, script, found := strings.Cut(string(plan), "dir=$(mktemp -d)\n")
+	require.True(b, found, string(plan))
+	files, line, found := strings.Cut(script, "docker run ")
+	require.True(b, found, script)
+	line, _, _ = strings.Cut(line, "rm -r ")
+	dir := "dir=" + b.TempDir() + "\n"
+	must(b, command("..", "sh", "-c", dir+files))
+	return dir + "exec docker run " + line
+}
+
+func median(x []float64) float64 {
+	slices.Sort(x)
+	return (x[(len(x)-1)/2] + x[len(x)/2]) / 2
 }
 
 func command(dir, name string, args ...string) *exec.Cmd {

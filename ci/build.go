@@ -11,9 +11,11 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	specs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/engine"
+	"github.com/berthdev/berth/ci/golang"
 	"github.com/berthdev/berth/ci/image"
 	"github.com/berthdev/berth/ci/progress"
 	"github.com/berthdev/berth/docker/cache"
@@ -25,13 +27,14 @@ import (
 const labelDrift = "dev.berth.drift"
 
 // recipe changes whenever the same inputs give another image.
-const recipe = "1 engine " + engine.Version + " image " + image.Recipe + " debian " + debian.Recipe
+const recipe = "2 engine " + engine.Version + " image " + image.Recipe + " debian " + debian.Recipe + " golang " + golang.Recipe
 
 // Inputs is everything that an image is made from.
 type Inputs struct {
 	Hash  string    // hex SHA-256 of all that follows, and of the recipe
 	Epoch time.Time // of every file in the image: the lock's snapshot time, so that the commit fixes it, also in a shallow clone or an archive of the sources
 	Lock  debian.Lock
+	Go    golang.Toolchain // none if the project compiles no Go
 	files []contextFile
 }
 
@@ -41,16 +44,32 @@ func ReadInputs(p Project) (Inputs, error) {
 	if err != nil {
 		return Inputs{}, err
 	}
-	return inputsOf(p, lock)
+	var toolchain golang.Toolchain
+	if p.GoLock != "" {
+		if toolchain, err = golang.ReadLock(p.Path(p.GoLock)); err != nil {
+			return Inputs{}, err
+		}
+	}
+	return inputsOf(p, lock, toolchain)
 }
 
-func inputsOf(p Project, lock debian.Lock) (Inputs, error) {
+func inputsOf(p Project, lock debian.Lock, toolchain golang.Toolchain) (Inputs, error) {
 	files, err := readContext(p.Root, p.Dockerfile)
 	if err != nil {
 		return Inputs{}, err
 	}
-	sum := sha256.Sum256([]byte(strings.Join([]string{recipe, p.Dockerfile, lock.Hash(), hashContext(files)}, "\n")))
-	return Inputs{Hash: hex.EncodeToString(sum[:]), Epoch: lock.Snapshot, Lock: lock, files: files}, nil
+	sum := sha256.Sum256([]byte(strings.Join([]string{recipe, p.Dockerfile, lock.Hash(), toolchain.String(), hashContext(files)}, "\n")))
+	return Inputs{Hash: hex.EncodeToString(sum[:]), Epoch: lock.Snapshot, Lock: lock, Go: toolchain, files: files}, nil
+}
+
+// labels are those of the image, beside the Dockerfile's own: the hash that tells
+// whether there is anything to build, and what the OCI image specification calls
+// the date of creation.
+func (in Inputs) labels() map[string]string {
+	return map[string]string{
+		daemon.LabelInputs:      in.Hash,
+		specs.AnnotationCreated: in.Epoch.Format(time.RFC3339),
+	}
 }
 
 // BuildOptions says how to build. The zero value builds the project's own tag.
@@ -142,7 +161,7 @@ func upToDate(ctx context.Context, docker *daemon.Client, dir cache.Dir, in Inpu
 
 func buildAndLoad(ctx context.Context, docker *daemon.Client, dir cache.Dir, p Project, in Inputs, o BuildOptions) (*Result, error) {
 	m := maker{project: p, inputs: in, locked: o.Locked, engine: o.Engine, cache: dir, layers: dir.Path("layers"), report: o.Report}
-	img, drift, err := m.make(ctx, "", map[string]string{daemon.LabelInputs: in.Hash})
+	img, drift, err := m.make(ctx, "", in.labels())
 	if err != nil {
 		return nil, err
 	}
@@ -160,13 +179,29 @@ func buildAndLoad(ctx context.Context, docker *daemon.Client, dir cache.Dir, p P
 	if result.ID, err = image.Load(ctx, docker, img, o.Tag); err != nil {
 		return nil, err
 	}
-	return result, writeRecord(dir, *result)
+	return result, errors.Join(writeRecord(dir, *result), dir.Prune(unused, "contexts", "debs", "golang", "layers", "rootfs"))
 }
+
+// unused is how long the cache keeps what no build used.
+const unused = 30 * 24 * time.Hour
 
 // Docker doesn't know the digest of an image that was loaded, so a record of
 // each build stands in the cache under the image's ID.
 func recordPath(dir cache.Dir, id string) string {
 	return dir.Path("images", strings.ReplaceAll(id, ":", "-")+".json")
+}
+
+// RecordedDigest returns the digest of an image that a build of this cache loaded
+// into Docker under an ID, or "".
+func RecordedDigest(id string) string {
+	dir, err := cache.Open()
+	if err != nil {
+		return ""
+	}
+	if r := readRecord(dir, id); r != nil {
+		return r.Digest
+	}
+	return ""
 }
 
 // readRecord returns nil where there is no record, or none that makes sense.

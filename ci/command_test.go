@@ -54,6 +54,10 @@ func TestExitCodes(t *testing.T) {
 	appendTo(t, broken, broken.Lock, "package hello\n")
 	unknown := checkout(t, 0o022)
 	appendTo(t, unknown, unknown.Packages, "\n[nonsense]\n")
+	older := checkout(t, 0o022)
+	writeFile(t, older, "go.mod", strings.Replace(readFile(t, older, "go.mod"), "\ngo 1.26", "\ngo 1.99", 1))
+	noGo := checkout(t, 0o022)
+	require.NoError(t, os.Remove(noGo.Path(noGo.GoLock)))
 	noDocker := []string{"DOCKER_HOST=unix:///nowhere/docker.sock"}
 
 	for name, c := range map[string]struct {
@@ -63,17 +67,19 @@ func TestExitCodes(t *testing.T) {
 		code int
 		says string
 	}{
-		"pins as asked for":     {project.Root, nil, "pin -check", 0, ""},
-		"pins differ":           {stale.Root, nil, "pin -check", ExitPinsDiffer, "not locked: hello"},
-		"pins differ, advice":   {stale.Root, nil, "pin -check", ExitPinsDiffer, "go tool mage pin"},
-		"a lock cut short":      {broken.Root, nil, "build", ExitFailure, `"package hello" is no line of a lock`},
-		"an unknown key":        {unknown.Root, nil, "pin -check", ExitFailure, `what is "nonsense"?`},
-		"no checkout":           {t.TempDir(), nil, "build", ExitUsage, "isn't in a checkout"},
-		"no such flag":          {project.Root, nil, "build -nonsense=1", ExitUsage, "nonsense"},
-		"no such target":        {project.Root, nil, "nonsense", ExitUsage, "nonsense"},
-		"Docker isn't running":  {project.Root, noDocker, "build", ExitPrerequisite, "sudo systemctl start docker"},
-		"the same, for run":     {project.Root, noDocker, "run -cmd=true", 125, "sudo systemctl start docker"},
-		"the same, for engines": {project.Root, noDocker, "engine:status", ExitPrerequisite, "sudo systemctl start docker"},
+		"pins as asked for":        {project.Root, nil, "pin -check", 0, ""},
+		"pins differ":              {stale.Root, nil, "pin -check", ExitPinsDiffer, "not locked: hello"},
+		"pins differ, advice":      {stale.Root, nil, "pin -check", ExitPinsDiffer, "go tool mage pin"},
+		"another Go than go.mod's": {older.Root, nil, "pin -check", ExitPinsDiffer, "docker/golang.lock locks 1."},
+		"no Go locked":             {noGo.Root, nil, "build", ExitFailure, "no toolchain is locked"},
+		"a lock cut short":         {broken.Root, nil, "build", ExitFailure, `"package hello" is no line of a lock`},
+		"an unknown key":           {unknown.Root, nil, "pin -check", ExitFailure, `what is "nonsense"?`},
+		"no checkout":              {t.TempDir(), nil, "build", ExitUsage, "isn't in a checkout"},
+		"no such flag":             {project.Root, nil, "build -nonsense=1", ExitUsage, "nonsense"},
+		"no such target":           {project.Root, nil, "nonsense", ExitUsage, "nonsense"},
+		"Docker isn't running":     {project.Root, noDocker, "build", ExitPrerequisite, "sudo systemctl start docker"},
+		"the same, for run":        {project.Root, noDocker, "run -cmd=true", 125, "sudo systemctl start docker"},
+		"the same, for engines":    {project.Root, noDocker, "engine:status", ExitPrerequisite, "sudo systemctl start docker"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, stderr, code := berth(t, c.dir, c.env, strings.Fields(c.args)...)
@@ -101,6 +107,66 @@ func TestBuildAndRunByHand(t *testing.T) {
 	assert.Contains(t, stdout, "train-images-idx3-ubyte.gz")
 }
 
+// TestTrain trains as a person does, on the sample, in a checkout of its own.
+func TestTrain(t *testing.T) {
+	connect(t)
+	p := checkout(t, 0o022)
+	_, stderr, code := berth(t, filepath.Join(p.Root, "docker"), nil, "build")
+	require.Zero(t, code, stderr)
+	stdout, stderr, code := berth(t, filepath.Join(p.Root, "docker"), nil, "train", "-epochs=2", "-args=--data-dir=testdata/fashion-mnist-1000 --batch-size=100")
+	require.Zero(t, code, stderr)
+	assert.Contains(t, stdout, "[ 2/ 2] Time elapsed: ")
+
+	var record struct {
+		Outcome string
+		Digest  string `json:"image_digest"`
+		Sum     string `json:"checkpoint_sha256"`
+		Epochs  []struct{}
+	}
+	require.NoError(t, json.Unmarshal([]byte(readFile(t, p, "artifacts/train/run.json")), &record))
+	assert.Equal(t, "finished", record.Outcome)
+	assert.Len(t, record.Epochs, 2)
+	stdout, stderr, code = berth(t, p.Root, nil, "build", "-json")
+	require.Zero(t, code, stderr)
+	var built Result
+	require.NoError(t, json.Unmarshal([]byte(stdout), &built))
+	assert.Equal(t, built.Digest, record.Digest, "the record names the image")
+	assert.FileExists(t, p.Path("artifacts/train/curve.png"))
+	assert.FileExists(t, p.Path("artifacts/train/trainer.checkpoint"))
+
+	// Outside of the image: the same program from the same source, to the same bits.
+	outside := exec.CommandContext(t.Context(), "go", "run", "./trainer", "train", "--num-epochs=2", "--data-dir=testdata/fashion-mnist-1000", "--batch-size=100",
+		"--num-workers=1", "--checkpoint-dir=", "--json="+p.Path("outside.json"))
+	outside.Dir = project.Root
+	out, err := outside.CombinedOutput()
+	require.NoError(t, err, string(out))
+	inside := record.Sum
+	require.NoError(t, json.Unmarshal([]byte(readFile(t, p, "outside.json")), &record))
+	assert.Equal(t, inside, record.Sum)
+
+	// What was begun can be gone on with.
+	stdout, stderr, code = berth(t, p.Root, nil, "train", "-epochs=3", "-args=--resume --data-dir=testdata/fashion-mnist-1000")
+	require.Zero(t, code, stderr)
+	assert.Contains(t, stdout, "Resuming after step 16, 2 of 3 epochs are done")
+}
+
+func TestData(t *testing.T) {
+	dir := t.TempDir()
+	stdout, stderr, code := berth(t, project.Root, []string{"DOCKER_HOST=unix:///nowhere"}, "data", "-o="+dir)
+	require.Zero(t, code, stderr)
+	assert.Len(t, strings.Fields(stdout), 4)
+	info, err := os.Stat(filepath.Join(dir, "train-images-idx3-ubyte.gz"))
+	require.NoError(t, err)
+	assert.Greater(t, info.Size(), int64(20e6))
+}
+
+func TestSmoke(t *testing.T) {
+	connect(t)
+	stdout, stderr, code := berth(t, project.Root, nil, "smoke")
+	require.Zero(t, code, stdout+stderr)
+	assert.Regexp(t, `(?m)^trainer smoke: ok \(\d+\.\d s\)$`, stdout)
+}
+
 func TestImageIsSound(t *testing.T) {
 	connect(t)
 	build(t, project, "")
@@ -112,18 +178,4 @@ func TestImageIsSound(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, fmt.Sprint(len(in.Lock.Packages)), lines[0], "not every package is installed")
 	assert.Equal(t, "C.UTF-8", lines[1])
-}
-
-func TestTailKeepsTheLastLines(t *testing.T) {
-	var shown []string
-	log := &tail{show: func(line string) { shown = append(shown, line) }}
-	fmt.Fprint(log, "\x1b[92mgreen\x1b[0m\nhalf")
-	fmt.Fprint(log, " a line\r\n\n")
-	assert.Equal(t, []string{"green", "half a line"}, shown)
-	for i := range 2 * kept {
-		fmt.Fprintf(log, "%d\n", i)
-	}
-	lines := strings.Split(log.String(), "\n")
-	assert.Len(t, lines, kept)
-	assert.Equal(t, fmt.Sprint(2*kept-1), lines[kept-1])
 }

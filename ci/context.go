@@ -17,9 +17,12 @@ import (
 	"github.com/moby/patternmatcher/ignorefile"
 )
 
-// rootfsName is the root file system's place in a build context. The lock stands
-// for it wherever inputs are compared.
-const rootfsName = "rootfs.tar"
+// Made for the build, and put into its context. Where inputs are compared their
+// locks stand for them.
+const (
+	rootfsName = "rootfs.tar" // the root file system of the locked packages
+	golangName = "golang.tar" // the locked Go toolchain, and modules
+)
 
 // A contextFile is one file of a build context.
 type contextFile struct {
@@ -56,7 +59,7 @@ func readContext(root, dockerfile string) ([]contextFile, error) {
 			}
 			return nil
 		}
-		if skip && rel != path.Clean(dockerfile) || rel == rootfsName {
+		if skip && rel != path.Clean(dockerfile) || rel == rootfsName || rel == golangName {
 			return nil
 		}
 		f, err := readContextFile(name, rel, e)
@@ -134,11 +137,14 @@ func hashContext(files []contextFile) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// stageContext makes dir hold exactly the files, and the root file system as
-// rootfs.tar beside them, with the same modes whatever the umask. Files that are right already stay untouched, so that
-// the engine, which goes by size and time, reads again only what changed.
-func stageContext(dir string, files []contextFile, rootfs string) error {
-	isDir := map[string]bool{".": true, rootfsName: false}
+// stageContext makes dir hold exactly the files, and beside them those that were
+// made for the build (their paths by name), with the same modes whatever the umask. Files that are right already stay
+// untouched, so that the engine, which goes by size and time, reads again only what changed.
+func stageContext(dir string, files []contextFile, made map[string]string) error {
+	isDir := map[string]bool{".": true}
+	for name := range made {
+		isDir[name] = false
+	}
 	for _, f := range files {
 		isDir[f.path] = false
 		for p := path.Dir(f.path); !isDir[p]; p = path.Dir(p) {
@@ -183,8 +189,10 @@ func stageContext(dir string, files []contextFile, rootfs string) error {
 			return fmt.Errorf("staging %s for the build: %w", f.path, err)
 		}
 	}
-	if err := linkFile(rootfs, filepath.Join(dir, rootfsName)); err != nil {
-		return fmt.Errorf("staging the root file system for the build: %w", err)
+	for name, path := range made {
+		if err := linkFile(path, filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("staging %s for the build: %w", name, err)
+		}
 	}
 	return nil
 }

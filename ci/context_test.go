@@ -110,13 +110,13 @@ func TestStageTouchesOnlyWhatChanged(t *testing.T) {
 		{path: "bin/link", mode: fs.ModeSymlink, link: "run"},
 		{path: "old/thing", mode: 0o644, data: []byte("z")},
 	}
-	require.NoError(t, stageContext(dir, files, rootfs))
+	require.NoError(t, stageContext(dir, files, map[string]string{rootfsName: rootfs}))
 	before, err := os.Lstat(filepath.Join(dir, "bin/run"))
 	require.NoError(t, err)
 
 	files[0].data = []byte("changed")
 	files[3] = contextFile{path: "old", mode: 0o644, data: []byte("a file where a folder was")}
-	require.NoError(t, stageContext(dir, files, rootfs))
+	require.NoError(t, stageContext(dir, files, map[string]string{rootfsName: rootfs}))
 	after, err := os.Lstat(filepath.Join(dir, "bin/run"))
 	require.NoError(t, err)
 	assert.True(t, os.SameFile(before, after) && before.ModTime().Equal(after.ModTime()), "an unchanged file was written again")

@@ -37,6 +37,8 @@ var project = Project{
 	Root: root(), Name: "demo-cnn", Dockerfile: "docker/Dockerfile",
 	Packages: "docker/packages.toml", Lock: "docker/packages.lock",
 	BaseStage: "base", BaseDigest: "docker/base.digest",
+	GoLock: "docker/golang.lock", GoPackages: []string{"./trainer"},
+	Data: DataSet{Package: "dataset-fashion-mnist", Folder: "usr/share/datasets/fashion-mnist"},
 }
 
 func root() string {
@@ -92,7 +94,7 @@ func checkout(t *testing.T, umask int) Project {
 	defer syscall.Umask(old)
 	for _, name := range strings.Split(strings.TrimSuffix(string(list), "\x00"), "\x00") {
 		switch top, _, _ := strings.Cut(name, "/"); top {
-		case "docker", "rootfs", "magefiles", "ci", ".dockerignore":
+		case "docker", "rootfs", "magefiles", "ci", "trainer", "testdata", "go.mod", "go.sum", ".dockerignore":
 		default:
 			continue
 		}
@@ -156,6 +158,8 @@ func TestBuild(t *testing.T) {
 	assert.Equal(t, first.ID, have.ID)
 	assert.Equal(t, first.Layers, have.Layers)
 	assert.Equal(t, first.Inputs, have.Labels[daemon.LabelInputs])
+	assert.Equal(t, "demo-cnn", have.Labels["org.opencontainers.image.title"])
+	assert.Equal(t, first.Epoch.Format(time.RFC3339), have.Labels["org.opencontainers.image.created"])
 
 	// Nothing changed: no engine is needed, also under another tag.
 	t.Setenv("_EXPERIMENTAL_DAGGER_RUNNER_HOST", "unix:///nowhere")

@@ -6,6 +6,7 @@ import (
 
 	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/engine"
+	"github.com/berthdev/berth/ci/golang"
 	"github.com/berthdev/berth/docker/daemon"
 )
 
@@ -18,9 +19,6 @@ const (
 	ExitInterrupted  = 130
 )
 
-// ErrUsage is in the chain of errors about what a person typed.
-var ErrUsage = errors.New("usage")
-
 // ExitCode is the exit code that an error of this project stands for.
 func ExitCode(err error) int {
 	switch {
@@ -28,9 +26,7 @@ func ExitCode(err error) int {
 		return 0
 	case errors.Is(err, context.Canceled):
 		return ExitInterrupted
-	case errors.Is(err, ErrUsage):
-		return ExitUsage
-	case errors.Is(err, daemon.ErrUnavailable), errors.Is(err, engine.ErrUnavailable):
+	case errors.Is(err, daemon.ErrUnavailable), errors.Is(err, engine.ErrUnavailable), errors.Is(err, golang.ErrUnavailable):
 		return ExitPrerequisite
 	case errors.Is(err, debian.ErrPinsDiffer):
 		return ExitPinsDiffer

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"dagger.io/dagger"
@@ -17,7 +18,9 @@ import (
 
 	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/engine"
+	"github.com/berthdev/berth/ci/golang"
 	"github.com/berthdev/berth/ci/image"
+	"github.com/berthdev/berth/ci/internal/process"
 	"github.com/berthdev/berth/ci/progress"
 	"github.com/berthdev/berth/docker/cache"
 )
@@ -59,10 +62,10 @@ func (m maker) make(ctx context.Context, stage string, labels map[string]string)
 // export builds a stage in the engine and writes it, not yet canonical, to archive.
 func (m maker) export(ctx context.Context, stage, archive string) (drift []string, err error) {
 	var eng *engine.Engine
-	var rootfs string
-	log := &tail{show: func(line string) { m.report.Update("Building: %s", line) }}
+	var made map[string]string
+	log := &process.Tail{Show: func(line string) { m.report.Update("Building: %s", line) }}
 
-	// The first time both take long: one waits for the compiler, the other for the mirror.
+	// The first time both take long: one waits for the compiler, the other for the mirrors.
 	// The connection lives as long as its context, so the group has none of its own.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -75,7 +78,7 @@ func (m maker) export(ctx context.Context, stage, archive string) (drift []strin
 		return err
 	})
 	work.Go(func() (err error) {
-		rootfs, drift, err = m.rootfs(ctx)
+		made, drift, err = m.materials(ctx)
 		cancelOn(err, cancel)
 		return err
 	})
@@ -95,9 +98,10 @@ func (m maker) export(ctx context.Context, stage, archive string) (drift []strin
 	}
 	defer unlock()
 	staged := m.cache.Path("contexts", name)
-	if err := stageContext(staged, m.inputs.files, rootfs); err != nil {
+	if err := stageContext(staged, m.inputs.files, made); err != nil {
 		return nil, err
 	}
+	cache.Use(staged)
 	built := eng.Host().Directory(staged).DockerBuild(dagger.DirectoryDockerBuildOpts{Dockerfile: m.project.Dockerfile, Target: stage})
 	// Zstandard is several times faster than the default, and doesn't last: the
 	// canonical layers are compressed anew.
@@ -122,7 +126,7 @@ func cancelOn(err error, cancel context.CancelCauseFunc) {
 func (m maker) rootfs(ctx context.Context) (path string, drift []string, err error) {
 	file := func(hash string) string { return m.cache.Path("rootfs", hash+"-"+debian.Recipe+".tar.zst") }
 	path = file(m.inputs.Lock.Hash())
-	if _, err := os.Stat(path); err == nil {
+	if cache.Use(path) {
 		return path, nil, nil
 	}
 	packages, err := debian.Fetch(ctx, m.inputs.Lock, debian.FetchOptions{
@@ -135,7 +139,7 @@ func (m maker) rootfs(ctx context.Context) (path string, drift []string, err err
 		drift = append(drift, d.String())
 	}
 	path = file(packages.Hash())
-	if _, err := os.Stat(path); err == nil {
+	if cache.Use(path) {
 		return path, drift, nil
 	}
 	temp, remove, err := m.cache.Temp("rootfs")
@@ -146,23 +150,60 @@ func (m maker) rootfs(ctx context.Context) (path string, drift []string, err err
 	return path, drift, debian.RootfsFile(ctx, path, packages, m.inputs.Epoch, temp, m.report)
 }
 
-// Rootfs writes the root file system that the Dockerfile starts from to target,
-// so that plain docker build can build the image too.
-func Rootfs(ctx context.Context, p Project, target string, locked bool, report *progress.Reporter) error {
+// materials makes what stands in the build context beside the checkout's own
+// files, and returns the path of each by its name there, with what drifted from the lock.
+func (m maker) materials(ctx context.Context) (made map[string]string, drift []string, err error) {
+	var rootfs, gotar string
+	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() (err error) {
+		rootfs, drift, err = m.rootfs(ctx)
+		return err
+	})
+	if m.project.GoLock != "" {
+		work.Go(func() (err error) {
+			p := golang.Program{Root: m.project.Root, Packages: m.project.GoPackages, Toolchain: m.inputs.Go}
+			gotar, err = golang.File(ctx, p, m.cache, m.report)
+			return err
+		})
+	}
+	if err := work.Wait(); err != nil {
+		return nil, nil, err
+	}
+	made = map[string]string{rootfsName: rootfs}
+	if gotar != "" {
+		made[golangName] = gotar
+	}
+	return made, drift, nil
+}
+
+// Materials writes what the Dockerfile takes beside the checkout's own files into
+// the folder dir, so that plain docker build can build the image too, and returns the names.
+func Materials(ctx context.Context, p Project, dir string, locked bool, report *progress.Reporter) ([]string, error) {
 	in, err := ReadInputs(p)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	dir, err := cache.Open()
+	store, err := cache.Open()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	m := maker{project: p, inputs: in, locked: locked, cache: dir, report: report}
-	path, _, err := m.rootfs(ctx)
+	m := maker{project: p, inputs: in, locked: locked, cache: store, report: report}
+	made, _, err := m.materials(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	packed, err := os.Open(path)
+	names := slices.Sorted(maps.Keys(made))
+	for _, name := range names {
+		if err := unpack(filepath.Join(dir, name), made[name]); err != nil {
+			return nil, fmt.Errorf("writing %s: %w", name, err)
+		}
+	}
+	return names, nil
+}
+
+// unpack writes a file without its compression.
+func unpack(target, name string) error {
+	packed, err := os.Open(name)
 	if err != nil {
 		return err
 	}

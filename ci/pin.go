@@ -1,6 +1,7 @@
 package ci
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,15 +11,17 @@ import (
 
 	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/engine"
+	"github.com/berthdev/berth/ci/golang"
 	"github.com/berthdev/berth/ci/progress"
 	"github.com/berthdev/berth/docker/cache"
 )
 
 // Pin resolves the packages that the project wants, and those around the engine,
-// against the archive as it is now, writes their locks and, with them, the
-// digest of the image's base stage. It returns what changed. On an error the
-// project's lock and digest stay as they were.
-func Pin(ctx context.Context, p Project, report *progress.Reporter) ([]debian.Change, error) {
+// against the archive as it is now, and takes the newest release of the Go version
+// in go.mod. It writes their locks and, with them, the digest of the image's base
+// stage, and returns what changed. On an error the project's locks and digest stay as
+// they were.
+func Pin(ctx context.Context, p Project, report *progress.Reporter) (changes []string, err error) {
 	manifest, err := debian.ReadManifest(p.Path(p.Packages))
 	if err != nil {
 		return nil, err
@@ -35,7 +38,11 @@ func Pin(ctx context.Context, p Project, report *progress.Reporter) ([]debian.Ch
 	if err != nil {
 		return nil, err
 	}
-	in, err := inputsOf(p, lock)
+	toolchain, moved, err := pinGo(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	in, err := inputsOf(p, lock, toolchain)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +56,42 @@ func Pin(ctx context.Context, p Project, report *progress.Reporter) ([]debian.Ch
 	if err := cache.WriteFile(p.Path(p.BaseDigest), []byte(digest+"\n"), 0o644); err != nil {
 		return nil, err
 	}
-	return append(debian.Diff(old, lock), engineChanges...), nil
+	if p.GoLock != "" {
+		if err := toolchain.WriteFile(p.Path(p.GoLock)); err != nil {
+			return nil, err
+		}
+	}
+	for _, c := range append(debian.Diff(old, lock), engineChanges...) {
+		changes = append(changes, c.String())
+	}
+	return append(changes, moved...), nil
+}
+
+// pinGo returns the toolchain to lock, and what changed, if the project compiles Go.
+func pinGo(ctx context.Context, p Project) (t golang.Toolchain, changes []string, err error) {
+	if p.GoLock == "" {
+		return golang.Toolchain{}, nil, nil
+	}
+	wanted, err := golang.Wanted(p.Path("go.mod"))
+	if err != nil {
+		return golang.Toolchain{}, nil, err
+	}
+	dir, err := cache.Open()
+	if err != nil {
+		return golang.Toolchain{}, nil, err
+	}
+	temp, remove, err := dir.Temp("golang")
+	if err != nil {
+		return golang.Toolchain{}, nil, err
+	}
+	defer remove()
+	if t, err = golang.Newest(ctx, wanted, temp); err != nil {
+		return golang.Toolchain{}, nil, err
+	}
+	if old, err := golang.ReadLock(p.Path(p.GoLock)); err != nil || old != t {
+		changes = append(changes, fmt.Sprintf("go %s -> %s", cmp.Or(old.Version, "(none)"), t.Version))
+	}
+	return t, changes, nil
 }
 
 // CheckPins fails with debian.ErrPinsDiffer unless the locks are what their
@@ -63,7 +105,25 @@ func CheckPins(p Project) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(debian.Check(manifest, lock), engine.CheckPins(p.Root))
+	return errors.Join(debian.Check(manifest, lock), engine.CheckPins(p.Root), checkGo(p))
+}
+
+func checkGo(p Project) error {
+	if p.GoLock == "" {
+		return nil
+	}
+	wanted, err := golang.Wanted(p.Path("go.mod"))
+	if err != nil {
+		return err
+	}
+	t, err := golang.ReadLock(p.Path(p.GoLock))
+	if err != nil {
+		return err
+	}
+	if !t.Suits(wanted) {
+		return fmt.Errorf("%w: go.mod is for Go %s, and %s locks %s. Type\n\tgo tool mage pin", debian.ErrPinsDiffer, wanted, p.GoLock, t.Version)
+	}
+	return nil
 }
 
 // BaseDigest builds the base stage, which depends on the lock and the

@@ -14,14 +14,24 @@ import (
 
 // A Project says what is built. Its paths are relative to Root.
 type Project struct {
-	Root       string // the checkout: build context and workspace
-	Name       string // of the image and of its containers
-	Dockerfile string // what is in the image
-	Packages   string // Debian packages that are wanted, with a word on why
-	Lock       string // the same with everything they need, pinned
-	BaseStage  string // stage of the Dockerfile whose digest is pinned beside the lock
-	BaseDigest string // file with that digest
-	Smoke      []string
+	Root       string   // the checkout: build context and workspace
+	Name       string   // of the image and of its containers
+	Dockerfile string   // what is in the image
+	Packages   string   // Debian packages that are wanted, with a word on why
+	Lock       string   // the same with everything they need, pinned
+	BaseStage  string   // stage of the Dockerfile whose digest is pinned beside the lock
+	BaseDigest string   // file with that digest
+	GoLock     string   // the Go toolchain that the Dockerfile compiles with; "" if it compiles no Go
+	GoPackages []string // Go packages of the checkout that it compiles
+	Smoke      []string // commands that must work in the image
+	Data       DataSet
+	Train      string // command that trains in it, to which flags may be added
+}
+
+// A DataSet says where a project's data is.
+type DataSet struct {
+	Package string // a locked Debian package
+	Folder  string // with the files, in the package
 }
 
 // Path joins a relative path to the project's root.

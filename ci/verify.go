@@ -12,7 +12,6 @@ import (
 	"github.com/berthdev/berth/ci/image"
 	"github.com/berthdev/berth/ci/progress"
 	"github.com/berthdev/berth/docker/cache"
-	"github.com/berthdev/berth/docker/daemon"
 )
 
 // ErrNotReproducible is in the chain of the error that says where two builds of
@@ -51,7 +50,7 @@ func Verify(ctx context.Context, p Project, o VerifyOptions) (Result, error) {
 		o.Report.Printf("Build %d of 2, on an engine with fresh state", i+1)
 		// Layers of an earlier build must not stand in for this one's.
 		m.layers = filepath.Join(temp, fmt.Sprintf("layers-%d", i))
-		if images[i], drift, err = m.make(ctx, "", map[string]string{daemon.LabelInputs: in.Hash}); err != nil {
+		if images[i], drift, err = m.make(ctx, "", in.labels()); err != nil {
 			return Result{}, err
 		}
 	}

@@ -6,11 +6,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -68,8 +70,9 @@ func Verify(
 	})
 }
 
-// Pin resolves docker/packages.toml against the Debian archive as it is now,
-// writes docker/packages.lock and docker/base.digest, and prints what changed.
+// Pin resolves docker/packages.toml against the Debian archive as it is now, takes
+// the newest Go of the line in go.mod, writes docker/packages.lock,
+// docker/golang.lock and docker/base.digest, and prints what changed.
 func Pin(
 	ctx context.Context,
 	check *bool, // change nothing; exit with 4 unless the lock is what packages.toml asks for
@@ -91,19 +94,37 @@ func Pin(
 	})
 }
 
-// Rootfs writes the root file system that docker/Dockerfile starts from, so
-// that plain docker build can build it too.
-func Rootfs(
+// Materials writes what docker/Dockerfile takes beside the checkout's own files,
+// rootfs.tar and golang.tar, so that plain docker build can build it too.
+func Materials(
 	ctx context.Context,
-	o *string, // file to write (default: rootfs.tar in the checkout)
+	o *string, // folder to write to (default: the checkout)
 	locked *bool, // fail when a locked package is gone, instead of taking the nearest version
 ) error {
 	return with(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
-		target := or(o)
-		if target == "" {
-			target = p.Path("rootfs.tar")
+		names, err := ci.Materials(ctx, p, cmp.Or(or(o), p.Root), or(locked), report)
+		report.Close()
+		for _, name := range names {
+			fmt.Println(name)
 		}
-		return ci.Rootfs(ctx, p, target, or(locked), report)
+		return err
+	})
+}
+
+// Data fetches the data set that the image has, to work with it outside.
+func Data(
+	ctx context.Context,
+	o *string, // folder to write to (default: data in the checkout)
+	locked *bool, // fail when the locked package is gone, instead of taking the nearest version
+) error {
+	return with(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
+		dir := cmp.Or(or(o), p.Path("data"))
+		names, err := ci.Data(ctx, p, dir, or(locked), report)
+		report.Close()
+		for _, name := range names {
+			fmt.Println(filepath.Join(dir, name))
+		}
+		return err
 	})
 }
 

@@ -13,8 +13,13 @@ var project = ci.Project{
 	Lock:       "docker/packages.lock",
 	BaseStage:  "base",
 	BaseDigest: "docker/base.digest",
+	GoLock:     "docker/golang.lock",
+	GoPackages: []string{"./trainer"},
 	Smoke: []string{
 		"bash --version",
-		"test -s /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz",
+		"trainer smoke",
 	},
+	Data: ci.DataSet{Package: "dataset-fashion-mnist", Folder: "usr/share/datasets/fashion-mnist"},
+	Train: "cd /my_workspace && mkdir -p artifacts/train && exec trainer train --data-dir=/usr/share/datasets/fashion-mnist" +
+		" --checkpoint-dir=artifacts/train --json=artifacts/train/run.json --curve=artifacts/train/curve.png",
 }

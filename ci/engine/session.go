@@ -13,11 +13,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"dagger.io/dagger"
+
+	"github.com/berthdev/berth/ci/internal/process"
 )
 
 // A session is Dagger's command line at work: it serves the API on a port of
@@ -39,7 +40,7 @@ const farewell = 5 * time.Second
 // environment says where the engine is.
 func openSession(ctx context.Context, cli, host string, log io.Writer) (*dagger.Client, error) {
 	ctx, end := context.WithCancel(ctx)
-	var said lastLines
+	var said process.Tail
 	cmd := exec.CommandContext(ctx, cli, "session", "--label", "dagger.io/sdk.name:go", "--label", "dagger.io/sdk.version:"+strings.TrimPrefix(Version, "v"))
 	// It prefers a session to an engine, and takes an empty variable for one.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, envSessionPort+"=") })
@@ -64,7 +65,7 @@ func openSession(ctx context.Context, cli, host string, log io.Writer) (*dagger.
 	s := &session{end: end, ended: make(chan struct{})}
 	go func() {
 		defer close(s.ended)
-		w.CloseWithError(runTied(cmd, syscall.SIGKILL))
+		w.CloseWithError(process.RunTied(cmd, syscall.SIGKILL))
 	}()
 	lines := bufio.NewReader(output)
 	line, err := lines.ReadBytes('\n')
@@ -101,24 +102,4 @@ func (s *session) Close() error {
 	s.end()
 	<-s.ended
 	return nil
-}
-
-// lastLines keeps the end of what a program wrote.
-type lastLines struct {
-	mu   sync.Mutex
-	text string
-}
-
-func (l *lastLines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text += string(b)
-	l.text = l.text[max(0, len(l.text)-4000):]
-	return len(b), nil
-}
-
-func (l *lastLines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.TrimSpace(l.text)
 }

@@ -1,25 +1,24 @@
 package engine
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
+	"github.com/berthdev/berth/ci/golang"
+	"github.com/berthdev/berth/ci/internal/process"
 	"github.com/berthdev/berth/ci/progress"
 )
 
@@ -80,15 +79,18 @@ func (c compiler) build(ctx context.Context, goos, goarch, dir string, names ...
 	// many there are to compile.
 	place := map[string]int{}
 	modules := 0
-	err := c.run(ctx, goos, goarch, func(line string) {
-		if m, ok := strings.CutPrefix(line, "go: downloading "); ok {
-			modules++
-			c.report.Update("Fetching the engine's sources: %d modules, %s (%s)", modules, m, since(start))
-		}
-	}, func(line string) {
-		place[line] = len(place) + 1
-	}, append([]string{"list", "-deps", "-tags", buildFlags[3]}, packages...)...)
-	if err != nil {
+	list := golang.Command{
+		Dir: c.module, Temp: c.temp, OS: goos, Arch: goarch,
+		Args:   append([]string{"list", "-deps", "-tags", buildFlags[3]}, packages...),
+		Output: &process.Tail{Show: func(line string) { place[line] = len(place) + 1 }},
+		Complaint: func(line string) {
+			if m, ok := strings.CutPrefix(line, "go: downloading "); ok {
+				modules++
+				c.report.Update("Fetching the engine's sources: %d modules, %s (%s)", modules, m, since(start))
+			}
+		},
+	}
+	if err := list.Run(ctx); err != nil {
 		return fmt.Errorf("fetching the engine's sources: %w", err)
 	}
 
@@ -96,11 +98,15 @@ func (c compiler) build(ctx context.Context, goos, goarch, dir string, names ...
 	// it has in its cache: the place in the list is how far it has come.
 	c.report.Update("Compiling %s: %d packages", what, len(place))
 	done := 0
-	err = c.run(ctx, goos, goarch, func(line string) {
-		done = max(done, place[line])
-		c.report.Update("Compiling %s: %d of %d packages (%s)", what, done, len(place), since(start))
-	}, nil, append(append([]string{"build", "-v", "-o", dir + string(filepath.Separator)}, buildFlags...), packages...)...)
-	if err != nil {
+	build := golang.Command{
+		Dir: c.module, Temp: c.temp, OS: goos, Arch: goarch,
+		Args: slices.Concat([]string{"build", "-v", "-o", dir + string(filepath.Separator)}, buildFlags, packages),
+		Complaint: func(line string) {
+			done = max(done, place[line])
+			c.report.Update("Compiling %s: %d of %d packages (%s)", what, done, len(place), since(start))
+		},
+	}
+	if err := build.Run(ctx); err != nil {
 		return fmt.Errorf("compiling %s: %w", what, err)
 	}
 	c.report.Printf("Compiled %s (%s)", what, since(start))
@@ -108,55 +114,6 @@ func (c compiler) build(ctx context.Context, goos, goarch, dir string, names ...
 }
 
 func since(start time.Time) time.Duration { return time.Since(start).Round(time.Second) }
-
-// run runs the go command in the nested module. What it says on standard error
-// goes to complaint line by line and, if it fails, the last of it into the error.
-func (c compiler) run(ctx context.Context, goos, goarch string, complaint, output func(line string), args ...string) error {
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = c.module
-	cmd.Env = append(os.Environ(),
-		"GOWORK=off", "GOFLAGS=-mod=readonly", "CGO_ENABLED=0", // whatever the caller's are
-		"GOOS="+goos, "GOARCH="+goarch, "GOTMPDIR="+c.temp, "GOEXPERIMENT=",
-	)
-	// Killed with SIGINT, go waits for its children.
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 10 * time.Second
-	var last lastLines
-	outR, outW := io.Pipe()
-	errR, errW := io.Pipe()
-	cmd.Stdout, cmd.Stderr = outW, errW
-	var readers sync.WaitGroup
-	readers.Go(func() { eachLine(outR, output) })
-	readers.Go(func() {
-		eachLine(errR, func(line string) {
-			fmt.Fprintln(&last, line)
-			complaint(line)
-		})
-	})
-	err := runTied(cmd, syscall.SIGINT)
-	outW.Close()
-	errW.Close()
-	readers.Wait()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("go %s: %w\n%s", args[0], err, last.String())
-	}
-	return nil
-}
-
-// eachLine reads r to its end.
-func eachLine(r io.Reader, do func(line string)) {
-	s := bufio.NewScanner(r)
-	s.Buffer(nil, 1<<20)
-	for s.Scan() {
-		if do != nil {
-			do(s.Text())
-		}
-	}
-	io.Copy(io.Discard, r)
-}
 
 // findCLI returns Dagger's command line of the right version if the machine has
 // it: one that the user named, one that was built before, one that the SDK

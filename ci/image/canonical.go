@@ -249,6 +249,8 @@ func cachedLayer(record, dir string) *layer {
 	if info, err := os.Stat(l.path); err != nil || info.Size() != l.Bytes {
 		return nil
 	}
+	cache.Use(record)
+	cache.Use(l.path)
 	return l
 }
 

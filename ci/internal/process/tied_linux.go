@@ -1,4 +1,4 @@
-package engine
+package process
 
 import (
 	"os/exec"
@@ -6,9 +6,9 @@ import (
 	"syscall"
 )
 
-// runTied runs a command that gets the signal when this process dies, also by
+// RunTied runs a command that gets the signal when this process dies, also by
 // SIGKILL: a compiler would go on for minutes, so would a session.
-func runTied(cmd *exec.Cmd, signal syscall.Signal) error {
+func RunTied(cmd *exec.Cmd, signal syscall.Signal) error {
 	// The kernel means the thread that started the command, not the process.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -1,0 +1,41 @@
+package ci
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/berthdev/berth/ci/debian"
+	"github.com/berthdev/berth/ci/progress"
+	"github.com/berthdev/berth/docker/cache"
+)
+
+// Data writes the project's data set, as the image has it, into the folder dir,
+// for work outside of the image: the files of the locked package. It returns
+// their names, and needs neither Docker nor an engine.
+func Data(ctx context.Context, p Project, dir string, locked bool, report *progress.Reporter) ([]string, error) {
+	lock, err := debian.ReadLock(p.Path(p.Lock))
+	if err != nil {
+		return nil, err
+	}
+	lock.Packages = slices.DeleteFunc(lock.Packages, func(one debian.Package) bool { return one.Name != p.Data.Package })
+	if len(lock.Packages) == 0 {
+		return nil, fmt.Errorf("%w: %s doesn't have the package of the data set, %q", debian.ErrPinsDiffer, p.Lock, p.Data.Package)
+	}
+	store, err := cache.Open()
+	if err != nil {
+		return nil, err
+	}
+	packages, err := debian.Fetch(ctx, lock, debian.FetchOptions{
+		PinOptions: debian.PinOptions{Mirrors: debian.HostMirrors(), Progress: report}, Cache: store, Locked: locked,
+	})
+	if err != nil {
+		return nil, err
+	}
+	temp, remove, err := store.Temp("data")
+	if err != nil {
+		return nil, err
+	}
+	defer remove()
+	return debian.Extract(packages.Files[0], p.Data.Folder, dir, temp)
+}

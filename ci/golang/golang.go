@@ -1,0 +1,298 @@
+// Package golang runs the go command, and packs what compiles Go programs where
+// there is neither Go nor a network: the toolchain of a lock, and the modules
+// that the programs import. A stage of a Dockerfile starts from that. The package
+// knows nothing of Docker and engines.
+package golang
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/mod/semver"
+	"golang.org/x/mod/sumdb/dirhash"
+
+	"github.com/berthdev/berth/ci/progress"
+	"github.com/berthdev/berth/docker/cache"
+)
+
+// Recipe changes whenever the same toolchain and modules give another archive.
+const Recipe = "1"
+
+// The archive has the toolchain in goroot, and beside it the modules in the
+// layout of a GOPROXY (https://go.dev/ref/mod#goproxy-protocol).
+const (
+	goroot = "usr/local/go/"
+	proxy  = "usr/local/go-modules/"
+)
+
+// A Program is what the archive is for: packages of the module in Root, compiled
+// for linux/amd64.
+type Program struct {
+	Root      string
+	Packages  []string // as go build takes them
+	Toolchain Toolchain
+}
+
+// A module is what `go mod download -json` says of one.
+type module struct {
+	Path, Version    string
+	Error            string
+	Info, GoMod, Zip string
+	Sum              string
+}
+
+// File makes the archive, unless it is in the cache, and returns its path. It is
+// compressed by Zstandard, and the same bit for bit for the same program.
+func File(ctx context.Context, p Program, dir cache.Dir, report *progress.Reporter) (name string, err error) {
+	temp, remove, err := dir.Temp("golang")
+	if err != nil {
+		return "", err
+	}
+	defer remove()
+	modules, err := p.modules(ctx, temp, report)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	fmt.Fprintln(h, Recipe, p.Toolchain)
+	for _, m := range modules {
+		fmt.Fprintln(h, m.Path, m.Version, m.Sum)
+	}
+	name = dir.Path("golang", hex.EncodeToString(h.Sum(nil))+".tar.zst")
+	if cache.Use(name) {
+		return name, nil
+	}
+	report.Update("Fetching Go %s", p.Toolchain.Version)
+	zip, err := p.Toolchain.download(ctx, temp)
+	if err != nil {
+		return "", err
+	}
+	report.Update("Packing Go %s and %d modules", p.Toolchain.Version, len(modules))
+	err = cache.Make(name, temp, func(w io.Writer) error {
+		z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
+		if err != nil {
+			return err
+		}
+		return errors.Join(write(ctx, z, zip, modules), z.Close())
+	})
+	if err != nil {
+		return "", fmt.Errorf("packing Go and its modules: %w. If the disk is full, name another folder in BERTH_CACHE", err)
+	}
+	return name, nil
+}
+
+// modules lists the modules that the packages import something from, and
+// downloads them.
+func (p Program) modules(ctx context.Context, temp string, report *progress.Reporter) ([]module, error) {
+	var list bytes.Buffer
+	c := Command{
+		Dir: p.Root, Temp: temp, OS: "linux", Arch: "amd64", Output: &list,
+		Args: append([]string{"list", "-deps", "-f", "{{with .Module}}{{with or .Replace .}}{{if .Version}}{{.Path}}@{{.Version}}{{end}}{{end}}{{end}}"}, p.Packages...),
+		Complaint: func(line string) {
+			if m, ok := strings.CutPrefix(line, "go: downloading "); ok {
+				report.Update("Fetching module %s", m)
+			}
+		},
+	}
+	if err := c.Run(ctx); err != nil {
+		return nil, fmt.Errorf("listing what %s imports: %w", strings.Join(p.Packages, ", "), err)
+	}
+	names := strings.Fields(list.String())
+	slices.Sort(names)
+	if names = slices.Compact(names); len(names) == 0 {
+		return nil, nil // else go would download all that go.mod names
+	}
+	return download(ctx, p.Root, temp, names...)
+}
+
+// download brings modules into Go's own cache of them, which checks them against
+// the go.sum in dir or the checksum database.
+func download(ctx context.Context, dir, temp string, names ...string) ([]module, error) {
+	var out bytes.Buffer
+	c := Command{Dir: dir, Temp: temp, OS: "linux", Arch: "amd64", Output: &out, Args: append([]string{"mod", "download", "-json"}, names...)}
+	failed := c.Run(ctx)
+	var modules []module
+	for d := json.NewDecoder(&out); ; {
+		var m module
+		if err := d.Decode(&m); err == io.EOF {
+			break
+		} else if err != nil {
+			return nil, errors.Join(failed, fmt.Errorf("reading what go mod download says: %w", err))
+		}
+		if m.Error != "" {
+			return nil, fmt.Errorf("downloading %s %s: %s", m.Path, m.Version, m.Error)
+		}
+		modules = append(modules, m)
+	}
+	return modules, failed
+}
+
+// download returns the path of the toolchain's zip file, checked against the lock.
+func (t Toolchain) download(ctx context.Context, temp string) (zip string, err error) {
+	// Outside of any module, or go would hold it against that one's go.mod.
+	modules, err := download(ctx, temp, temp, t.module())
+	if err != nil {
+		return "", err
+	}
+	zip = modules[0].Zip
+	sum, err := dirhash.HashZip(zip, dirhash.Hash1)
+	if err != nil {
+		return "", err
+	}
+	if t.Sum != "" && sum != t.Sum {
+		return "", fmt.Errorf("%s has the checksum %s, but %s is locked: it isn't what was pinned. Type\n\tgo clean -modcache\nand try again; if that doesn't help, the server gives another file than it once did", t.module(), sum, t.Sum)
+	}
+	return zip, nil
+}
+
+// Newest returns the newest release of the line that a version such as "1.26.0"
+// is of. temp is a folder for temporary files, outside of any module.
+func Newest(ctx context.Context, version, temp string) (Toolchain, error) {
+	var out bytes.Buffer
+	c := Command{Dir: temp, Temp: temp, OS: "linux", Arch: "amd64", Output: &out, Args: []string{"list", "-m", "-versions", "-f", "{{join .Versions \" \"}}", "go"}}
+	if err := c.Run(ctx); err != nil {
+		return Toolchain{}, fmt.Errorf("asking which releases of Go there are: %w", err)
+	}
+	t := Toolchain{Version: newest(strings.Fields(out.String()), version)}
+	if t.Version == "" {
+		return Toolchain{}, fmt.Errorf("there is no release of Go %s", version)
+	}
+	modules, err := download(ctx, temp, temp, t.module())
+	if err != nil {
+		return Toolchain{}, err
+	}
+	t.Sum = modules[0].Sum
+	return t, nil
+}
+
+// newest returns the last of the releases of a version, or "". It leaves out
+// betas and release candidates.
+func newest(releases []string, version string) (best string) {
+	for _, r := range releases {
+		v := "v" + r
+		if semver.IsValid(v) && semver.MajorMinor(v) == semver.MajorMinor("v"+version) && (best == "" || semver.Compare(v, "v"+best) > 0) {
+			best = r
+		}
+	}
+	return best
+}
+
+// write writes the archive: the toolchain without what only its own tests and
+// developers need, the modules, and the folder for temporary files that every
+// program expects.
+func write(ctx context.Context, w io.Writer, toolchain string, modules []module) error {
+	t := &writer{tar: tar.NewWriter(w), dirs: map[string]bool{}}
+	if err := t.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}); err != nil {
+		return err
+	}
+	z, err := zip.OpenReader(toolchain)
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	slices.SortFunc(z.File, func(a, b *zip.File) int { return strings.Compare(a.Name, b.Name) })
+	for _, f := range z.File {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// Names start with the module and its version.
+		_, rest, _ := strings.Cut(f.Name, "@")
+		_, rest, _ = strings.Cut(rest, "/")
+		if !fs.ValidPath(rest) || strings.HasSuffix(f.Name, "/") || !needed(rest) {
+			continue
+		}
+		mode := int64(0o644)
+		if strings.HasPrefix(rest, "bin/") || strings.HasPrefix(rest, "pkg/tool/") {
+			mode = 0o755 // a zip of a module has no modes
+		}
+		content, err := f.Open()
+		if err != nil {
+			return err
+		}
+		err = t.file(goroot+rest, mode, int64(f.UncompressedSize64), content)
+		content.Close()
+		if err != nil {
+			return err
+		}
+	}
+	for _, m := range modules {
+		for _, name := range []string{m.Info, m.GoMod, m.Zip} {
+			if err := t.module(name); err != nil {
+				return err
+			}
+		}
+	}
+	return t.tar.Close()
+}
+
+// needed says whether a file of a toolchain is needed to compile programs.
+func needed(name string) bool {
+	for _, dir := range []string{"src/cmd/", "test/", "doc/", "api/", "misc/"} {
+		if strings.HasPrefix(name, dir) {
+			return false
+		}
+	}
+	return !strings.HasSuffix(name, "_test.go") && !strings.Contains(name, "/testdata/")
+}
+
+// A writer writes a tar in which nothing depends on when and where.
+type writer struct {
+	tar  *tar.Writer
+	dirs map[string]bool // written already
+}
+
+// module adds a file of Go's module cache, which has the layout of a GOPROXY.
+func (w *writer) module(name string) error {
+	_, rel, found := strings.Cut(filepath.ToSlash(name), "/cache/download/")
+	if !found {
+		return fmt.Errorf("%s isn't in a module cache", name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return w.file(proxy+rel, 0o644, info.Size(), f)
+}
+
+func (w *writer) file(name string, mode, size int64, content io.Reader) error {
+	if err := w.dir(path.Dir(name)); err != nil {
+		return err
+	}
+	if err := w.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: size, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}); err != nil {
+		return err
+	}
+	_, err := io.Copy(w.tar, content)
+	return err
+}
+
+func (w *writer) dir(name string) error {
+	if name == "." || w.dirs[name] {
+		return nil
+	}
+	if err := w.dir(path.Dir(name)); err != nil {
+		return err
+	}
+	w.dirs[name] = true
+	return w.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: time.Unix(0, 0), Format: tar.FormatPAX})
+}

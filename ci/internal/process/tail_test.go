@@ -1,0 +1,24 @@
+package process
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func TestTailKeepsTheLastLines(t *testing.T) {
+	var shown []string
+	log := &Tail{Show: func(line string) { shown = append(shown, line) }}
+	fmt.Fprint(log, "\x1b[92mgreen\x1b[0m\nhalf")
+	assert.Equal(t, "green\nhalf", log.String())
+	fmt.Fprint(log, " a line\r\n\n")
+	assert.Equal(t, []string{"green", "half a line"}, shown)
+	for i := range 2 * kept {
+		fmt.Fprintf(log, "%d\n", i)
+	}
+	lines := strings.Split(log.String(), "\n")
+	assert.Len(t, lines, kept)
+	assert.Equal(t, fmt.Sprint(2*kept-1), lines[kept-1])
+}
