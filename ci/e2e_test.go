@@ -61,7 +61,7 @@ func TestMain(m *testing.M) {
 		p := project
 		p.Root = root
 		if _, err := Build(context.Background(), p, BuildOptions{Tag: os.Getenv("BERTH_TEST_TAG"), Report: progress.New(os.Stderr)}); err != nil {
-			os.Stderr.WriteString(err.Error() + "\n")
+			os.Stderr.WriteString(Explain(err).Error() + "\n")
 			os.Exit(1)
 		}
 		os.Exit(0)

@@ -3,6 +3,9 @@ package ci
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
+	"syscall"
 
 	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/engine"
@@ -18,6 +21,16 @@ const (
 	ExitPinsDiffer   = 4
 	ExitInterrupted  = 130
 )
+
+// Explain adds to an error what a person can do about it where any part of a
+// build may come upon it: a full disk. It goes by the text, since go, Docker and
+// the engine have disks as well and only say so.
+func Explain(err error) error {
+	if strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
+		return fmt.Errorf("%w\nThat disk is full. Free some space on it; if it has Berth's cache folder, you may also name another folder in BERTH_CACHE", err)
+	}
+	return err
+}
 
 // ExitCode is the exit code that an error of this project stands for.
 func ExitCode(err error) int {

@@ -143,7 +143,7 @@ func with(ctx context.Context, do func(context.Context, ci.Project, *progress.Re
 	defer report.Close()
 	if err := do(ctx, p, report); err != nil {
 		report.Close()
-		return mg.Fatal(ci.ExitCode(err), strings.TrimSpace(err.Error()))
+		return mg.Fatal(ci.ExitCode(err), strings.TrimSpace(ci.Explain(err).Error()))
 	}
 	return nil
 }

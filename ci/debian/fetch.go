@@ -212,7 +212,7 @@ func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
 			return "", context.Cause(ctx)
 		}
 		if local := (*os.PathError)(nil); errors.As(err, &local) {
-			return "", fmt.Errorf("keeping package %s: %w. Free some space, or name another folder in BERTH_CACHE", p, err)
+			return "", fmt.Errorf("keeping package %s: %w", p, err)
 		}
 		tried = append(tried, fmt.Sprintf("\n\t%s: %v", public(base), err))
 		if !errors.Is(err, errUnreachable) {

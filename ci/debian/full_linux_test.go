@@ -68,7 +68,6 @@ func fetchOnFullDisk(t *testing.T, dir string) {
 	_, err = Fetch(t.Context(), l, full)
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	assert.ErrorContains(t, err, "keeping package ") // whichever of the two came upon it first
-	assert.ErrorContains(t, err, "Free some space, or name another folder in BERTH_CACHE")
 	assert.NoFileExists(t, full.Cache.Path("debs", l.Packages[0].SHA256+".deb"))
 
 	_, err = Fetch(t.Context(), l, o)
@@ -83,7 +82,6 @@ func unpackOnFullDisk(t *testing.T, dir string) {
 		packages := Packages{Files: []Fetched{{Path: save(t, large(t, size))}}}
 		err := RootfsFile(t.Context(), name, packages, epoch, dir, nil)
 		require.ErrorIs(t, err, syscall.ENOSPC, what)
-		assert.ErrorContains(t, err, "Free some space", what)
 		left, err := filepath.Glob(dir + "/*")
 		require.NoError(t, err)
 		assert.Equal(t, []string{name}, left, what)

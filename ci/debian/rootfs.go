@@ -14,7 +14,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -519,13 +518,8 @@ func (t tree) write(ctx context.Context, w io.Writer, epoch time.Time) error {
 // RootfsFile writes the root file system to a file, whole or not at all,
 // compressed if its name ends in .zst. temp is a folder for temporary files on the
 // same file system.
-func RootfsFile(ctx context.Context, name string, packages Packages, epoch time.Time, temp string, report Progress) (err error) {
-	defer func() {
-		if errors.Is(err, syscall.ENOSPC) {
-			err = fmt.Errorf("making the root file system: %w. Free some space, or name another folder in BERTH_CACHE", err)
-		}
-	}()
-	return cache.Make(name, temp, func(w io.Writer) error {
+func RootfsFile(ctx context.Context, name string, packages Packages, epoch time.Time, temp string, report Progress) error {
+	err := cache.Make(name, temp, func(w io.Writer) error {
 		if path.Ext(name) != ".zst" {
 			return Rootfs(ctx, w, packages, epoch, temp, report)
 		}
@@ -533,6 +527,14 @@ func RootfsFile(ctx context.Context, name string, packages Packages, epoch time.
 		if err != nil {
 			return err
 		}
-		return errors.Join(Rootfs(ctx, z, packages, epoch, temp, report), z.Close())
+		if err := Rootfs(ctx, z, packages, epoch, temp, report); err != nil {
+			z.Close()
+			return err
+		}
+		return z.Close()
 	})
+	if err != nil {
+		return fmt.Errorf("making the root file system: %w", err)
+	}
+	return nil
 }

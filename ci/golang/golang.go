@@ -89,10 +89,14 @@ func File(ctx context.Context, p Program, dir cache.Dir, report *progress.Report
 		if err != nil {
 			return err
 		}
-		return errors.Join(write(ctx, z, zip, modules), z.Close())
+		if err := write(ctx, z, zip, modules); err != nil {
+			z.Close()
+			return err
+		}
+		return z.Close()
 	})
 	if err != nil {
-		return "", fmt.Errorf("packing Go and its modules: %w. If the disk is full, name another folder in BERTH_CACHE", err)
+		return "", fmt.Errorf("packing Go and its modules: %w", err)
 	}
 	return name, nil
 }

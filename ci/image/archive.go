@@ -3,29 +3,21 @@ package image
 import (
 	"archive/tar"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berthdev/berth/docker/cache"
 )
 
 // WriteArchive writes the image as an OCI image layout in a tar, whole or not
 // at all. The same image and name give the same bytes.
 func WriteArchive(path string, img v1.Image, name string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return fmt.Errorf("writing the image: %w", err)
-	}
-	defer os.Remove(f.Name())
-	err = errors.Join(writeLayout(tar.NewWriter(f), img, name), f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
+	err := cache.Write(path, 0o644, func(w io.Writer) error { return writeLayout(tar.NewWriter(w), img, name) })
 	if err != nil {
 		return fmt.Errorf("writing the image to %s: %w", path, err)
 	}

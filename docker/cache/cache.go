@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -178,15 +179,28 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 
 // WriteStream writes what it reads to a file, like WriteFile.
 func WriteStream(path string, r io.Reader, mode fs.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	return Write(path, mode, func(w io.Writer) error {
+		_, err := io.Copy(w, r)
+		return err
+	})
+}
+
+// Write makes a file of what write writes, like WriteFile. Half a file that a
+// killed process left beside it is removed.
+func Write(path string, mode fs.FileMode, write func(io.Writer) error) error {
+	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+"-"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	if err := sweepParts(dir, prefix); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, prefix+"*"+partSuffix)
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name())
-	_, err = io.Copy(f, r)
+	err = write(f)
 	if err == nil {
 		err = f.Chmod(mode)
 	}
@@ -200,4 +214,29 @@ func WriteStream(path string, r io.Reader, mode fs.FileMode) error {
 		err = os.Rename(f.Name(), path)
 	}
 	return err
+}
+
+// partSuffix ends the names of files that are being written, and of nobody else's.
+const partSuffix = ".berth-part"
+
+// partAge is how long nothing is added to a half file before its writer is taken
+// for dead. A lock would tell for certain, but Windows lets nobody write to a file
+// that another handle has locked.
+const partAge = 10 * time.Minute
+
+// sweepParts removes half files whose writers are dead.
+func sweepParts(dir, prefix string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), prefix) || !strings.HasSuffix(e.Name(), partSuffix) {
+			continue
+		}
+		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > partAge {
+			os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+	return nil
 }

@@ -17,8 +17,16 @@ import (
 )
 
 // TestMain lets the test binary play the process that dies with a temporary
-// folder and a lock in its hands.
+// folder and a lock in its hands, or with half a file.
 func TestMain(m *testing.M) {
+	if name := os.Getenv("BERTH_TEST_HALF"); name != "" {
+		panic(Write(name, 0o644, func(w io.Writer) error {
+			io.WriteString(w, "half")
+			os.Stdout.WriteString("half\n")
+			time.Sleep(time.Hour)
+			return nil
+		}))
+	}
 	if os.Getenv("BERTH_TEST_HOLD") == "" {
 		os.Exit(m.Run())
 	}
@@ -147,6 +155,40 @@ func TestWriteFileKeepsTheOldWhenItFails(t *testing.T) {
 	left, err := os.ReadDir(filepath.Dir(name))
 	require.NoError(t, err)
 	assert.Len(t, left, 2, "a temporary file was left")
+}
+
+func TestKilledWriterLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "file")
+	mine := filepath.Join(dir, ".file-1") // somebody's own
+	require.NoError(t, os.WriteFile(mine, nil, 0o644))
+	child := exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), "BERTH_TEST_HALF="+name)
+	out, err := child.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, child.Start())
+	_, err = bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	halves, err := filepath.Glob(filepath.Join(dir, "*"+partSuffix))
+	require.NoError(t, err)
+	require.Len(t, halves, 1)
+	require.NoError(t, child.Process.Kill())
+	child.Wait()
+
+	require.NoError(t, WriteFile(name, []byte("whole"), 0o644))
+	assert.FileExists(t, halves[0], "its writer might live")
+	long := time.Now().Add(-2 * partAge)
+	for _, name := range []string{halves[0], mine} {
+		require.NoError(t, os.Chtimes(name, long, long))
+	}
+	require.NoError(t, WriteFile(name, []byte("whole"), 0o644))
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	assert.Len(t, left, 2)
+	assert.FileExists(t, mine)
+	text, err := os.ReadFile(name)
+	require.NoError(t, err)
+	assert.Equal(t, "whole", string(text))
 }
 
 func TestOpenSaysWhatToDo(t *testing.T) {
