@@ -127,10 +127,14 @@ func (d Dir) sweep() error {
 }
 
 // Use says whether there is a file or folder of that path in a cache, and notes
-// that it is used, for Prune.
+// that it is used, for Prune, to within a day: to the engine, a file of a build's
+// context with another time is another file, which it asks for anew.
 func Use(path string) bool {
-	now := time.Now()
-	return os.Chtimes(path, now, now) == nil
+	info, err := os.Stat(path)
+	if now := time.Now(); err == nil && now.Sub(info.ModTime()) > 24*time.Hour {
+		err = os.Chtimes(path, now, now)
+	}
+	return err == nil
 }
 
 // Prune removes what lies in the named folders of the cache and was neither made

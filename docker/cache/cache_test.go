@@ -218,6 +218,22 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+func TestUseRarelyChangesTheTime(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(name, nil, 0o644))
+	for _, c := range []struct {
+		age  time.Duration
+		kept bool
+	}{{time.Hour, true}, {25 * time.Hour, false}} {
+		before := time.Now().Add(-c.age).Truncate(time.Second)
+		require.NoError(t, os.Chtimes(name, before, before))
+		require.True(t, Use(name))
+		info, err := os.Stat(name)
+		require.NoError(t, err)
+		assert.Equal(t, c.kept, info.ModTime().Equal(before), c.age)
+	}
+}
+
 func TestMakeKeepsTheOldWhenItFails(t *testing.T) {
 	d := open(t)
 	temp, remove, err := d.Temp("x")
