@@ -21,6 +21,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/berthdev/berth/ci/progress"
 	"github.com/berthdev/berth/docker/cache"
@@ -271,6 +272,32 @@ func TestStrangersContainerIsLeftAlone(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, id, c.ID)
 	assert.Equal(t, "running", c.State)
+}
+
+// A killed process's removal may still be under way in the daemon when the next
+// process removes the same.
+func TestDiscardWaitsForAnotherRemoval(t *testing.T) {
+	p := testProvider(t)
+	image, _, err := p.findImage(t.Context())
+	require.NoError(t, err)
+	labels := map[string]string{daemon.LabelRole: role}
+	require.NoError(t, p.docker.CreateVolume(t.Context(), volumeOf(p.name), labels))
+	id, err := p.docker.Create(t.Context(), daemon.Container{
+		Name: p.name, Image: image, Labels: labels, Entrypoint: []string{"sh", "-c", "sleep 600"},
+		Mounts: []daemon.Mount{{Type: "volume", Source: volumeOf(p.name), Target: "/state"}},
+	})
+	require.NoError(t, err)
+	require.NoError(t, p.docker.Start(t.Context(), id))
+	var removals errgroup.Group
+	for range 4 {
+		removals.Go(func() error { return discard(t.Context(), p.docker, p.Cache, p.name) })
+	}
+	require.NoError(t, removals.Wait())
+	_, err = p.docker.Inspect(t.Context(), id)
+	assert.ErrorIs(t, err, daemon.ErrNotFound)
+	left, err := p.volumes(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, left)
 }
 
 func TestOutdatedEngineIsReplacedWhenNobodyUsesIt(t *testing.T) {

@@ -161,7 +161,7 @@ func (p *provider) forget(ctx context.Context) error {
 		return err
 	}
 	if c != nil {
-		if err := p.docker.Remove(ctx, c.ID); err != nil {
+		if err := p.remove(ctx, c.ID); err != nil {
 			return err
 		}
 	}
@@ -170,7 +170,7 @@ func (p *provider) forget(ctx context.Context) error {
 		return err
 	}
 	for _, v := range volumes {
-		if err := p.docker.RemoveVolume(ctx, v); err != nil {
+		if err := patiently(ctx, func() error { return p.docker.RemoveVolume(ctx, v) }); err != nil {
 			return err
 		}
 	}
@@ -212,7 +212,11 @@ func lockName(launch string) string { return "ephemeral-" + launch }
 
 // discard removes an ephemeral engine, its state and the file of its lock.
 func discard(ctx context.Context, docker *daemon.Client, dir cache.Dir, name string) error {
-	err := errors.Join(docker.Remove(ctx, name), docker.RemoveVolume(ctx, volumeOf(name)), os.RemoveAll(socketFolder(dir, name)))
+	err := errors.Join(
+		patiently(ctx, func() error { return docker.Remove(ctx, name) }),
+		patiently(ctx, func() error { return docker.RemoveVolume(ctx, volumeOf(name)) }),
+		os.RemoveAll(socketFolder(dir, name)),
+	)
 	if err != nil {
 		return err
 	}

@@ -174,9 +174,16 @@ func (p *provider) mend(ctx context.Context) (*Engine, error) {
 
 // remove removes a container, also while somebody else does.
 func (p *provider) remove(ctx context.Context, id string) error {
-	for {
-		err := p.docker.Remove(ctx, id)
-		if !errors.Is(err, daemon.ErrConflict) {
+	return patiently(ctx, func() error { return p.docker.Remove(ctx, id) })
+}
+
+// patiently does something again, for half a minute, as long as Docker says that
+// it conflicts with something else: a removal goes on in the daemon when the
+// process that asked for it is killed.
+func patiently(ctx context.Context, do func() error) error {
+	for end := time.Now().Add(30 * time.Second); ; {
+		err := do()
+		if !errors.Is(err, daemon.ErrConflict) || time.Now().After(end) {
 			return err
 		}
 		if err := sleep(ctx, 100*time.Millisecond); err != nil {
