@@ -17,9 +17,9 @@ import (
 	"github.com/berthdev/berth/ci/engine"
 	"github.com/berthdev/berth/ci/golang"
 	"github.com/berthdev/berth/ci/image"
-	"github.com/berthdev/berth/ci/progress"
-	"github.com/berthdev/berth/docker/cache"
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/progress"
 )
 
 // labelDrift is on images for which a locked package was nowhere to be had. It

@@ -6,8 +6,8 @@ import (
 	"slices"
 
 	"github.com/berthdev/berth/ci/debian"
-	"github.com/berthdev/berth/ci/progress"
-	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/progress"
 )
 
 // Data writes the project's data set, as the image has it, into the folder dir,

@@ -20,9 +20,9 @@ import (
 	"github.com/berthdev/berth/ci/engine"
 	"github.com/berthdev/berth/ci/golang"
 	"github.com/berthdev/berth/ci/image"
-	"github.com/berthdev/berth/ci/internal/process"
-	"github.com/berthdev/berth/ci/progress"
-	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/process"
+	"github.com/berthdev/berth/internal/progress"
 )
 
 // A maker makes images from one set of inputs. It loads nothing into Docker.

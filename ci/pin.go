@@ -12,8 +12,8 @@ import (
 	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/engine"
 	"github.com/berthdev/berth/ci/golang"
-	"github.com/berthdev/berth/ci/progress"
-	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/progress"
 )
 
 // Pin resolves the packages that the project wants, and those around the engine,

@@ -12,10 +12,10 @@ import (
 
 	"github.com/berthdev/berth/ci"
 	"github.com/berthdev/berth/ci/engine"
-	"github.com/berthdev/berth/ci/progress"
-	"github.com/berthdev/berth/docker/cache"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/launch"
+	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/progress"
 )
 
 // Engine is what becomes of the Dagger engine, which builds start by themselves.

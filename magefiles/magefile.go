@@ -19,7 +19,7 @@ import (
 	"github.com/magefile/mage/mg"
 
 	"github.com/berthdev/berth/ci"
-	"github.com/berthdev/berth/ci/progress"
+	"github.com/berthdev/berth/internal/progress"
 )
 
 // Build makes the pinned image and loads it into Docker. When nothing changed

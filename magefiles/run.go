@@ -13,9 +13,9 @@ import (
 	"github.com/magefile/mage/mg"
 
 	"github.com/berthdev/berth/ci"
-	"github.com/berthdev/berth/ci/progress"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/launch"
+	"github.com/berthdev/berth/internal/progress"
 )
 
 // Run opens a shell in the image as you, with this checkout at /my_workspace. It

@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/berthdev/berth/ci"
-	"github.com/berthdev/berth/ci/progress"
+	"github.com/berthdev/berth/internal/progress"
 )
 
 // Test checks everything: format, vet, staticcheck, pins, then every test, with

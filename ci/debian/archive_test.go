@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/ulikunitz/xz"
 
-	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 // An archive is a Debian archive on loopback, signed by a key of its own.

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"pault.ag/go/debian/version"
 
-	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 // parallel is how many files are fetched at once.

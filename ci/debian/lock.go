@@ -17,7 +17,7 @@ import (
 
 	"pault.ag/go/debian/version"
 
-	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 // ErrPinsDiffer is in the chain of the error that says that a lock isn't what

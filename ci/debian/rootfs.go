@@ -21,7 +21,7 @@ import (
 	"pault.ag/go/debian/deb"
 	"pault.ag/go/debian/version"
 
-	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 // maxControl is how large the control files of one package may be together.

@@ -9,8 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/berthdev/berth/docker/cache"
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 // A bridge leads from a Unix socket on this machine to the engine's own in its

@@ -18,9 +18,9 @@ import (
 
 	"dagger.io/dagger"
 
-	"github.com/berthdev/berth/ci/progress"
-	"github.com/berthdev/berth/docker/cache"
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/progress"
 )
 
 // Version is that of the engine, of its command line and of the SDK: the three

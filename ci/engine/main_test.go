@@ -8,8 +8,8 @@ import (
 	"os"
 	"testing"
 
-	"github.com/berthdev/berth/ci/progress"
-	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/progress"
 )
 
 // TestMain lets the test binary play a person's command that connects to the

@@ -12,8 +12,8 @@ import (
 
 	"github.com/gofrs/flock"
 
-	"github.com/berthdev/berth/docker/cache"
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 // A State is what there is of the persistent engine.

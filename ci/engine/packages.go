@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/berthdev/berth/ci/debian"
-	"github.com/berthdev/berth/ci/progress"
+	"github.com/berthdev/berth/internal/progress"
 )
 
 // packages fetches the locked packages of the engine's image and unpacks them to

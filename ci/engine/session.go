@@ -18,7 +18,7 @@ import (
 
 	"dagger.io/dagger"
 
-	"github.com/berthdev/berth/ci/internal/process"
+	"github.com/berthdev/berth/internal/process"
 )
 
 // A session is Dagger's command line at work: it serves the API on a port of

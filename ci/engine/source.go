@@ -18,8 +18,8 @@ import (
 	"time"
 
 	"github.com/berthdev/berth/ci/golang"
-	"github.com/berthdev/berth/ci/internal/process"
-	"github.com/berthdev/berth/ci/progress"
+	"github.com/berthdev/berth/internal/process"
+	"github.com/berthdev/berth/internal/progress"
 )
 
 // platform is what the engine runs on, whatever Berth runs on: the packages of

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/berthdev/berth/ci/internal/process"
+	"github.com/berthdev/berth/internal/process"
 )
 
 // ErrUnavailable is in the chain of errors about a machine without Go.

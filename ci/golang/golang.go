@@ -27,8 +27,8 @@ import (
 	"golang.org/x/mod/semver"
 	"golang.org/x/mod/sumdb/dirhash"
 
-	"github.com/berthdev/berth/ci/progress"
-	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/progress"
 )
 
 // Recipe changes whenever the same toolchain and modules give another archive.

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 const (

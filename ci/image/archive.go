@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/berthdev/berth/docker/cache"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 // WriteArchive writes the image as an OCI image layout in a tar, whole or not

@@ -23,7 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/docker/daemon"
-	"github.com/berthdev/berth/docker/internal/testimage"
+	"github.com/berthdev/berth/internal/dockertest"
 )
 
 // A server draws for the tests, in a container with the host's network: its
@@ -158,7 +158,7 @@ func (s *server) waitFor(t *testing.T, n int) image.Image {
 
 func newArtist(t *testing.T) *person {
 	p := newPerson(t)
-	p.options.Image = testimage.Desktop(t)
+	p.options.Image = dockertest.Desktop(t)
 	if os.Getuid() == 0 {
 		p.become(12345, 12345)
 	}

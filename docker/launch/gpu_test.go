@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/docker/daemon"
-	"github.com/berthdev/berth/docker/internal/testimage"
+	"github.com/berthdev/berth/internal/dockertest"
 )
 
 // hookName is what dockerd calls NVIDIA's hook. A copy of this test binary under
@@ -101,7 +101,7 @@ func secondDocker(t *testing.T) (host, hooks string) {
 	ready := false
 	for range 200 {
 		if d, err := daemon.Connect(t.Context()); err == nil {
-			_, err = testimage.Load(t.Context(), d, "shell")
+			_, err = dockertest.Load(t.Context(), d, "shell")
 			d.Close()
 			require.NoError(t, err)
 			ready = true

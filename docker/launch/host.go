@@ -17,11 +17,11 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
 
-	"github.com/berthdev/berth/docker/cache"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/display"
 	"github.com/berthdev/berth/docker/gpu"
 	"github.com/berthdev/berth/docker/identity"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 // A Host is everything outside Options that a plan depends on: the machine, the

@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berthdev/berth/docker/daemon"
-	"github.com/berthdev/berth/docker/internal/testimage"
+	"github.com/berthdev/berth/internal/dockertest"
 )
 
 // TestMain lets the test binary play mage run: a process of its own, with a
@@ -91,7 +91,7 @@ func newPerson(t *testing.T) *person {
 	var id [4]byte
 	rand.Read(id[:])
 	p := &person{t: t, program: os.Args[0], options: Options{
-		Project: "berth-test-" + hex.EncodeToString(id[:]), Image: testimage.Shell(t), Root: t.TempDir(), GUI: "off", GPUs: "none",
+		Project: "berth-test-" + hex.EncodeToString(id[:]), Image: dockertest.Shell(t), Root: t.TempDir(), GUI: "off", GPUs: "none",
 	}}
 	p.cache = t.TempDir()
 	p.env = append(os.Environ(), "BERTH_CACHE="+p.cache, "TERM=xterm-256color")

@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
-	"github.com/berthdev/berth/docker/cache"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/display"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 // The exit codes of docker run, beside the command's own.

@@ -11,8 +11,8 @@ import (
 	"github.com/gofrs/flock"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/berthdev/berth/docker/cache"
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 // Role is the value of the role label on every container that this package

@@ -1,8 +1,8 @@
-// Package testimage makes the images that tests launch containers of: Debian
+// Package dockertest makes the images that tests launch containers of: Debian
 // packages, unpacked and not configured, fetched as the lock files here say. An
 // image is built once on a machine and then found in Docker by the hash of what
 // it was made from. No registry is asked.
-package testimage
+package dockertest
 
 import (
 	"archive/tar"
@@ -28,8 +28,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/berthdev/berth/ci/debian"
-	"github.com/berthdev/berth/docker/cache"
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 //go:embed *.lock
