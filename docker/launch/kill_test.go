@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // TestKilledLaunchesLeaveNothing kills a third of many launches at random
@@ -21,13 +23,11 @@ import (
 // theirs never was touched.
 func TestKilledLaunchesLeaveNothing(t *testing.T) {
 	inARow, atOnce := 30, 20
-	if os.Getenv("BERTH_TEST_LONG") != "" {
+	if testenv.Long() {
 		inARow, atOnce = 200, 50
 	}
 	p := newPerson(t)
-	d, err := daemon.Connect(t.Context())
-	require.NoError(t, err)
-	defer d.Close()
+	d := dockertest.Connect(t)
 	others := map[string]map[string]string{
 		"without labels":                    nil,
 		"of somebody else":                  {daemon.LabelRole: Role, daemon.LabelOwner: "99999", labelLock: hostname(t) + ":/nonexistent"},
@@ -87,9 +87,7 @@ func TestReap(t *testing.T) {
 	require.NoError(t, c.Start())
 	_, err = out.Read(make([]byte, 8))
 	require.NoError(t, err)
-	d, err := daemon.Connect(t.Context())
-	require.NoError(t, err)
-	defer d.Close()
+	d := dockertest.Connect(t)
 	names := p.containers()
 	require.Len(t, names, 1)
 
