@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 var epoch = time.Unix(1_700_000_000, 0)
@@ -325,13 +326,11 @@ func BenchmarkRootfs(b *testing.B) {
 		ours = b.Elapsed() / time.Duration(b.N)
 	})
 	b.Run("dpkg-deb", func(b *testing.B) {
-		if _, err := exec.LookPath("dpkg-deb"); err != nil {
-			b.Skip("no dpkg-deb")
-		}
+		dpkgDeb := testenv.NeedsCommand(b, testenv.DpkgDeb, "dpkg-deb")
 		for b.Loop() {
 			target := b.TempDir()
 			for _, f := range packages.Files {
-				require.NoError(b, exec.Command("dpkg-deb", "-x", f.Path, target).Run())
+				require.NoError(b, exec.Command(dpkgDeb, "-x", f.Path, target).Run())
 			}
 		}
 		b.ReportMetric(float64(ours)/float64(b.Elapsed()/time.Duration(b.N)), "berth/dpkg-deb")

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"io"
 	"os"
@@ -24,6 +23,8 @@ import (
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // These tests need a Docker Engine. They never start a container.
@@ -39,17 +40,9 @@ type loader struct {
 
 func newLoader(t testing.TB) *loader {
 	t.Helper()
-	docker, err := daemon.Connect(t.Context())
-	if err != nil {
-		t.Skip("needs Docker: ", err)
-	}
-	t.Setenv("BERTH_CACHE", t.TempDir())
-	dir, err := cache.Open()
-	require.NoError(t, err)
-	l := &loader{docker, "berth-test-" + unique() + ":latest", options(t), map[string]bool{}, dir}
-	l.options.Labels = map[string]string{daemon.LabelRole: "test", daemon.LabelInputs: unique()}
+	l := &loader{dockertest.Connect(t), dockertest.Name(t) + ":latest", options(t), map[string]bool{}, dockertest.Cache(t)}
+	l.options.Labels = map[string]string{daemon.LabelRole: "test", daemon.LabelInputs: rand.Text()}
 	t.Cleanup(func() {
-		defer docker.Close()
 		l.remove(t, l.tag)
 		for id := range l.ids {
 			l.remove(t, id)
@@ -97,15 +90,9 @@ func (l *loader) gone(t testing.TB, ref string) {
 	assert.ErrorIs(t, err, daemon.ErrNotFound)
 }
 
-func unique() string {
-	b := make([]byte, 8)
-	rand.Read(b)
-	return hex.EncodeToString(b)
-}
-
 // files is a layer that no daemon has yet.
 func files(t testing.TB, items ...item) []byte {
-	return tarOf(t, append(items, regular("unique", unique()))...)
+	return tarOf(t, append(items, regular("unique", rand.Text()))...)
 }
 
 // classic skips a test where the daemon's image store isn't the classic one.
@@ -114,7 +101,7 @@ func classic(t *testing.T, have daemon.Image, img v1.Image) {
 	config, err := img.ConfigName()
 	require.NoError(t, err)
 	if have.ID != config.String() {
-		t.Skip("this daemon keeps images in containerd's store, which wants every layer each time")
+		testenv.Skip(t, testenv.ClassicStore, "this daemon keeps images in containerd's, which wants every layer each time")
 	}
 }
 
@@ -137,7 +124,7 @@ func TestLoad(t *testing.T) {
 
 func TestLoadSendsChangedLayersOnly(t *testing.T) {
 	l := newLoader(t)
-	base, last := files(t, regular("big", unique())), files(t)
+	base, last := files(t, regular("big", rand.Text())), files(t)
 	first := l.build(t, base, last)
 	have := l.load(t, first)
 	classic(t, have, first)
@@ -158,7 +145,7 @@ func TestLoadKeepsImagesInUse(t *testing.T) {
 	t.Run("by another tag", func(t *testing.T) {
 		l := newLoader(t)
 		old := l.load(t, l.build(t, base(t)))
-		other := "berth-test-" + unique() + ":other"
+		other := dockertest.Name(t) + ":other"
 		require.NoError(t, l.Tag(t.Context(), old.ID, other))
 		t.Cleanup(func() { l.remove(t, other) })
 		l.load(t, l.build(t, base(t)))
@@ -170,7 +157,7 @@ func TestLoadKeepsImagesInUse(t *testing.T) {
 		l := newLoader(t)
 		old := l.load(t, l.build(t, base(t)))
 		container, err := l.Create(t.Context(), daemon.Container{
-			Name: "berth-test-" + unique(), Image: old.ID, Command: []string{"never"}, Labels: map[string]string{daemon.LabelRole: "test"},
+			Name: dockertest.Name(t), Image: old.ID, Command: []string{"never"}, Labels: map[string]string{daemon.LabelRole: "test"},
 		})
 		require.NoError(t, err)
 		t.Cleanup(func() { assert.NoError(t, l.Remove(context.Background(), container)) })
@@ -193,7 +180,7 @@ func TestLoadKeepsImagesInUse(t *testing.T) {
 		l := newLoader(t)
 		ours := l.load(t, l.build(t, base(t)))
 		container, err := l.Create(t.Context(), daemon.Container{
-			Name: "berth-test-" + unique(), Image: ours.ID, Command: []string{"never"}, Labels: map[string]string{daemon.LabelRole: "test"},
+			Name: dockertest.Name(t), Image: ours.ID, Command: []string{"never"}, Labels: map[string]string{daemon.LabelRole: "test"},
 		})
 		require.NoError(t, err)
 		out, err := exec.Command("docker", "commit", container).Output()
@@ -360,7 +347,7 @@ func TestSeal(t *testing.T) {
 		"label":       {"--change=LABEL a=b"},
 		"its own":     {"--change=LABEL " + labelManifest + "=00000001"},
 	} {
-		container, err := l.Create(t.Context(), daemon.Container{Name: "berth-test-" + unique(), Image: have.ID, Command: []string{"never"}})
+		container, err := l.Create(t.Context(), daemon.Container{Name: dockertest.Name(t), Image: have.ID, Command: []string{"never"}})
 		require.NoError(t, err)
 		out, err := exec.Command("docker", slices.Concat([]string{"commit"}, change, []string{container})...).Output()
 		require.NoError(t, l.Remove(t.Context(), container))

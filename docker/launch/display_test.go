@@ -219,9 +219,7 @@ func TestX11IsClosedToOthers(t *testing.T) {
 	assert.Contains(t, r.err, "unable to open display")
 
 	// Another local user who sees the same socket.
-	d, err := daemon.Connect(t.Context())
-	require.NoError(t, err)
-	defer d.Close()
+	d := dockertest.Connect(t)
 	other, err := d.Create(t.Context(), daemon.Container{
 		Image: p.options.Image, Command: []string{"xdpyinfo"}, Network: "host", User: "23456:23456", Env: []string{"DISPLAY=:" + s.number},
 		Labels: map[string]string{daemon.LabelRole: "test", daemon.LabelOwner: owned.Owner()},
@@ -281,9 +279,7 @@ func TestWayland(t *testing.T) {
 	p.options.GUI = "wayland"
 	p.env = append(p.env, "XDG_RUNTIME_DIR="+sockets, "WAYLAND_DISPLAY=wayland-7")
 
-	d, err := daemon.Connect(t.Context())
-	require.NoError(t, err)
-	defer d.Close()
+	d := dockertest.Connect(t)
 	shot := func() image.Image {
 		p, err := d.Exec(t.Context(), id, "sh", "-c", "cd /test && rm -f *.png && WAYLAND_DISPLAY=wayland-7 weston-screenshooter && mv *.png shot.png")
 		require.NoError(t, err)

@@ -16,6 +16,8 @@ import (
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // TestKilledLaunchesLeaveNothing kills a third of many launches at random
@@ -23,13 +25,11 @@ import (
 // theirs never was touched.
 func TestKilledLaunchesLeaveNothing(t *testing.T) {
 	inARow, atOnce := 30, 20
-	if os.Getenv("BERTH_TEST_LONG") != "" {
+	if testenv.Long() {
 		inARow, atOnce = 200, 50
 	}
 	p := newPerson(t)
-	d, err := daemon.Connect(t.Context())
-	require.NoError(t, err)
-	defer d.Close()
+	d := dockertest.Connect(t)
 	others := map[string]map[string]string{
 		"without labels":                   nil,
 		"of somebody else":                 {daemon.LabelRole: Role, daemon.LabelOwner: "99999", daemon.LabelClaim: "run-0123456789abcdef"},
@@ -70,7 +70,7 @@ func TestKilledLaunchesLeaveNothing(t *testing.T) {
 	}
 	wait.Wait()
 
-	_, err = owned.Sweep(t.Context(), cache.Dir(p.cache), d, true)
+	_, err := owned.Sweep(t.Context(), cache.Dir(p.cache), d, true)
 	require.NoError(t, err)
 	assert.Empty(t, p.containers(), "containers were left")
 	_, err = cache.Open()
@@ -92,9 +92,7 @@ func TestSweepRemovesWhatAKilledLaunchLeft(t *testing.T) {
 	require.NoError(t, c.Start())
 	_, err = out.Read(make([]byte, 8))
 	require.NoError(t, err)
-	d, err := daemon.Connect(t.Context())
-	require.NoError(t, err)
-	defer d.Close()
+	d := dockertest.Connect(t)
 	names := p.containers()
 	require.Len(t, names, 1)
 
