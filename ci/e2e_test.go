@@ -360,13 +360,13 @@ func TestAnotherDayAnotherFolderAnotherEngine(t *testing.T) {
 	require.NoError(t, err)
 	dir, err := cache.Open()
 	require.NoError(t, err)
-	m := maker{project: p, inputs: in, fresh: true, cache: dir, layers: t.TempDir(), report: progress.New(os.Stderr)}
-	img, drift, err := m.make(t.Context(), p.BaseStage, map[string]string{})
+	m := maker{project: p, inputs: in, fresh: true, cache: dir, entries: t.TempDir(), report: progress.New(os.Stderr)}
+	made, drift, err := m.make(t.Context(), m.base())
 	require.NoError(t, err)
 	if len(drift) > 0 {
 		testenv.Skip(t, testenv.Snapshot, "locked packages are gone from every mirror: %s. Type: go tool mage pin", strings.Join(drift, ", "))
 	}
-	have, err := img.Digest()
+	have, err := made[0].Digest()
 	require.NoError(t, err)
 	want, err := PinnedBaseDigest(project)
 	require.NoError(t, err)

@@ -207,8 +207,8 @@ func TestRealPackages(t *testing.T) {
 	temp, remove, err := dir.Temp("test")
 	require.NoError(t, err)
 	defer remove()
-	name := dir.Path("rootfs.tar")
-	require.NoError(t, RootfsFile(t.Context(), name, packages, l.Snapshot, temp, nil))
+	name, err := RootfsFile(t.Context(), dir.Path("rootfs.tar"), packages, l.Snapshot, temp, nil)
+	require.NoError(t, err)
 
 	file, err := os.Open(name)
 	require.NoError(t, err)

@@ -82,7 +82,7 @@ func unpackOnFullDisk(t *testing.T, dir string) {
 	require.NoError(t, os.WriteFile(name, []byte("the one before"), 0o644))
 	for what, size := range map[string]int{"the unpacked data": 256, "the tar beside the data": 40} {
 		packages := Packages{Files: []Fetched{{Path: save(t, large(t, size))}}}
-		err := RootfsFile(t.Context(), name, packages, epoch, dir, nil)
+		_, err := RootfsFile(t.Context(), name, packages, epoch, dir, nil)
 		require.ErrorIs(t, err, syscall.ENOSPC, what)
 		left, err := filepath.Glob(dir + "/*")
 		require.NoError(t, err)

@@ -33,10 +33,11 @@ func TestFile(t *testing.T) {
 	toolchain, err := ReadLock(lock)
 	require.NoError(t, err)
 	p := Program{Root: root, Packages: []string{"./trainer"}, Toolchain: toolchain}
-	first, err := File(t.Context(), p, dockertest.Cache(t), nil)
-	require.NoError(t, err)
 	dir := dockertest.Cache(t)
-	second, err := File(t.Context(), p, dir, nil)
+	first, err := File(t.Context(), p, dir, dir.Path("golang"), nil)
+	require.NoError(t, err)
+	dir = dockertest.Cache(t)
+	second, err := File(t.Context(), p, dir, dir.Path("golang"), nil)
 	require.NoError(t, err)
 	assert.Equal(t, filepath.Base(first), filepath.Base(second))
 	a, err := os.ReadFile(first)
@@ -104,15 +105,15 @@ func TestWrongToolchainIsRefused(t *testing.T) {
 	require.NoError(t, err)
 	toolchain.Sum = "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 	dir := dockertest.Cache(t)
-	_, err = File(t.Context(), Program{Root: root, Packages: []string{"./trainer/report"}, Toolchain: toolchain}, dir, nil)
+	_, err = File(t.Context(), Program{Root: root, Packages: []string{"./trainer/report"}, Toolchain: toolchain}, dir, dir.Path("golang"), nil)
 	assert.ErrorContains(t, err, "it isn't what was pinned")
 	assert.ErrorContains(t, err, "go clean -modcache")
 
 	toolchain.Version = "1.26.99"
-	_, err = File(t.Context(), Program{Root: root, Packages: []string{"./trainer/report"}, Toolchain: toolchain}, dir, nil)
+	_, err = File(t.Context(), Program{Root: root, Packages: []string{"./trainer/report"}, Toolchain: toolchain}, dir, dir.Path("golang"), nil)
 	assert.ErrorContains(t, err, "go1.26.99")
 
-	_, err = File(t.Context(), Program{Root: root, Packages: []string{"./nowhere"}, Toolchain: toolchain}, dir, nil)
+	_, err = File(t.Context(), Program{Root: root, Packages: []string{"./nowhere"}, Toolchain: toolchain}, dir, dir.Path("golang"), nil)
 	assert.ErrorContains(t, err, "listing what ./nowhere imports")
 	made, err := os.ReadDir(dir.Path("golang"))
 	assert.True(t, os.IsNotExist(err), made)
@@ -120,7 +121,7 @@ func TestWrongToolchainIsRefused(t *testing.T) {
 
 func TestMachineWithoutGo(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	_, err := File(t.Context(), Program{Root: root, Packages: []string{"./trainer"}}, dockertest.Cache(t), nil)
+	_, err := File(t.Context(), Program{Root: root, Packages: []string{"./trainer"}}, dockertest.Cache(t), t.TempDir(), nil)
 	require.ErrorIs(t, err, ErrUnavailable)
 	assert.ErrorContains(t, err, "Install Go")
 }

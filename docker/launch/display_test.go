@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/dockertest"
 )
 
@@ -42,7 +43,7 @@ func serve(t *testing.T, image, socket, folder string, command ...string) (id st
 	sockets := filepath.Dir(socket)
 	id, err = d.Create(t.Context(), daemon.Container{
 		Image: image, Command: command, Network: "host", Init: true,
-		Labels: map[string]string{daemon.LabelRole: "test", daemon.LabelOwner: owner()},
+		Labels: map[string]string{daemon.LabelRole: "test", daemon.LabelOwner: owned.Owner()},
 		Env:    []string{"XDG_RUNTIME_DIR=" + sockets},
 		Mounts: []daemon.Mount{{Type: "bind", Source: sockets, Target: sockets}, {Type: "bind", Source: folder, Target: "/test"}},
 	})
@@ -221,7 +222,7 @@ func TestX11IsClosedToOthers(t *testing.T) {
 	d := dockertest.Connect(t)
 	other, err := d.Create(t.Context(), daemon.Container{
 		Image: p.options.Image, Command: []string{"xdpyinfo"}, Network: "host", User: "23456:23456", Env: []string{"DISPLAY=:" + s.number},
-		Labels: map[string]string{daemon.LabelRole: "test", daemon.LabelOwner: owner()},
+		Labels: map[string]string{daemon.LabelRole: "test", daemon.LabelOwner: owned.Owner()},
 		Mounts: []daemon.Mount{{Type: "bind", Source: "/tmp/.X11-unix", Target: "/tmp/.X11-unix"}},
 	})
 	require.NoError(t, err)

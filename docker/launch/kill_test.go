@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/owned"
+	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/testenv"
 )
@@ -29,10 +31,10 @@ func TestKilledLaunchesLeaveNothing(t *testing.T) {
 	p := newPerson(t)
 	d := dockertest.Connect(t)
 	others := map[string]map[string]string{
-		"without labels":                    nil,
-		"of somebody else":                  {daemon.LabelRole: Role, daemon.LabelOwner: "99999", labelLock: hostname(t) + ":/nonexistent"},
-		"of this person on another machine": {daemon.LabelRole: Role, daemon.LabelOwner: owner(), labelLock: "elsewhere.example:/nonexistent"},
-		"of another role":                   {daemon.LabelRole: "engine", daemon.LabelOwner: owner(), labelLock: hostname(t) + ":/nonexistent"},
+		"without labels":                   nil,
+		"of somebody else":                 {daemon.LabelRole: Role, daemon.LabelOwner: "99999", daemon.LabelClaim: "run-0123456789abcdef"},
+		"of this person, without a record": {daemon.LabelRole: Role, daemon.LabelOwner: owned.Owner(), daemon.LabelClaim: "run-0123456789abcdef"},
+		"of another role":                  {daemon.LabelRole: "engine", daemon.LabelOwner: owned.Owner()},
 	}
 	ids := map[string]string{}
 	for name, labels := range others {
@@ -68,8 +70,11 @@ func TestKilledLaunchesLeaveNothing(t *testing.T) {
 	}
 	wait.Wait()
 
-	assert.Equal(t, 0, p.run("true", "").code)
-	assert.Eventually(t, func() bool { return len(p.containers()) == 0 }, 10*time.Second, 100*time.Millisecond, "containers were left")
+	_, err := owned.Sweep(t.Context(), cache.Dir(p.cache), d, true)
+	require.NoError(t, err)
+	assert.Empty(t, p.containers(), "containers were left")
+	_, err = cache.Open()
+	require.NoError(t, err)
 	assert.Empty(t, entries(t, filepath.Join(p.cache, "tmp")), "files were left")
 	for name, id := range ids {
 		s, err := d.Inspect(t.Context(), id)
@@ -79,7 +84,7 @@ func TestKilledLaunchesLeaveNothing(t *testing.T) {
 	}
 }
 
-func TestReap(t *testing.T) {
+func TestSweepRemovesWhatAKilledLaunchLeft(t *testing.T) {
 	p := newPerson(t)
 	c := p.launch(shell("echo ready; sleep 1000"))
 	out, err := c.StdoutPipe()
@@ -91,16 +96,17 @@ func TestReap(t *testing.T) {
 	names := p.containers()
 	require.Len(t, names, 1)
 
-	removed, err := Reap(t.Context(), d)
+	dir := cache.Dir(p.cache)
+	swept, err := owned.Sweep(t.Context(), dir, d, true)
 	require.NoError(t, err)
-	assert.NotContains(t, removed, names[0], "its launch lives")
+	assert.Empty(t, swept.Removed, "its launch lives")
 	require.NoError(t, c.Process.Kill())
 	c.Wait()
-	removed, err = Reap(t.Context(), d)
+	swept, err = owned.Sweep(t.Context(), dir, d, true)
 	require.NoError(t, err)
-	assert.Contains(t, removed, names[0])
+	assert.Equal(t, []string{"container " + names[0]}, swept.Removed)
 	assert.Empty(t, p.containers())
-	p.run("true", "") // removes the files
+	assert.Empty(t, entries(t, filepath.Join(p.cache, "tmp")))
 }
 
 func TestSideBySide(t *testing.T) {

@@ -88,7 +88,7 @@ func Load(ctx context.Context, docker *daemon.Client, kind string) (string, erro
 	if _, err := docker.Image(ctx, tag); err == nil || !errors.Is(err, daemon.ErrNotFound) {
 		return tag, err // another process has built it
 	}
-	temp, remove, err := dir.Temp("testimage")
+	temp, remove, err := dir.Temp("dockertest")
 	if err != nil {
 		return "", err
 	}
@@ -124,8 +124,7 @@ func unpack(ctx context.Context, dir cache.Dir, temp string, lock []byte) (strin
 	if err != nil {
 		return "", err
 	}
-	rootfs := filepath.Join(temp, "rootfs.tar")
-	return rootfs, debian.RootfsFile(ctx, rootfs, packages, l.Snapshot, temp, nil)
+	return debian.RootfsFile(ctx, filepath.Join(temp, "rootfs.tar"), packages, l.Snapshot, temp, nil)
 }
 
 // assemble makes an image of the packages, and of what their configuration
