@@ -2,6 +2,7 @@ package dockertest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -9,8 +10,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/gofrs/flock"
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/cache"
@@ -50,19 +49,26 @@ func begin(ctx context.Context) (cleanUp func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := dir.Lock(ctx, "tests", nil)
+	// Builds sweep the claims of the cache that they work in, and don't know these.
+	records, err := cache.OpenAt(dir.Path("tests"))
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
-	if err := sweep(ctx, dir); err != nil {
+	if err := sweep(ctx, dir, records); err != nil {
 		return nil, err
 	}
-	release, err := dir.Lock(ctx, claim(Process), nil)
+	claim, err := records.Claim("test")
+	if err != nil {
+		return nil, err
+	}
 	return func() error {
-		defer release()
-		return remove(context.Background(), dir, Process)
-	}, err
+		if err := remove(context.Background(), dir, Process); err != nil {
+			claim.Leave()
+			return err
+		}
+		claim.Release()
+		return nil
+	}, claim.Note(Process, false)
 }
 
 // root returns the folder of the tests' cache: beside the person's, that of the
@@ -78,33 +84,27 @@ func root(own string, userCache func() (string, error)) (string, error) {
 	return strings.TrimSuffix(filepath.Clean(own), "-test") + "-test", nil
 }
 
-// claim is the name of the lock that a test process holds as long as it lives.
-// Its file is there as long as anything else may be.
-func claim(process string) string { return "test-" + process }
-
-// sweep removes what dead test processes left. The caller holds the lock under
-// which names are claimed.
-func sweep(ctx context.Context, dir cache.Dir) error {
-	claims, err := filepath.Glob(dir.Path("locks", claim(prefix+"*")))
-	if err != nil {
-		return err
-	}
-	for _, path := range claims {
-		l := flock.New(path)
-		if held, err := l.TryLock(); err != nil || !held {
-			continue // it lives
+// sweep removes what dead test processes left, as their records have it.
+func sweep(ctx context.Context, dir, records cache.Dir) error {
+	claims, err := records.Abandoned()
+	for _, c := range claims {
+		var process string
+		cerr := json.Unmarshal(c.Notes()[0], &process)
+		if cerr == nil && strings.HasPrefix(process, prefix) {
+			cerr = remove(ctx, dir, process)
 		}
-		err := remove(ctx, dir, strings.TrimPrefix(filepath.Base(path), claim("")))
-		l.Unlock()
-		if err != nil {
-			return err
+		if cerr != nil {
+			err = errors.Join(err, cerr)
+			c.Leave()
+		} else {
+			c.Release()
 		}
 	}
-	return nil
+	return err
 }
 
-// remove removes what bears the name of a test process, and then its claim.
-// Where Docker doesn't answer both are left for later.
+// remove removes what bears the name of a test process. Where there is no Docker
+// there is nothing.
 func remove(ctx context.Context, dir cache.Dir, process string) error {
 	docker, err := daemon.Connect(ctx)
 	if errors.Is(err, daemon.ErrUnavailable) {
@@ -149,14 +149,12 @@ func remove(ctx context.Context, dir cache.Dir, process string) error {
 	for _, s := range sockets {
 		err = errors.Join(err, os.RemoveAll(s))
 	}
-	if err != nil {
-		return err
-	}
-	return os.Remove(dir.Path("locks", claim(process)))
+	return err
 }
 
 // again does something anew while Docker is busy with the same: a removal goes on
-// in the daemon when the process that asked for it is killed.
+// in the daemon when the process that asked for it is killed. (Package owned, whose
+// tests use this one, has the same.)
 func again(do func() error) error {
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		err := do()

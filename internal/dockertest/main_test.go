@@ -57,12 +57,8 @@ func TestKilledTestsLeaveNothing(t *testing.T) {
 	docker, image := Connect(t), Shell(t)
 	dir, err := cache.Open()
 	require.NoError(t, err)
-	sweep := func() {
-		unlock, err := dir.Lock(context.Background(), "tests", nil)
-		require.NoError(t, err)
-		defer unlock()
-		assert.NoError(t, sweep(context.Background(), dir))
-	}
+	records, err := cache.OpenAt(dir.Path("tests"))
+	require.NoError(t, err)
 	start := func() (c *exec.Cmd, name string) {
 		c = exec.Command(os.Args[0])
 		c.Env = append(os.Environ(), "BERTH_TEST_LEAVE="+image)
@@ -74,7 +70,7 @@ func TestKilledTestsLeaveNothing(t *testing.T) {
 		t.Cleanup(func() {
 			c.Process.Kill()
 			c.Wait()
-			sweep()
+			assert.NoError(t, sweep(context.Background(), dir, records))
 		})
 		name, err = bufio.NewReader(out).ReadString('\n')
 		require.NoError(t, err, name)
@@ -87,7 +83,7 @@ func TestKilledTestsLeaveNothing(t *testing.T) {
 	require.NoError(t, dead.Process.Kill())
 	dead.Wait()
 
-	sweep()
+	require.NoError(t, sweep(t.Context(), dir, records))
 	_, err = docker.Inspect(t.Context(), left)
 	assert.ErrorIs(t, err, daemon.ErrNotFound)
 	_, err = docker.Image(t.Context(), left)
@@ -96,7 +92,6 @@ func TestKilledTestsLeaveNothing(t *testing.T) {
 	require.NoError(t, err)
 	assert.NotContains(t, volumes, left)
 	assert.Contains(t, volumes, lives)
-	assert.NoFileExists(t, dir.Path("locks", claim(left[:strings.LastIndex(left, "-")])))
 	c, err := docker.Inspect(t.Context(), lives)
 	require.NoError(t, err)
 	assert.Equal(t, "running", c.State)
