@@ -49,14 +49,13 @@ func Pin(ctx context.Context, p Project, report *progress.Reporter) (changes []s
 	if err != nil {
 		return nil, err
 	}
-	digest, _, err := baseDigest(ctx, p, in, report)
-	if err != nil {
-		return nil, err
-	}
-	files := map[string][]byte{
-		engineFile:           engineLock.Marshal(),
-		p.Path(p.Lock):       lock.Marshal(),
-		p.Path(p.BaseDigest): baseRecord{digest, lock.Hash()}.marshal(),
+	files := map[string][]byte{engineFile: engineLock.Marshal(), p.Path(p.Lock): lock.Marshal()}
+	if p.BaseDigest != "" {
+		digest, _, err := baseDigest(ctx, p, in, report)
+		if err != nil {
+			return nil, err
+		}
+		files[p.Path(p.BaseDigest)] = baseRecord{digest, lock.Hash()}.marshal()
 	}
 	if p.GoLock != "" {
 		files[p.Path(p.GoLock)] = toolchain.Marshal()
@@ -128,12 +127,15 @@ func pinGo(ctx context.Context, p Project, report *progress.Reporter) (t golang.
 // packages.toml ask for, and the digest of the base stage was made from them. It asks
 // no archive and builds nothing.
 func CheckPins(p Project) error {
-	return errors.Join(debian.CheckFiles(p.Path(p.Packages), p.Path(p.Lock)), engine.CheckPins(p.Root), checkGo(p), checkBase(p))
+	return errors.Join(debian.CheckFiles(p.Path(p.Packages), p.Path(p.Lock)), engine.CheckPins(p.Root), checkGo(p), checkBaseRecord(p))
 }
 
-// checkBase fails if the file of the base stage's digest is missing or damaged, or
-// of another lock than the one beside it.
-func checkBase(p Project) error {
+// checkBaseRecord fails if the file of the base stage's digest is missing or damaged,
+// or of another lock than the one beside it.
+func checkBaseRecord(p Project) error {
+	if p.BaseDigest == "" {
+		return nil
+	}
 	lock, err := debian.ReadLock(p.Path(p.Lock))
 	if err != nil {
 		return nil // said already
@@ -182,12 +184,12 @@ func baseDigest(ctx context.Context, p Project, in Inputs, report *progress.Repo
 	if err != nil {
 		return "", nil, err
 	}
-	m := maker{project: p, inputs: in, cache: dir, layers: dir.Path("layers"), report: report}
-	img, drift, err := m.make(ctx, p.BaseStage, map[string]string{})
+	m := maker{project: p, inputs: in, cache: dir, entries: string(dir), report: report}
+	made, drift, err := m.make(ctx, m.base())
 	if err != nil {
 		return "", nil, err
 	}
-	d, err := img.Digest()
+	d, err := made[0].Digest()
 	return d.String(), drift, err
 }
 
