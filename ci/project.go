@@ -1,6 +1,6 @@
 // Package ci is the pipeline: it builds the image of a project through Dagger,
 // makes it canonical, loads it into Docker, and proves that it is the same bit
-// for bit. Its rooms do the work (engine, debian, image); this package puts
+// for bit. Its rooms do the work (engine, debian, golang, image); this package puts
 // them in order. It prints nothing but progress: what a person sees at the end
 // is up to the caller.
 package ci
