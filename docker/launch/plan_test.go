@@ -29,7 +29,7 @@ func workstation() Host {
 		Image:    daemon.Image{ID: "sha256:0123", Command: []string{"bash"}},
 		Passwd:   []byte("root:x:0:0:root:/root:/bin/bash\nwww-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\nubuntu:x:1000:1000:Ubuntu:/home/ubuntu:/bin/bash\n"),
 		Group:    []byte("root:x:0:\nvideo:x:44:\nwww-data:x:33:\nubuntu:x:1000:\n"),
-		GPU: gpu.Machine{SMI: true, Loaded: true, Toolkit: true, Hardware: true, Driver: "570.133.20", GPUs: []gpu.GPU{
+		GPU: gpu.Machine{SMI: true, Loaded: true, Toolkit: true, Hardware: true, GPUs: []gpu.GPU{
 			{Index: 0, UUID: "GPU-11111111-aaaa-bbbb-cccc-000000000000", Name: "NVIDIA H200"},
 			{Index: 1, UUID: "GPU-22222222-aaaa-bbbb-cccc-000000000000", Name: "NVIDIA H200"},
 		}},
