@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"net"
-	pathpkg "path"
 	"slices"
 	"strings"
 
@@ -125,48 +124,30 @@ func (c *Client) Kill(ctx context.Context, id, signal string) error {
 	return explain(c.api.ContainerKill(ctx, id, signal), "sending %s to container %s", signal, id)
 }
 
-// linksLimit is how many symbolic links one after the other are followed: as many
-// as Linux follows.
-const linksLimit = 40
-
 // ReadFile returns a file of at most limit bytes from the file system of a
 // container, which needn't run. Symbolic links are followed, within the container.
 // A missing file is ErrNotFound.
 func (c *Client) ReadFile(ctx context.Context, id, path string, limit int64) ([]byte, error) {
-	at := path
-	for range linksLimit {
-		data, link, err := c.readFile(ctx, id, at, limit)
-		if err != nil || link == "" {
-			return data, err
-		}
-		if !pathpkg.IsAbs(link) {
-			link = pathpkg.Join(pathpkg.Dir(at), link)
-		}
-		at = link
+	r, stat, err := c.api.CopyFromContainer(ctx, id, path)
+	if err == nil && stat.LinkTarget != "" { // the end of all links
+		r.Close()
+		r, _, err = c.api.CopyFromContainer(ctx, id, stat.LinkTarget)
 	}
-	return nil, fmt.Errorf("reading %s in container %s: too many symbolic links", path, id)
-}
-
-// readFile returns a file's content or, if it is a symbolic link, where it leads.
-func (c *Client) readFile(ctx context.Context, id, path string, limit int64) (data []byte, link string, err error) {
-	r, _, err := c.api.CopyFromContainer(ctx, id, path)
 	if err != nil {
-		return nil, "", explain(err, "reading %s in container %s", path, id)
+		return nil, explain(err, "reading %s in container %s", path, id)
 	}
 	defer r.Close()
 	files := tar.NewReader(r)
 	h, err := files.Next()
-	if err == nil && h.Typeflag == tar.TypeSymlink {
-		return nil, h.Linkname, nil
-	}
 	if err == nil && (h.Typeflag != tar.TypeReg || h.Size > limit) {
 		err = errors.New("not a file of a sensible size")
 	}
+	var data []byte
 	if err == nil {
 		data, err = io.ReadAll(files)
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("reading %s in container %s: %w", path, id, err)
+		return nil, fmt.Errorf("reading %s in container %s: %w", path, id, err)
 	}
-	return data, "", nil
+	return data, nil
 }

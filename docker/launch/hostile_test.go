@@ -32,11 +32,12 @@ func (p *person) commit(script, entrypoint string) string {
 	require.NoError(t, err)
 	defer d.Remove(context.Background(), id)
 	require.NoError(t, d.Start(t.Context(), id))
+	var ended daemon.Status
 	require.Eventually(t, func() bool {
-		s, err := d.Inspect(t.Context(), id)
-		require.NoError(t, err)
-		return s.State == "exited" && s.ExitCode == 0
+		ended, err = d.Inspect(t.Context(), id)
+		return err == nil && ended.State == "exited"
 	}, 30*time.Second, 20*time.Millisecond)
+	require.Equal(t, 0, ended.ExitCode, logs(t, d, id))
 
 	// The client has no call for it, as Berth never commits.
 	socket, local := strings.CutPrefix(d.Host(), "unix://")
@@ -78,13 +79,7 @@ func TestHostileUsersAreData(t *testing.T) {
 		"", "END", "TOUCH", "EN\\000D", "TOUCH", "'", "TOUCH", "' >/dev/null; TOUCH",
 		"a:x:70:70:'; TOUCH; ':/:/bin/sh", "b:x:71:71:$(TOUCH)`TOUCH`:/:/bin/sh", `c:x:72:72:\\'; TOUCH; \\':/:/bin/sh`, "d:x:73:73:\\033]0;title\\007:/:/bin/sh", "",
 	}, "\\n"))
-	p.options.Image = p.commit(`printf "$(cat)" >> /etc/passwd <<'HOSTILE'
-`+lines+`
-HOSTILE
-printf "$(cat)" >> /etc/group <<'HOSTILE'
-`+lines+`
-HOSTILE
-grep -c touch /etc/passwd`, "")
+	p.options.Image = p.commit("printf %b "+word(lines)+" | tee -a /etc/passwd >> /etc/group; grep -c touch /etc/passwd", "")
 	p.options.Command = touch + "; getent passwd a b c | grep -c touch; exit 7"
 	plan, err := NewPlan(hostOf(t, p), p.options)
 	require.NoError(t, err)
@@ -108,21 +103,14 @@ grep -c touch /etc/passwd`, "")
 func TestUsersBehindLinks(t *testing.T) {
 	p := newPerson(t)
 	p.options.Image = p.commit("mv /etc/passwd /usr/share/users && ln -s people /usr/share/passwd && ln -s users /usr/share/people && ln -s ../usr/share/passwd /etc/passwd && "+
-		"mkdir /opt/etc && mv /etc/group /opt/etc && ln -s /opt/etc/group /etc/group", "")
+		"mkdir -p /opt/etc && mv /etc/group /opt/etc && ln -s /opt/etc/group /etc/group", "")
 	r := p.run("getent passwd www-data | cut -d: -f1,3; getent group www-data | cut -d: -f1,3; id -un", "")
 	assert.Equal(t, result{out: "www-data:33\nwww-data:33\n" + hostOf(t, p).User.Name + "\n"}, r)
-
-	p.options.Image = p.commit("ln -sf passwd /etc/passwd", "")
-	r = p.run("true", "")
-	assert.Equal(t, ExitDaemon, r.code)
-	assert.Contains(t, r.err, "reading /etc/passwd in container ")
-	assert.Contains(t, r.err, "too many symbolic links")
 }
 
 func TestEntryPoint(t *testing.T) {
 	p := newPerson(t)
 	p.options.Image = p.commit("true", `["bash"]`)
-	assert.Equal(t, 0, p.run("", "exit 0").code, "without a command, the entry point has the image's")
 	r := p.run("echo works", "")
 	assert.Equal(t, result{code: ExitDaemon, err: "-cmd: usage: the entry point of the image, bash, would take the command for its own arguments and not run it. Add -entrypoint=bash\n"}, r)
 	for entrypoint, want := range map[string]string{"bash": "works\n", "sh": "works\n", "/usr/bin/env": "works\n"} {
