@@ -22,20 +22,21 @@ var ErrUsage = errors.New("usage")
 // as it is, and a comma or colon between double quotes separates nothing:
 // -e='GREETING="Hello, world",DIR=C\:\\x' sets two variables.
 type Options struct {
-	Project   string // names containers; asked of the project, not of a person
-	Root      string // the checkout on the host; asked of the project, not of a person
-	Image     string // image to run; no default
-	Digest    string // of the image's manifest, which Docker doesn't know of an image that was loaded; "" if unknown; asked of the project, not of a person
-	Command   string // run by the image's shell instead of opening it; default: an interactive shell
-	Name      string // of the container; default: the project and 8 random hex digits
-	Hostname  string // default: the host's
-	GPUs      string // "0" (default: the first, where there is one), "all", "none", "2,3", UUIDs, their prefixes, MIG instances
-	GUI       string // "auto" (default: X11, else Wayland, else off), "x11", "wayland" or "off"
-	Mounts    string // list of SOURCE:TARGET or SOURCE:TARGET:ro; sources are paths on the host, relative to the working folder or ~
-	Env       string // list of NAME=VALUE, or NAME for the host's value
-	Network   string // "bridge" (default), "host", "none" or the name of a Docker network
-	IPC       string // "private" (default) or "host"
-	SharedMem string // size of /dev/shm, such as "8g"; default: half of the host's memory
+	Project    string // names containers; asked of the project, not of a person
+	Root       string // the checkout on the host; asked of the project, not of a person
+	Image      string // image to run; no default
+	Digest     string // of the image's manifest, which Docker doesn't know of an image that was loaded; "" if unknown; asked of the project, not of a person
+	Command    string // run by the image's shell instead of opening it; default: an interactive shell
+	Entrypoint string // program to run in place of the image's entry point, as docker run has it: a shell runs Command, another program gets the shell that does as its arguments; default: the image's own
+	Name       string // of the container; default: the project and 8 random hex digits
+	Hostname   string // default: the host's
+	GPUs       string // "0" (default: the first, where there is one), "all", "none", "2,3", UUIDs, their prefixes, MIG instances
+	GUI        string // "auto" (default: X11, else Wayland, else off), "x11", "wayland" or "off"
+	Mounts     string // list of SOURCE:TARGET or SOURCE:TARGET:ro; sources are paths on the host, relative to the working folder or ~
+	Env        string // list of NAME=VALUE, or NAME for the host's value
+	Network    string // "bridge" (default), "host", "none" or the name of a Docker network
+	IPC        string // "private" (default) or "host"
+	SharedMem  string // size of /dev/shm, such as "8g"; default: half of the host's memory
 }
 
 // split cuts a list at the separators that are neither escaped nor quoted. The
