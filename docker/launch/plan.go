@@ -16,6 +16,7 @@ import (
 	"github.com/berthdev/berth/docker/display"
 	"github.com/berthdev/berth/docker/gpu"
 	"github.com/berthdev/berth/docker/identity"
+	"github.com/berthdev/berth/internal/usage"
 )
 
 // Workspace is where the checkout appears in a container.
@@ -93,10 +94,10 @@ func NewPlan(h Host, o Options) (Plan, error) {
 		c.SecurityOpt = append(c.SecurityOpt, "label=disable")
 	}
 	if !containerName.MatchString(c.Name) {
-		return Plan{}, fmt.Errorf("-n: %w: %q can't be the name of a container: it takes letters, digits, _ . and -, two at least", ErrUsage, c.Name)
+		return Plan{}, fmt.Errorf("-n: %w: %q can't be the name of a container: it takes letters, digits, _ . and -, two at least", usage.Err, c.Name)
 	}
 	if o.Hostname != "" && !hostName.MatchString(o.Hostname) {
-		return Plan{}, fmt.Errorf("-hostname: %w: %q can't be the name of a host: it takes letters, digits, . and -, 63 at most", ErrUsage, o.Hostname)
+		return Plan{}, fmt.Errorf("-hostname: %w: %q can't be the name of a host: it takes letters, digits, . and -, 63 at most", usage.Err, o.Hostname)
 	}
 	if u.UID == 0 {
 		// What root needs to work with files of others and to install packages.
@@ -140,10 +141,10 @@ func NewPlan(h Host, o Options) (Plan, error) {
 	case "host":
 		c.IPC = "host"
 		if o.SharedMem != "" {
-			return Plan{}, fmt.Errorf("-shm: %w: with -ipc=host, /dev/shm is the host's. Leave one of the two out", ErrUsage)
+			return Plan{}, fmt.Errorf("-shm: %w: with -ipc=host, /dev/shm is the host's. Leave one of the two out", usage.Err)
 		}
 	default:
-		return Plan{}, fmt.Errorf("-ipc: %w: %q is neither private nor host", ErrUsage, o.IPC)
+		return Plan{}, fmt.Errorf("-ipc: %w: %q is neither private nor host", usage.Err, o.IPC)
 	}
 
 	if p.Display, err = p.chooseDisplay(h, o); err != nil {
@@ -275,7 +276,7 @@ func distinct(mounts []daemon.Mount, files []File) error {
 	}
 	for _, m := range mounts {
 		if taken[m.Target] {
-			return fmt.Errorf("-v: %w: something is mounted on %s already. Choose another target for %s", ErrUsage, m.Target, m.Source)
+			return fmt.Errorf("-v: %w: something is mounted on %s already. Choose another target for %s", usage.Err, m.Target, m.Source)
 		}
 		taken[m.Target] = true
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/berthdev/berth/docker/display"
 	"github.com/berthdev/berth/docker/gpu"
 	"github.com/berthdev/berth/docker/identity"
+	"github.com/berthdev/berth/internal/usage"
 )
 
 // workstation is a machine with two GPUs and a desktop, and alice before it.
@@ -125,7 +126,7 @@ func TestParseMounts(t *testing.T) {
 	assert.Equal(t, []mountOption{{"a", "/a", false}, {"~/b", "/b", true}, {`C:,\`, "/c", false}, {"x,y:z", "/d", false}}, got)
 	for _, bad := range []string{"a", "a:b", ":/a", "a:/a:rx", "a:/a,", `"a:/a`, `a:/a\`, "a:/a:ro:x", "a:"} {
 		_, err := parseMounts(bad)
-		assert.ErrorIs(t, err, ErrUsage, bad)
+		assert.ErrorIs(t, err, usage.Err, bad)
 	}
 }
 
@@ -136,7 +137,7 @@ func TestParseEnv(t *testing.T) {
 	assert.Equal(t, []Variable{{"A", "1", false}, {"B", "x, y", false}, {"HERE", "value", true}, {"EMPTY", "", true}, {"C", "a=b", false}, {"D", "", false}}, got)
 	for _, bad := range []string{"=x", "A=1,,B=2", "A B=1", `A="`} {
 		_, err := parseEnv(bad, host)
-		assert.ErrorIs(t, err, ErrUsage, bad)
+		assert.ErrorIs(t, err, usage.Err, bad)
 	}
 }
 
@@ -148,7 +149,7 @@ func TestParseSize(t *testing.T) {
 	}
 	for _, bad := range []string{"", "0", "-1g", "big", "8x"} {
 		_, err := parseSize(bad)
-		assert.ErrorIs(t, err, ErrUsage, bad)
+		assert.ErrorIs(t, err, usage.Err, bad)
 	}
 }
 
