@@ -18,22 +18,16 @@ import (
 	"time"
 
 	"github.com/creack/pty"
-	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	dockerimage "github.com/google/go-containerregistry/pkg/v1/daemon"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/gpu"
 	"github.com/berthdev/berth/docker/launch"
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/signals"
+	"github.com/berthdev/berth/internal/testenv"
 	"github.com/berthdev/berth/internal/usage"
 )
 
@@ -89,11 +83,8 @@ func checkoutOfNothing(t *testing.T) string {
 // imageWith returns the tag of the tests' shell image with programs added to it.
 // They are shell scripts, come first on the PATH, and go with the test.
 func imageWith(t *testing.T, programs map[string]string) string {
-	docker := connect(t)
-	shell, err := name.NewTag(dockertest.Shell(t))
-	require.NoError(t, err)
-	base, err := dockerimage.Image(shell)
-	require.NoError(t, err)
+	command := testenv.NeedsCommand(t, testenv.DockerCommand, "docker")
+	tag := newTag(t, dockertest.Connect(t))
 	var files bytes.Buffer
 	w := tar.NewWriter(&files)
 	for program, script := range programs {
@@ -102,22 +93,18 @@ func imageWith(t *testing.T, programs map[string]string) string {
 		require.NoError(t, err)
 	}
 	require.NoError(t, w.Close())
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files.Bytes())), nil })
-	require.NoError(t, err)
-	img, err := mutate.AppendLayers(base, layer)
-	require.NoError(t, err)
-	tag := newTag(t, docker)
-	loadAs(t, docker, tag, img)
+	docker := func(in io.Reader, args ...string) string {
+		c := exec.Command(command, args...)
+		c.Stdin = in
+		out, err := c.Output()
+		require.NoError(t, err, "docker %s", args)
+		return strings.TrimSpace(string(out))
+	}
+	id := docker(nil, "create", dockertest.Shell(t), "true")
+	defer docker(nil, "rm", id)
+	docker(&files, "cp", "-", id+":/")
+	docker(nil, "commit", id, tag)
 	return tag
-}
-
-// loadAs loads an image into Docker under a tag.
-func loadAs(t *testing.T, docker *daemon.Client, tag string, img v1.Image) {
-	ref, err := name.NewTag(tag)
-	require.NoError(t, err)
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(tarball.Write(ref, img, w)) }()
-	require.NoError(t, docker.Load(t.Context(), r))
 }
 
 // TestExitCodesAsWritten runs what the tables of README.md and docs/run.md promise.
@@ -159,7 +146,6 @@ func TestExitCodesAsWritten(t *testing.T) {
 // Signals. `by` is what starts the process: nothing, nohup, or a shell that
 // ignores INT as it does for whatever has an & behind it.
 func TestSignalsOfRun(t *testing.T) {
-	connect(t)
 	image := dockertest.Shell(t)
 	for _, c := range []struct {
 		by     string
@@ -315,15 +301,4 @@ func ignores(t *testing.T, pid int, s syscall.Signal) bool {
 	mask, err := strconv.ParseUint(after[:16], 16, 64)
 	require.NoError(t, err)
 	return mask&(1<<(s-1)) != 0
-}
-
-// TestTagLikeAnID tags an image that is there already with the beginning of its
-// own ID, which Docker would take for the image.
-func TestTagLikeAnID(t *testing.T) {
-	docker := connect(t)
-	in, err := ReadInputs(project)
-	require.NoError(t, err)
-	base, err := mutate.Config(empty.Image, v1.Config{Labels: in.labels()})
-	require.NoError(t, err)
-	_ = base
 }

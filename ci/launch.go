@@ -23,7 +23,9 @@ func Plan(ctx context.Context, docker *daemon.Client, p Project, o launch.Option
 	if err != nil {
 		return launch.Plan{}, err
 	}
-	o.Digest = RecordedDigest(host.Image.ID)
+	if o.Digest, err = Digest(ctx, docker, host.Image); err != nil {
+		return launch.Plan{}, err
+	}
 	return launch.NewPlan(host, o)
 }
 
