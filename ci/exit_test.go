@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -159,8 +160,9 @@ func TestSignalsOfRun(t *testing.T) {
 		t.Run(strings.TrimSpace(c.by+" "+unix.SignalName(c.signal)), func(t *testing.T) {
 			t.Parallel()
 			dir := checkoutOfNothing(t)
+			// bash alone goes on when it isn't its child that INT ended.
 			child := begin(t, c.by, dir, nil, "run", "-t="+image, "-gui=off", "-net=none",
-				"-cmd=echo ready; until [ -e over ]; do sleep 0.05; done; exit 7")
+				"-cmd=trap 'exit 130' INT; echo ready; until [ -e over ]; do sleep 0.05; done; exit 7")
 			child.expect("ready\n")
 			child.signal(c.signal, c.code == 7)
 			if c.code == 7 {
@@ -257,13 +259,19 @@ func begin(t *testing.T, by, dir string, env []string, args ...string) *child {
 	case "&":
 		args = append([]string{"sh", "-c", `trap "" INT; exec "$@"`, "sh"}, args...)
 	}
-	k := &child{t: t, c: exec.Command(args[0], args[1:]...)}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	k := &child{t: t, c: exec.CommandContext(ctx, args[0], args[1:]...)}
+	k.c.Cancel = func() error { return k.c.Process.Signal(syscall.SIGTERM) } // so that it removes its container
+	k.c.WaitDelay = 10 * time.Second
 	k.c.Dir, k.c.Env, k.c.Stderr = dir, append(os.Environ(), env...), &k.errors
 	out, err := k.c.StdoutPipe()
 	require.NoError(t, err)
 	k.out = bufio.NewReader(out)
 	require.NoError(t, k.c.Start())
-	t.Cleanup(func() { k.c.Process.Kill() })
+	t.Cleanup(func() {
+		cancel()
+		k.c.Wait()
+	})
 	return k
 }
 
