@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/berthdev/berth/internal/usage"
 )
 
 // A Project says what is built. Its paths are relative to Root.
@@ -54,7 +56,7 @@ func FindRoot(dir string) (string, error) {
 			return "", err
 		}
 		if at == filepath.Dir(at) {
-			return "", fmt.Errorf("%s isn't in a checkout of this project: no folder above it has magefiles. Change into the checkout first", dir)
+			return "", fmt.Errorf("%w: %s isn't in a checkout of this project: no folder above it has magefiles. Change into the checkout first", usage.Err, dir)
 		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/berthdev/berth/docker/display"
 	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/signals"
 )
 
 // The exit codes of docker run, beside the command's own.
@@ -47,7 +48,7 @@ const patience = 3 * time.Second
 // the person is gone, and end the container. So does the end of ctx. A last read of
 // standard input may still be waiting when it returns.
 func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, err error) {
-	caught := slices.DeleteFunc([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, signal.Ignored)
+	caught := slices.DeleteFunc([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, signals.Ignored)
 	// Others may have asked for these, to exit the process soon after the first:
 	// from here on they are the command's.
 	signals := make(chan os.Signal, 8)
