@@ -170,7 +170,7 @@ func (p *provider) forget(ctx context.Context) error {
 		return err
 	}
 	for _, v := range volumes {
-		if err := patiently(ctx, func() error { return p.docker.RemoveVolume(ctx, v) }); err != nil {
+		if err := retryOnConflict(ctx, func() error { return p.docker.RemoveVolume(ctx, v) }); err != nil {
 			return err
 		}
 	}
@@ -213,8 +213,8 @@ func lockName(launch string) string { return "ephemeral-" + launch }
 // discard removes an ephemeral engine, its state and the file of its lock.
 func discard(ctx context.Context, docker *daemon.Client, dir cache.Dir, name string) error {
 	err := errors.Join(
-		patiently(ctx, func() error { return docker.Remove(ctx, name) }),
-		patiently(ctx, func() error { return docker.RemoveVolume(ctx, volumeOf(name)) }),
+		retryOnConflict(ctx, func() error { return docker.Remove(ctx, name) }),
+		retryOnConflict(ctx, func() error { return docker.RemoveVolume(ctx, volumeOf(name)) }),
 		os.RemoveAll(socketFolder(dir, name)),
 	)
 	if err != nil {

@@ -73,13 +73,13 @@ func (p *provider) connect(ctx context.Context) (*Engine, error) {
 	}
 	defer unlock()
 	if p.launch == "" {
-		return p.mend(ctx)
+		return p.ensureRunning(ctx)
 	}
 	done, err := p.claim(ctx)
 	if err != nil {
 		return nil, err
 	}
-	e, err := p.mend(ctx)
+	e, err := p.ensureRunning(ctx)
 	if err != nil {
 		return nil, errors.Join(err, done())
 	}
@@ -129,9 +129,9 @@ func (p *provider) container(ctx context.Context) (*daemon.Status, error) {
 // errNoAnswer says that it is the engine that fails, not the way to it.
 var errNoAnswer = errors.New("it doesn't answer")
 
-// mend starts the engine and connects to it. An engine that doesn't answer is
+// ensureRunning starts the engine and connects to it. An engine that doesn't answer is
 // made anew, the second time without its state.
-func (p *provider) mend(ctx context.Context) (*Engine, error) {
+func (p *provider) ensureRunning(ctx context.Context) (*Engine, error) {
 	cli, err := p.cli(ctx)
 	if err != nil {
 		return nil, err
@@ -153,7 +153,7 @@ func (p *provider) mend(ctx context.Context) (*Engine, error) {
 		if !errors.Is(err, errNoAnswer) {
 			return nil, err
 		}
-		if log := p.lastWords(ctx, id); log != "" {
+		if log := p.logTail(ctx, id); log != "" {
 			err = fmt.Errorf("%w\nIts log ends with:\n%s", err, log)
 		}
 		if try == 2 {
@@ -174,13 +174,13 @@ func (p *provider) mend(ctx context.Context) (*Engine, error) {
 
 // remove removes a container, also while somebody else does.
 func (p *provider) remove(ctx context.Context, id string) error {
-	return patiently(ctx, func() error { return p.docker.Remove(ctx, id) })
+	return retryOnConflict(ctx, func() error { return p.docker.Remove(ctx, id) })
 }
 
-// patiently does something again, for half a minute, as long as Docker says that
+// retryOnConflict calls do again, for half a minute, as long as Docker reports that
 // it conflicts with something else: a removal goes on in the daemon when the
 // process that asked for it is killed.
-func patiently(ctx context.Context, do func() error) error {
+func retryOnConflict(ctx context.Context, do func() error) error {
 	for end := time.Now().Add(30 * time.Second); ; {
 		err := do()
 		if !errors.Is(err, daemon.ErrConflict) || time.Now().After(end) {
@@ -419,8 +419,8 @@ func (p *provider) dial(ctx context.Context, cli, container string, started bool
 	}}, nil
 }
 
-// lastWords returns the end of a container's log.
-func (p *provider) lastWords(ctx context.Context, id string) string {
+// logTail returns the last lines of a container's log, empty if it has none.
+func (p *provider) logTail(ctx context.Context, id string) string {
 	frames, err := p.docker.Logs(ctx, id, "15", false)
 	if err != nil {
 		return "" // the container is gone
