@@ -82,7 +82,7 @@ func TestWanted(t *testing.T) {
 }
 
 func TestContainers(t *testing.T) {
-	s := spec{name: "berth-engine", image: "berth-engine:0123456789ab", inputs: "0123456789abcdef", launch: "one"}
+	s := spec{name: "berth-engine", image: "berth-engine:0123456789ab", inputs: "0123456789abcdef", launch: "one", limit: stateLimit}
 	got := s.containers()
 	for _, c := range got {
 		assert.Equal(t, strconv.Itoa(os.Getuid()), c.Labels[daemon.LabelOwner])
@@ -99,6 +99,8 @@ func TestVolumesOfOneEngine(t *testing.T) {
 	assert.True(t, isVolumeOf(volumeOf("berth-engine"), "berth-engine"))
 	assert.True(t, isVolumeOf("berth-engine-v0.1.0", "berth-engine"))
 	assert.False(t, isVolumeOf(volumeOf("berth-engine-7f0c6e01d2aa"), "berth-engine"))
+	assert.False(t, isVolumeOf(volumeOf("berth-v2"), "berth"))
+	assert.False(t, isVolumeOf("berth-engine-v0.1.0-copy", "berth-engine"))
 }
 
 // What Docker said in a virtual machine that keeps SYS_RESOURCE back.

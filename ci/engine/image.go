@@ -27,12 +27,10 @@ import (
 // recipe changes whenever the same sources, packages and files give another image.
 const recipe = "1"
 
-// engineConfig is BuildKit's configuration in the engine. Old results are
-// dropped before the disk runs full.
+// engineConfig is BuildKit's configuration in the engine. The limits of its
+// garbage collection are arguments, so that the official image has them, too.
 const engineConfig = `[worker.oci]
   gc = true
-  maxUsedSpace = "50%"
-  minFreeSpace = "10%"
 `
 
 // entrypoint starts the engine. Under cgroup v2 a group with processes of its own

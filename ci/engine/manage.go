@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -24,6 +25,8 @@ type State struct {
 	Current   bool   // made from what the checkout asks for
 	Users     int    // connections to it
 	Volume    string // with its state, empty if there is none
+	Size      int64  // bytes in the volume
+	Limit     int64  // bytes that the engine keeps between builds; 0 if that isn't known, for an engine out of date
 }
 
 // Status says what there is of the persistent engine. It changes nothing.
@@ -42,10 +45,15 @@ func Status(ctx context.Context, o Options) (State, error) {
 		s.Container, s.Image, s.Users = c.State, c.Image, len(c.Execs)
 		s.Current = c.Labels[daemon.LabelRole] == role && p.wanted(c.Labels[daemon.LabelInputs])
 	}
-	volumes, err := p.volumes(ctx)
-	if slices.Contains(volumes, volumeOf(p.name)) {
-		s.Volume = volumeOf(p.name)
+	if s.Current {
+		s.Limit = p.limit
 	}
+	volumes, err := p.volumes(ctx)
+	if err != nil || !slices.Contains(volumes, volumeOf(p.name)) {
+		return s, err
+	}
+	s.Volume = volumeOf(p.name)
+	s.Size, err = p.docker.VolumeSize(ctx, s.Volume)
 	return s, err
 }
 
@@ -151,7 +159,23 @@ func Prune(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	return os.RemoveAll(p.Cache.Path("engine"))
+	return p.removePrograms()
+}
+
+// removePrograms removes the compiled programs and this engine's socket. Beside
+// them lie the sockets of engines of other names, which run on.
+func (p *provider) removePrograms() error {
+	entries, err := os.ReadDir(p.Cache.Path("engine"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	sockets := filepath.Dir(socketFolder(p.Cache, p.docker.Host(), p.name))
+	for _, e := range entries {
+		if path := p.Cache.Path("engine", e.Name()); path != sockets {
+			err = errors.Join(err, os.RemoveAll(path))
+		}
+	}
+	return errors.Join(err, os.RemoveAll(socketFolder(p.Cache, p.docker.Host(), p.name)))
 }
 
 // forget removes the engine with its state.
@@ -215,7 +239,7 @@ func discard(ctx context.Context, docker *daemon.Client, dir cache.Dir, name str
 	err := errors.Join(
 		retryOnConflict(ctx, func() error { return docker.Remove(ctx, name) }),
 		retryOnConflict(ctx, func() error { return docker.RemoveVolume(ctx, volumeOf(name)) }),
-		os.RemoveAll(socketFolder(dir, name)),
+		os.RemoveAll(socketFolder(dir, docker.Host(), name)),
 	)
 	if err != nil {
 		return err

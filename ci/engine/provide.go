@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"dagger.io/dagger"
@@ -19,12 +20,12 @@ import (
 // A provider makes an engine run in Docker.
 type provider struct {
 	*builder
-	docker *daemon.Client
-	way    string // $BERTH_ENGINE_SOURCE
-	name   string
-	launch string // of an ephemeral engine
-	// How long an engine may take from its start to an answer.
-	patience time.Duration
+	docker   *daemon.Client
+	way      string // $BERTH_ENGINE_SOURCE
+	name     string
+	launch   string        // of an ephemeral engine
+	patience time.Duration // how long an engine may take from its start to an answer
+	limit    int64         // bytes of its state
 }
 
 func newProvider(docker *daemon.Client, o Options) (*provider, error) {
@@ -36,7 +37,7 @@ func newProvider(docker *daemon.Client, o Options) (*provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &provider{builder: b, docker: docker, way: way, name: o.name(), patience: time.Minute}
+	p := &provider{builder: b, docker: docker, way: way, name: o.name(), patience: time.Minute, limit: stateLimit}
 	if o.Ephemeral {
 		p.name = randomName(p.name)
 		p.launch = p.name
@@ -44,14 +45,14 @@ func newProvider(docker *daemon.Client, o Options) (*provider, error) {
 	return p, nil
 }
 
-// officialInputs is what the label with the inputs' hash says on containers of
-// the official image.
+// officialInputs is the label with the inputs' hash on containers of the official
+// image: of its name, and of what a change of the arguments needs a new container for.
 func officialInputs() string {
-	sum := sha256.Sum256([]byte(official))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", official, int64(stateLimit)))
 	return hex.EncodeToString(sum[:])
 }
 
-// wanted says whether an engine made from these inputs will do.
+// wanted reports whether an engine made from these inputs will do.
 func (p *provider) wanted(inputs string) bool {
 	return p.way != "image" && inputs == p.inputs || p.way != "source" && inputs == officialInputs()
 }
@@ -258,9 +259,9 @@ func (p *provider) create(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	s := spec{name: p.name, image: image, inputs: inputs, launch: p.launch, group: os.Getgid()}
+	s := spec{name: p.name, image: image, inputs: inputs, launch: p.launch, group: os.Getgid(), limit: p.limit}
 	if strings.HasPrefix(p.docker.Host(), "unix://") {
-		s.socket = socketFolder(p.Cache, p.name)
+		s.socket = socketFolder(p.Cache, p.docker.Host(), p.name)
 		if err := os.MkdirAll(s.socket, 0o700); err != nil {
 			return "", err
 		}
@@ -327,7 +328,7 @@ func (p *provider) findImage(ctx context.Context) (image, inputs string, err err
 	return p.tag(), p.inputs, err
 }
 
-// has says whether Docker has an image with these labels.
+// has reports whether Docker has an image with these labels.
 func (p *provider) has(ctx context.Context, ref string, labels map[string]string) (bool, error) {
 	i, err := p.docker.Image(ctx, ref)
 	if errors.Is(err, daemon.ErrNotFound) {
@@ -371,26 +372,30 @@ func (p *provider) dial(ctx context.Context, cli, container string, started bool
 	if err != nil {
 		return nil, err
 	}
+	before, err := p.docker.Inspect(ctx, container)
+	if err != nil {
+		b.Close()
+		return nil, fmt.Errorf("%w: %w", errNoAnswer, err)
+	}
 	// The context that the client is given is that of the whole connection.
 	life, end := context.WithCancelCause(ctx)
-	watch, unwatch := context.WithTimeout(ctx, p.patience)
-	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		for watch.Err() == nil {
-			c, err := p.docker.Inspect(watch, container)
-			if watch.Err() == nil && (err != nil || c.State != "running") {
+	opening, opened := context.WithTimeout(ctx, p.patience)
+	var work sync.WaitGroup
+	work.Go(func() {
+		for opening.Err() == nil {
+			c, err := p.docker.Inspect(opening, container)
+			if opening.Err() == nil && (err != nil || c.State != "running") {
 				end(fmt.Errorf("%w: its container has stopped (%s, exit code %d)", errNoAnswer, c.State, c.ExitCode))
 				b.Close()
 				return
 			}
-			sleep(watch, 200*time.Millisecond)
+			sleep(opening, 200*time.Millisecond)
 		}
-		if errors.Is(watch.Err(), context.DeadlineExceeded) {
+		if errors.Is(opening.Err(), context.DeadlineExceeded) {
 			end(fmt.Errorf("%w within %s", errNoAnswer, p.patience))
 			b.Close()
 		}
-	}()
+	})
 	var client *dagger.Client
 	if started {
 		if err = awaitAnswer(life, p.docker, container); err != nil {
@@ -400,8 +405,8 @@ func (p *provider) dial(ctx context.Context, cli, container string, started bool
 	if err == nil {
 		client, err = openSession(life, cli, b.host(), p.LogOutput)
 	}
-	unwatch()
-	<-gone
+	opened()
+	work.Wait()
 	if cause := context.Cause(life); cause != nil {
 		err = cause
 	}
@@ -413,10 +418,13 @@ func (p *provider) dial(ctx context.Context, cli, container string, started bool
 		}
 		return nil, err
 	}
-	return &Engine{Client: client, release: func() error {
+	work.Go(func() { p.watch(life, b) })
+	release := func() error {
 		end(nil)
+		work.Wait()
 		return b.Close()
-	}}, nil
+	}
+	return &Engine{Client: client, release: release, stopped: func() error { return p.stopped(b, before) }}, nil
 }
 
 // logTail returns the last lines of a container's log, empty if it has none.

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
@@ -263,6 +264,7 @@ type Status struct {
 	ExitCode int
 	Error    string // of the last start
 	Labels   map[string]string
+	Started  string   // when it last started; not in lists
 	Execs    []string // IDs of the commands that Exec runs in it now; not in lists
 }
 
@@ -275,7 +277,7 @@ func (c *Client) Inspect(ctx context.Context, id string) (Status, error) {
 	return Status{
 		ID: r.ID, Name: strings.TrimPrefix(r.Name, "/"), Image: r.Image,
 		State: string(r.State.Status), ExitCode: r.State.ExitCode, Error: r.State.Error, Labels: r.Config.Labels,
-		Execs: r.ExecIDs,
+		Started: r.State.StartedAt, Execs: r.ExecIDs,
 	}, nil
 }
 
@@ -430,4 +432,19 @@ func (c *Client) Volumes(ctx context.Context, labels ...string) ([]string, error
 		names = append(names, v.Name)
 	}
 	return names, nil
+}
+
+// VolumeSize returns how many bytes lie in a volume. The daemon counts them, which
+// takes it seconds where there are many files.
+func (c *Client) VolumeSize(ctx context.Context, name string) (int64, error) {
+	usage, err := c.api.DiskUsage(ctx, types.DiskUsageOptions{Types: []types.DiskUsageObject{types.VolumeObject}})
+	if err != nil {
+		return 0, explain(err, "asking for the size of volume %s", name)
+	}
+	for _, v := range usage.Volumes {
+		if v.Name == name && v.UsageData != nil {
+			return v.UsageData.Size, nil
+		}
+	}
+	return 0, fmt.Errorf("asking for the size of volume %s: %w", name, ErrNotFound)
 }
