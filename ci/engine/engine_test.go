@@ -100,10 +100,22 @@ func works(t *testing.T, e *Engine) {
 	assert.Equal(t, text, got)
 }
 
+// programContext is the context of a build that runs a Go program as its only step.
+func programContext(t *testing.T, source string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), []byte(source), 0o644))
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "program"), filepath.Join(dir, "main.go"))
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+platformOS, "GOARCH="+platformArch)
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, string(out))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY program /\nRUN [\"/program\"]\n"), 0o644))
+	return dir
+}
+
 func TestDockerBuildRunsPrograms(t *testing.T) {
 	connectDocker(t)
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), []byte(`package main
+	dir := programContext(t, `package main
 
 import ("fmt"; "net"; "os")
 
@@ -111,13 +123,7 @@ func main() {
 	links, err := net.Interfaces()
 	os.WriteFile("/out", fmt.Append(nil, os.Getpid(), len(links), err), 0o644)
 }
-`), 0o644))
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "program"), filepath.Join(dir, "main.go"))
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+platformOS, "GOARCH="+platformArch)
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, string(out))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY program /\nRUN [\"/program\"]\n"), 0o644))
-
+`)
 	var log bytes.Buffer
 	o := options(t)
 	o.LogOutput = &log
@@ -523,14 +529,18 @@ func otherRoot(t *testing.T, docker *daemon.Client) string {
 	return other
 }
 
-// kill kills the child after a random part of at most.
+// kill kills the child after a random part of at most. What it was doing then is
+// in the test's log, which is shown if the test fails.
 func (c *child) kill(t *testing.T, most time.Duration) {
 	t.Helper()
 	n, err := rand.Int(rand.Reader, big.NewInt(int64(most)))
 	require.NoError(t, err)
-	time.Sleep(time.Duration(n.Int64()))
+	after := time.Duration(n.Int64())
+	time.Sleep(after)
 	require.NoError(t, c.Process.Kill())
 	c.Wait()
+	said := strings.Split(strings.TrimSpace(c.errors.String()), "\n")
+	t.Logf("killed after %s, having said %q", after, said[len(said)-1])
 }
 
 func TestKilledAtAnyMoment(t *testing.T) {
