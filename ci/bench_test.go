@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // BenchmarkBuild compares builds by the compiled binary with plain docker build
@@ -20,18 +22,13 @@ import (
 // changed, and with the last step changed. It reports Berth's time, the
 // peer's and their ratio.
 func BenchmarkBuild(b *testing.B) {
-	docker, err := daemon.Connect(b.Context())
-	if err != nil {
-		b.Skipf("needs Docker: %v", err)
-	}
-	defer docker.Close()
+	dockertest.Connect(b)
 	berth := filepath.Join(b.TempDir(), "berth")
 	must(b, command("..", "go", "tool", "mage", "-compile", berth))
 	p := project
 	p.Root = b.TempDir()
 	must(b, exec.Command("cp", "-r", "../docker", "../rootfs", "../magefiles", "../ci", "../trainer", "../testdata", "../go.mod", "../go.sum", "../.dockerignore", p.Root))
-	tag := "berth-bench-" + filepath.Base(p.Root) + ":latest"
-	tag = strings.ToLower(tag)
+	tag := dockertest.Name(b) + ":latest"
 	plain := "plain-" + tag
 	b.Cleanup(func() {
 		exec.Command("docker", "rmi", tag, plain).Run()
@@ -79,9 +76,7 @@ func BenchmarkBuild(b *testing.B) {
 // the same options, as the plan prints them. It reports the median of each in
 // milliseconds, and the ratio. -benchtime=30x gives thirty pairs.
 func BenchmarkRun(b *testing.B) {
-	if _, err := exec.LookPath("docker"); err != nil {
-		b.Skip("the docker command, the peer, isn't installed")
-	}
+	testenv.NeedsCommand(b, testenv.DockerCommand, "docker") // the peer
 	berth := filepath.Join(b.TempDir(), "berth")
 	must(b, command("..", "go", "tool", "mage", "-compile", berth))
 	must(b, command("..", berth, "build"))

@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/internal/dockertest"
 )
 
 // compiled is the binary of the targets, as `mage -compile` makes it.
@@ -90,7 +92,7 @@ func TestExitCodes(t *testing.T) {
 }
 
 func TestBuildAndRunByHand(t *testing.T) {
-	connect(t)
+	dockertest.Connect(t)
 	build(t, project, "")
 	stdout, stderr, code := berth(t, filepath.Join(project.Root, "docker"), nil, "build", "-json")
 	require.Zero(t, code, stderr)
@@ -109,7 +111,7 @@ func TestBuildAndRunByHand(t *testing.T) {
 
 // TestTrain trains as a person does, on the sample, in a checkout of its own.
 func TestTrain(t *testing.T) {
-	connect(t)
+	dockertest.Connect(t)
 	p := checkout(t, 0o022)
 	_, stderr, code := berth(t, filepath.Join(p.Root, "docker"), nil, "build")
 	require.Zero(t, code, stderr)
@@ -161,14 +163,14 @@ func TestData(t *testing.T) {
 }
 
 func TestSmoke(t *testing.T) {
-	connect(t)
+	dockertest.Connect(t)
 	stdout, stderr, code := berth(t, project.Root, nil, "smoke")
 	require.Zero(t, code, stdout+stderr)
 	assert.Regexp(t, `(?m)^trainer smoke: ok \(\d+\.\d s\)$`, stdout)
 }
 
 func TestImageIsSound(t *testing.T) {
-	connect(t)
+	dockertest.Connect(t)
 	build(t, project, "")
 	stdout, stderr, code := berth(t, project.Root, nil, "run", "-cmd=dpkg --audit && dpkg -l | grep -c ^ii && dpkg --verify | grep -v ' c /etc/bash.bashrc$'; echo $LANG; ls -d /usr/lib/x86_64-linux-gnu/libEGL.so.1")
 	require.Zero(t, code, stderr)

@@ -4,18 +4,15 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	mrand "math/rand/v2"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,7 +24,9 @@ import (
 	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/progress"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // The tests below run the whole pipeline: real packages, real engine, real Docker.
@@ -69,17 +68,6 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	removeCompiled()
 	os.Exit(code)
-}
-
-// connect returns the daemon, or skips the test where there is none.
-func connect(t *testing.T) *daemon.Client {
-	t.Helper()
-	docker, err := daemon.Connect(t.Context())
-	if err != nil {
-		t.Skipf("needs Docker: %v", err)
-	}
-	t.Cleanup(func() { docker.Close() })
-	return docker
 }
 
 // checkout copies what a build reads of this repository into a new folder, as a
@@ -128,9 +116,7 @@ func appendTo(t *testing.T, p Project, rel, text string) {
 // newTag is a tag that no other test has. Its image is removed with the test.
 func newTag(t *testing.T, docker *daemon.Client) string {
 	t.Helper()
-	random := make([]byte, 6)
-	rand.Read(random)
-	tag := "berth-test-" + hex.EncodeToString(random) + ":latest"
+	tag := dockertest.Name(t) + ":latest"
 	t.Cleanup(func() {
 		if err := docker.RemoveImage(context.Background(), tag); err != nil {
 			assert.ErrorIs(t, err, daemon.ErrNotFound)
@@ -147,7 +133,7 @@ func build(t *testing.T, p Project, tag string) Result {
 }
 
 func TestBuild(t *testing.T) {
-	docker := connect(t)
+	docker := dockertest.Connect(t)
 	p := checkout(t, 0o022)
 	tag := newTag(t, docker)
 	first := build(t, p, tag)
@@ -172,7 +158,7 @@ func TestBuild(t *testing.T) {
 }
 
 func TestOnlyTheLastStepChanges(t *testing.T) {
-	docker := connect(t)
+	docker := dockertest.Connect(t)
 	p := checkout(t, 0o022)
 	tag := newTag(t, docker)
 	first := build(t, p, tag)
@@ -194,7 +180,7 @@ func TestOnlyTheLastStepChanges(t *testing.T) {
 }
 
 func TestFailedRunShowsItsOutput(t *testing.T) {
-	docker := connect(t)
+	docker := dockertest.Connect(t)
 	p := checkout(t, 0o022)
 	tag := newTag(t, docker)
 	appendTo(t, p, p.Dockerfile, "RUN echo the reason why; exit 7\n")
@@ -209,7 +195,7 @@ func TestFailedRunShowsItsOutput(t *testing.T) {
 }
 
 func TestVerify(t *testing.T) {
-	connect(t)
+	dockertest.Connect(t)
 	if testing.Short() {
 		t.Skip("two builds from nothing")
 	}
@@ -221,7 +207,7 @@ func TestVerify(t *testing.T) {
 }
 
 func TestVerifyNamesTheFileThatDiffers(t *testing.T) {
-	connect(t)
+	dockertest.Connect(t)
 	if testing.Short() {
 		t.Skip("two builds from nothing")
 	}
@@ -235,24 +221,23 @@ func TestVerifyNamesTheFileThatDiffers(t *testing.T) {
 }
 
 func TestBaseDigestIsThePinnedOne(t *testing.T) {
-	connect(t)
+	dockertest.Connect(t)
 	want, err := PinnedBaseDigest(project)
 	require.NoError(t, err)
 	have, drift, err := BaseDigest(t.Context(), project, progress.New(os.Stderr))
 	require.NoError(t, err)
 	if len(drift) > 0 {
-		t.Skipf("DRIFT: locked packages are gone from every mirror, so the digest can't be compared: %s. Type: go tool mage pin", strings.Join(drift, ", "))
+		testenv.Skip(t, testenv.Snapshot, "locked packages are gone from every mirror, so the digest can't be compared: %s. Type: go tool mage pin", strings.Join(drift, ", "))
 	}
 	assert.Equal(t, want, have, "the base stage isn't what the lock promises. If the change is meant: go tool mage pin")
 }
 
-// TestKilledBuildsLeaveNothing kills builds at random moments. BERTH_KILLS says
-// how many.
+// TestKilledBuildsLeaveNothing kills builds at random moments.
 func TestKilledBuildsLeaveNothing(t *testing.T) {
-	docker := connect(t)
+	docker := dockertest.Connect(t)
 	kills := 4
-	if n, err := strconv.Atoi(os.Getenv("BERTH_KILLS")); err == nil {
-		kills = n
+	if testenv.Long() {
+		kills = 40
 	}
 	p := checkout(t, 0o022)
 	tag := newTag(t, docker)
@@ -269,7 +254,7 @@ func TestKilledBuildsLeaveNothing(t *testing.T) {
 		child := exec.Command(os.Args[0])
 		child.Env = append(os.Environ(), "BERTH_TEST_BUILD="+p.Root, "BERTH_TEST_TAG="+tag)
 		require.NoError(t, child.Start())
-		moment := time.Duration(mrand.Int64N(int64(whole)))
+		moment := time.Duration(rand.Int64N(int64(whole)))
 		time.Sleep(moment)
 		child.Process.Kill()
 		if child.Wait() == nil {
@@ -321,7 +306,7 @@ func leftovers(t *testing.T, docker *daemon.Client) (all []string) {
 // person would: in a folder elsewhere, with another umask, on an engine with no
 // state, forty days later. It must be the pinned one.
 func TestAnotherDayAnotherFolderAnotherEngine(t *testing.T) {
-	connect(t)
+	dockertest.Connect(t)
 	if testing.Short() {
 		t.Skip("a build from nothing")
 	}
@@ -341,13 +326,13 @@ func TestAnotherDayAnotherFolderAnotherEngine(t *testing.T) {
 	require.NoError(t, err)
 	dir, err := cache.Open()
 	require.NoError(t, err)
-	m := maker{project: p, inputs: in, fresh: true, cache: dir, layers: t.TempDir(), report: progress.New(os.Stderr)}
-	img, drift, err := m.make(t.Context(), p.BaseStage, map[string]string{})
+	m := maker{project: p, inputs: in, fresh: true, cache: dir, entries: t.TempDir(), report: progress.New(os.Stderr)}
+	made, drift, err := m.make(t.Context(), m.base())
 	require.NoError(t, err)
 	if len(drift) > 0 {
-		t.Skipf("DRIFT: %s. Type: go tool mage pin", drift)
+		testenv.Skip(t, testenv.Snapshot, "locked packages are gone from every mirror: %s. Type: go tool mage pin", strings.Join(drift, ", "))
 	}
-	have, err := img.Digest()
+	have, err := made[0].Digest()
 	require.NoError(t, err)
 	want, err := PinnedBaseDigest(project)
 	require.NoError(t, err)
@@ -396,7 +381,7 @@ func writeFile(t *testing.T, p Project, rel, text string) {
 }
 
 func TestFullDisk(t *testing.T) {
-	docker := connect(t)
+	docker := dockertest.Connect(t)
 	p := checkout(t, 0o022)
 	tag := newTag(t, docker)
 	appendTo(t, p, p.Dockerfile, "RUN echo another > /image\n")
@@ -411,7 +396,7 @@ func TestFullDisk(t *testing.T) {
 	out, err := child.CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() == 77 {
-		t.Skipf("this kernel gives no namespaces: %v %s", err, out)
+		testenv.Skip(t, testenv.Namespaces, "this kernel gives none: %v %s", err, out)
 	}
 	assert.Contains(t, string(out), "no space left on device")
 	assert.Contains(t, string(out), "name another folder in BERTH_CACHE")

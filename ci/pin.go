@@ -142,12 +142,12 @@ func baseDigest(ctx context.Context, p Project, in Inputs, report *progress.Repo
 	if err != nil {
 		return "", nil, err
 	}
-	m := maker{project: p, inputs: in, cache: dir, layers: dir.Path("layers"), report: report}
-	img, drift, err := m.make(ctx, p.BaseStage, map[string]string{})
+	m := maker{project: p, inputs: in, cache: dir, entries: string(dir), report: report}
+	made, drift, err := m.make(ctx, m.base())
 	if err != nil {
 		return "", nil, err
 	}
-	d, err := img.Digest()
+	d, err := made[0].Digest()
 	return d.String(), drift, err
 }
 

@@ -13,8 +13,6 @@ import (
 
 	"github.com/berthdev/berth/ci"
 	"github.com/berthdev/berth/ci/engine"
-	"github.com/berthdev/berth/docker/daemon"
-	"github.com/berthdev/berth/docker/launch"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/progress"
 )
@@ -91,18 +89,13 @@ func withEngine(ctx context.Context, do func(context.Context, engine.Options) er
 // Clean removes what killed runs and builds left behind. What is in use, and
 // what isn't Berth's, stays.
 func Clean(ctx context.Context) error {
-	return with(ctx, func(ctx context.Context, _ ci.Project, report *progress.Reporter) error {
-		if _, err := cache.Open(); err != nil { // removes temporary files of the dead
-			return err
+	return with(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
+		swept, err := ci.Clean(ctx, p)
+		for _, name := range swept.Removed {
+			fmt.Println("removed", name)
 		}
-		docker, err := daemon.Connect(ctx)
-		if err != nil {
-			return err
-		}
-		defer docker.Close()
-		names, err := launch.Reap(ctx, docker)
-		for _, name := range names {
-			fmt.Println("removed container", name)
+		for _, name := range swept.Left {
+			fmt.Println("left", name)
 		}
 		return err
 	})

@@ -105,7 +105,9 @@ func enter(ctx context.Context, o launch.Options, dry, asJSON bool) (code int, e
 			return err
 		}
 		report.Close()
-		o.Digest = ci.RecordedDigest(host.Image.ID)
+		if o.Digest, err = ci.Digest(ctx, docker, host.Image); err != nil {
+			return err
+		}
 		plan, err := launch.NewPlan(host, o)
 		if err != nil {
 			return err

@@ -15,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // said keeps the lines of progress that stay.
@@ -166,13 +168,13 @@ func TestPasswordsStayOut(t *testing.T) {
 func TestRealMirror(t *testing.T) {
 	mirrors := HostMirrors()
 	if len(mirrors["debian"]) == 0 {
-		t.Skip("neither BERTH_DEBIAN_MIRROR nor apt names a mirror")
+		testenv.Skip(t, testenv.Mirror, "neither BERTH_DEBIAN_MIRROR nor apt names one")
 	}
 	m, err := ReadManifest("../../docker/packages.toml")
 	require.NoError(t, err)
 	l, err := Pin(t.Context(), m, Lock{}, PinOptions{Mirrors: mirrors})
 	if err != nil && strings.Contains(err.Error(), errExpired.Error()) {
-		t.Skipf("the mirror is out of date: %v", err)
+		testenv.Skip(t, testenv.Mirror, "it is out of date: %v", err)
 	}
 	require.NoError(t, err)
 	assert.NoError(t, Check(m, l))
@@ -187,7 +189,7 @@ func TestRealPackages(t *testing.T) {
 	}
 	mirrors := HostMirrors()
 	if len(mirrors["debian"]) == 0 {
-		t.Skip("neither BERTH_DEBIAN_MIRROR nor apt names a mirror")
+		testenv.Skip(t, testenv.Mirror, "neither BERTH_DEBIAN_MIRROR nor apt names one")
 	}
 	l, err := ReadLock("../../docker/packages.lock")
 	require.NoError(t, err)
@@ -195,7 +197,7 @@ func TestRealPackages(t *testing.T) {
 	dir := openCache(t)
 	packages, err := Fetch(t.Context(), l, FetchOptions{PinOptions: PinOptions{Mirrors: mirrors}, Cache: dir})
 	if errors.Is(err, errExpired) {
-		t.Skipf("the mirror is out of date: %v", err)
+		testenv.Skip(t, testenv.Mirror, "it is out of date: %v", err)
 	}
 	require.NoError(t, err)
 	require.Len(t, packages.Files, len(l.Packages))
@@ -205,8 +207,8 @@ func TestRealPackages(t *testing.T) {
 	temp, remove, err := dir.Temp("test")
 	require.NoError(t, err)
 	defer remove()
-	name := dir.Path("rootfs.tar")
-	require.NoError(t, RootfsFile(t.Context(), name, packages, l.Snapshot, temp, nil))
+	name, err := RootfsFile(t.Context(), dir.Path("rootfs.tar"), packages, l.Snapshot, temp, nil)
+	require.NoError(t, err)
 
 	file, err := os.Open(name)
 	require.NoError(t, err)

@@ -515,12 +515,12 @@ func (t tree) write(ctx context.Context, w io.Writer, epoch time.Time) error {
 	return errors.Join(out.Close(), buffered.Flush())
 }
 
-// RootfsFile writes the root file system to a file, whole or not at all,
-// compressed if its name ends in .zst. temp is a folder for temporary files on the
-// same file system.
-func RootfsFile(ctx context.Context, name string, packages Packages, epoch time.Time, temp string, report Progress) error {
-	err := cache.Make(name, temp, func(w io.Writer) error {
-		if path.Ext(name) != ".zst" {
+// RootfsFile makes the root file system as an entry of the cache (see cache.Keep),
+// compressed if its name ends in .zst, and returns its path. temp is a folder for
+// temporary files on the same file system.
+func RootfsFile(ctx context.Context, name string, packages Packages, epoch time.Time, temp string, report Progress) (string, error) {
+	path, err := cache.Keep(name, temp, func(w io.Writer) error {
+		if !strings.HasSuffix(name, ".zst") {
 			return Rootfs(ctx, w, packages, epoch, temp, report)
 		}
 		z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest))
@@ -534,7 +534,7 @@ func RootfsFile(ctx context.Context, name string, packages Packages, epoch time.
 		return z.Close()
 	})
 	if err != nil {
-		return fmt.Errorf("making the root file system: %w", err)
+		return "", fmt.Errorf("making the root file system: %w", err)
 	}
-	return nil
+	return path, nil
 }

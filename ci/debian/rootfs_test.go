@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 var epoch = time.Unix(1_700_000_000, 0)
@@ -161,16 +162,19 @@ func TestRootfsFile(t *testing.T) {
 	temp := t.TempDir()
 	for _, name := range []string{"rootfs.tar", "rootfs.tar.zst"} {
 		name = filepath.Join(t.TempDir(), "deeper", name)
-		require.Error(t, RootfsFile(t.Context(), name, bad, epoch, temp, nil))
-		assert.NoFileExists(t, name)
-		require.NoError(t, RootfsFile(t.Context(), name, good, epoch, temp, nil))
+		_, err := RootfsFile(t.Context(), name, bad, epoch, temp, nil)
+		require.Error(t, err)
+		name, err = RootfsFile(t.Context(), name, good, epoch, temp, nil)
+		require.NoError(t, err)
 		data, err := os.ReadFile(name)
 		require.NoError(t, err)
 
 		stopped, stop := context.WithCancel(t.Context())
 		stop()
-		require.Error(t, RootfsFile(t.Context(), name, bad, epoch, temp, nil))
-		require.ErrorIs(t, RootfsFile(stopped, name, good, epoch, temp, nil), context.Canceled)
+		_, err = RootfsFile(t.Context(), name, bad, epoch, temp, nil)
+		require.Error(t, err)
+		_, err = RootfsFile(stopped, name, good, epoch, temp, nil)
+		require.ErrorIs(t, err, context.Canceled)
 		after, err := os.ReadFile(name)
 		require.NoError(t, err)
 		assert.True(t, bytes.Equal(data, after), "the one before was lost")
@@ -322,13 +326,11 @@ func BenchmarkRootfs(b *testing.B) {
 		ours = b.Elapsed() / time.Duration(b.N)
 	})
 	b.Run("dpkg-deb", func(b *testing.B) {
-		if _, err := exec.LookPath("dpkg-deb"); err != nil {
-			b.Skip("no dpkg-deb")
-		}
+		dpkgDeb := testenv.NeedsCommand(b, testenv.DpkgDeb, "dpkg-deb")
 		for b.Loop() {
 			target := b.TempDir()
 			for _, f := range packages.Files {
-				require.NoError(b, exec.Command("dpkg-deb", "-x", f.Path, target).Run())
+				require.NoError(b, exec.Command(dpkgDeb, "-x", f.Path, target).Run())
 			}
 		}
 		b.ReportMetric(float64(ours)/float64(b.Elapsed()/time.Duration(b.N)), "berth/dpkg-deb")

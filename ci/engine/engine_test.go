@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"math/big"
@@ -25,7 +24,9 @@ import (
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/progress"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // The tests below run real engines in the real Docker. The first of them may
@@ -38,11 +39,7 @@ var testTime = time.Unix(1e9, 0)
 // connectDocker returns the daemon, or skips the test where there is none.
 func connectDocker(t *testing.T) *daemon.Client {
 	t.Helper()
-	docker, err := daemon.Connect(t.Context())
-	if err != nil {
-		t.Skipf("needs Docker: %v", err)
-	}
-	t.Cleanup(func() { docker.Close() })
+	docker := dockertest.Connect(t)
 	for _, name := range []string{envRunnerHost, envSessionPort, envName} {
 		t.Setenv(name, "")
 	}
@@ -62,9 +59,7 @@ func options(t *testing.T) Options {
 // under it is removed with the test.
 func newName(t *testing.T, docker *daemon.Client) string {
 	t.Helper()
-	random := make([]byte, 4)
-	rand.Read(random)
-	name := "berth-test-" + hex.EncodeToString(random)
+	name := dockertest.Name(t)
 	t.Cleanup(func() {
 		assert.NoError(t, docker.Remove(context.Background(), name))
 		assert.NoError(t, docker.RemoveVolume(context.Background(), volumeOf(name)))
@@ -91,9 +86,7 @@ func testProvider(t *testing.T) *provider {
 // works builds something on the engine.
 func works(t *testing.T, e *Engine) {
 	t.Helper()
-	random := make([]byte, 8)
-	rand.Read(random)
-	text := hex.EncodeToString(random) + "\n"
+	text := rand.Text() + "\n"
 	got, err := e.Directory().WithNewFile("Dockerfile", "FROM scratch\nCOPY text /\n").WithNewFile("text", text).
 		DockerBuild().File("/text").Contents(t.Context())
 	require.NoError(t, err)
@@ -392,7 +385,7 @@ func TestEngineThatTheUserRuns(t *testing.T) {
 func TestSilentRegistryIsGivenUp(t *testing.T) {
 	docker := connectDocker(t)
 	if !strings.HasPrefix(docker.Host(), "unix://") {
-		t.Skip("needs a Docker that reaches this machine's loopback")
+		testenv.Skip(t, testenv.DockerSocket, "this Docker may not reach the machine's loopback: %s", docker.Host())
 	}
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -487,10 +480,11 @@ func TestProcessesShareOneEngine(t *testing.T) {
 
 func TestNoPermission(t *testing.T) {
 	docker := connectDocker(t)
+	testenv.NeedsRoot(t, "become somebody else")
 	socket, ok := strings.CutPrefix(docker.Host(), "unix://")
 	info, err := os.Stat(socket)
-	if !ok || err != nil || info.Mode()&0o002 != 0 || os.Getuid() != 0 {
-		t.Skip("needs root, and a Docker that not everybody may use")
+	if !ok || err != nil || info.Mode()&0o002 != 0 {
+		testenv.Skip(t, testenv.DockerSocket, "everybody may use this Docker: %s", docker.Host())
 	}
 	dir, err := os.MkdirTemp("", "berth-test-")
 	require.NoError(t, err)

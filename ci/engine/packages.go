@@ -26,8 +26,7 @@ func (b *builder) packages(ctx context.Context, temp string) (rootfs string, err
 	for _, d := range packages.Drift {
 		b.Report.Printf("The engine's image drifts from its lock: %s", d)
 	}
-	rootfs = filepath.Join(temp, "rootfs.tar")
-	return rootfs, debian.RootfsFile(ctx, rootfs, packages, lock.Snapshot, temp, b.Report)
+	return debian.RootfsFile(ctx, filepath.Join(temp, "rootfs.tar"), packages, lock.Snapshot, temp, b.Report)
 }
 
 // Pin resolves packages.toml against the archive as it is now, writes

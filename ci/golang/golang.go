@@ -57,9 +57,10 @@ type module struct {
 	Sum              string
 }
 
-// File makes the archive, unless it is in the cache, and returns its path. It is
-// compressed by Zstandard, and the same bit for bit for the same program.
-func File(ctx context.Context, p Program, dir cache.Dir, report *progress.Reporter) (name string, err error) {
+// File makes the archive, unless it is an entry of the folder already (see
+// cache.Keep), and returns its path. It is compressed by Zstandard, and the same bit
+// for bit for the same program.
+func File(ctx context.Context, p Program, dir cache.Dir, folder string, report *progress.Reporter) (path string, err error) {
 	temp, remove, err := dir.Temp("golang")
 	if err != nil {
 		return "", err
@@ -74,9 +75,9 @@ func File(ctx context.Context, p Program, dir cache.Dir, report *progress.Report
 	for _, m := range modules {
 		fmt.Fprintln(h, m.Path, m.Version, m.Sum)
 	}
-	name = dir.Path("golang", hex.EncodeToString(h.Sum(nil))+".tar.zst")
-	if cache.Use(name) {
-		return name, nil
+	name := filepath.Join(folder, hex.EncodeToString(h.Sum(nil))+".tar.zst")
+	if path, err = cache.Find(name); path != "" || err != nil {
+		return path, err
 	}
 	report.Update("Fetching Go %s", p.Toolchain.Version)
 	zip, err := p.Toolchain.download(ctx, temp)
@@ -84,7 +85,7 @@ func File(ctx context.Context, p Program, dir cache.Dir, report *progress.Report
 		return "", err
 	}
 	report.Update("Packing Go %s and %d modules", p.Toolchain.Version, len(modules))
-	err = cache.Make(name, temp, func(w io.Writer) error {
+	path, err = cache.Keep(name, temp, func(w io.Writer) error {
 		z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
 		if err != nil {
 			return err
@@ -98,7 +99,7 @@ func File(ctx context.Context, p Program, dir cache.Dir, report *progress.Report
 	if err != nil {
 		return "", fmt.Errorf("packing Go and its modules: %w", err)
 	}
-	return name, nil
+	return path, nil
 }
 
 // modules lists the modules that the packages import something from, and

@@ -15,21 +15,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 const (
 	root = "../.."
 	lock = root + "/docker/golang.lock"
 )
-
-func openCache(t *testing.T) cache.Dir {
-	t.Helper()
-	t.Setenv("BERTH_CACHE", t.TempDir())
-	dir, err := cache.Open()
-	require.NoError(t, err)
-	return dir
-}
 
 // TestFile compiles the trainer from the archive alone: an empty cache, no
 // network, no other Go than the one in it.
@@ -40,10 +33,11 @@ func TestFile(t *testing.T) {
 	toolchain, err := ReadLock(lock)
 	require.NoError(t, err)
 	p := Program{Root: root, Packages: []string{"./trainer"}, Toolchain: toolchain}
-	first, err := File(t.Context(), p, openCache(t), nil)
+	dir := dockertest.Cache(t)
+	first, err := File(t.Context(), p, dir, dir.Path("golang"), nil)
 	require.NoError(t, err)
-	dir := openCache(t)
-	second, err := File(t.Context(), p, dir, nil)
+	dir = dockertest.Cache(t)
+	second, err := File(t.Context(), p, dir, dir.Path("golang"), nil)
 	require.NoError(t, err)
 	assert.Equal(t, filepath.Base(first), filepath.Base(second))
 	a, err := os.ReadFile(first)
@@ -56,7 +50,7 @@ func TestFile(t *testing.T) {
 	assert.Empty(t, left)
 
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
-		t.Skip("its programs run on linux/amd64 alone")
+		testenv.Skip(t, testenv.AMD64, "this is %s/%s", runtime.GOOS, runtime.GOARCH)
 	}
 	at := t.TempDir()
 	extract(t, a, at)
@@ -110,16 +104,16 @@ func TestWrongToolchainIsRefused(t *testing.T) {
 	toolchain, err := ReadLock(lock)
 	require.NoError(t, err)
 	toolchain.Sum = "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
-	dir := openCache(t)
-	_, err = File(t.Context(), Program{Root: root, Packages: []string{"./trainer/report"}, Toolchain: toolchain}, dir, nil)
+	dir := dockertest.Cache(t)
+	_, err = File(t.Context(), Program{Root: root, Packages: []string{"./trainer/report"}, Toolchain: toolchain}, dir, dir.Path("golang"), nil)
 	assert.ErrorContains(t, err, "it isn't what was pinned")
 	assert.ErrorContains(t, err, "go clean -modcache")
 
 	toolchain.Version = "1.26.99"
-	_, err = File(t.Context(), Program{Root: root, Packages: []string{"./trainer/report"}, Toolchain: toolchain}, dir, nil)
+	_, err = File(t.Context(), Program{Root: root, Packages: []string{"./trainer/report"}, Toolchain: toolchain}, dir, dir.Path("golang"), nil)
 	assert.ErrorContains(t, err, "go1.26.99")
 
-	_, err = File(t.Context(), Program{Root: root, Packages: []string{"./nowhere"}, Toolchain: toolchain}, dir, nil)
+	_, err = File(t.Context(), Program{Root: root, Packages: []string{"./nowhere"}, Toolchain: toolchain}, dir, dir.Path("golang"), nil)
 	assert.ErrorContains(t, err, "listing what ./nowhere imports")
 	made, err := os.ReadDir(dir.Path("golang"))
 	assert.True(t, os.IsNotExist(err), made)
@@ -127,7 +121,7 @@ func TestWrongToolchainIsRefused(t *testing.T) {
 
 func TestMachineWithoutGo(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	_, err := File(t.Context(), Program{Root: root, Packages: []string{"./trainer"}}, openCache(t), nil)
+	_, err := File(t.Context(), Program{Root: root, Packages: []string{"./trainer"}}, dockertest.Cache(t), t.TempDir(), nil)
 	require.ErrorIs(t, err, ErrUnavailable)
 	assert.ErrorContains(t, err, "Install Go")
 }

@@ -10,8 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types"
@@ -29,6 +33,7 @@ const (
 	LabelRole   = "dev.berth.role"   // what it is for: engine, run, smoke, …
 	LabelOwner  = "dev.berth.owner"  // uid of the person it belongs to
 	LabelLaunch = "dev.berth.launch" // id of one launch
+	LabelClaim  = "dev.berth.claim"  // name of the record of the process that made it
 	LabelInputs = "dev.berth.inputs" // on images: hash of all that they were made from
 )
 
@@ -47,6 +52,9 @@ var ErrConflict = errors.New("conflict in Docker")
 // A Client is a connection to one Docker Engine.
 type Client struct {
 	api *client.Client
+
+	idLock sync.Mutex
+	id     string // of the daemon; "" until it is asked for
 }
 
 // Connect reaches the daemon that the docker command would (DOCKER_HOST and its
@@ -317,13 +325,27 @@ func (c *Client) Logs(ctx context.Context, id, tail string, follow bool) (io.Rea
 
 // An Image is what the daemon says of an image that it has.
 type Image struct {
-	ID     string            // "sha256:…", in Docker's classic store the digest of its configuration
-	Tags   []string          // name:tag
-	Labels map[string]string // of its configuration
-	Layers []string          // diff IDs, lowest first
-	Size   int64             // bytes
+	ID      string            // "sha256:…", in Docker's classic store the digest of its configuration
+	Tags    []string          // name:tag
+	Digests []string          // name@digest, by which it is known as well
+	Labels  map[string]string // of its configuration
+	Layers  []string          // diff IDs, lowest first
+	Size    int64             // bytes
 
 	Entrypoint, Command []string // what a container of it runs
+	Config              ImageConfig
+}
+
+// An ImageConfig is the rest of an image's configuration, as far as the daemon
+// tells it.
+type ImageConfig struct {
+	Created             time.Time
+	OS, Architecture    string
+	User, WorkingDir    string
+	StopSignal          string
+	Env, Shell, OnBuild []string
+	Volumes, Ports      []string // sorted
+	Healthcheck         []string // its test
 }
 
 // Image returns the image that a reference or ID names.
@@ -332,9 +354,21 @@ func (c *Client) Image(ctx context.Context, ref string) (Image, error) {
 	if err != nil {
 		return Image{}, explain(err, "looking for image %s", ref)
 	}
-	i := Image{ID: r.ID, Tags: r.RepoTags, Layers: r.RootFS.Layers, Size: r.Size}
-	if r.Config != nil {
-		i.Labels, i.Entrypoint, i.Command = r.Config.Labels, r.Config.Entrypoint, r.Config.Cmd
+	i := Image{ID: r.ID, Tags: r.RepoTags, Digests: r.RepoDigests, Layers: r.RootFS.Layers, Size: r.Size}
+	i.Config.OS, i.Config.Architecture = r.Os, r.Architecture
+	i.Config.Created, _ = time.Parse(time.RFC3339Nano, r.Created) // none is the zero time
+	if c := r.Config; c != nil {
+		i.Labels, i.Entrypoint, i.Command = c.Labels, c.Entrypoint, c.Cmd
+		i.Config.User, i.Config.WorkingDir, i.Config.StopSignal = c.User, c.WorkingDir, c.StopSignal
+		i.Config.Env, i.Config.Shell, i.Config.OnBuild = c.Env, c.Shell, c.OnBuild
+		i.Config.Volumes = slices.Sorted(maps.Keys(c.Volumes))
+		for port := range c.ExposedPorts {
+			i.Config.Ports = append(i.Config.Ports, string(port))
+		}
+		slices.Sort(i.Config.Ports)
+		if c.Healthcheck != nil {
+			i.Config.Healthcheck = c.Healthcheck.Test
+		}
 	}
 	return i, nil
 }
@@ -402,7 +436,8 @@ func (c *Client) Tag(ctx context.Context, source, target string) error {
 // RemoveImage removes a tag and, with its last tag, the image; an ID removes an
 // image that has no tag. It never forces: an image in use is ErrConflict.
 func (c *Client) RemoveImage(ctx context.Context, ref string) error {
-	_, err := c.api.ImageRemove(ctx, ref, image.RemoveOptions{PruneChildren: true})
+	// Not the untagged images that it was made from: those may be somebody's.
+	_, err := c.api.ImageRemove(ctx, ref, image.RemoveOptions{})
 	return explain(err, "removing image %s", ref)
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/dockertest"
 )
 
@@ -42,7 +43,7 @@ func serve(t *testing.T, image, socket, folder string, command ...string) (id st
 	sockets := filepath.Dir(socket)
 	id, err = d.Create(t.Context(), daemon.Container{
 		Image: image, Command: command, Network: "host", Init: true,
-		Labels: map[string]string{daemon.LabelRole: "test", daemon.LabelOwner: owner()},
+		Labels: map[string]string{daemon.LabelRole: "test", daemon.LabelOwner: owned.Owner()},
 		Env:    []string{"XDG_RUNTIME_DIR=" + sockets},
 		Mounts: []daemon.Mount{{Type: "bind", Source: sockets, Target: sockets}, {Type: "bind", Source: folder, Target: "/test"}},
 	})
@@ -218,12 +219,10 @@ func TestX11IsClosedToOthers(t *testing.T) {
 	assert.Contains(t, r.err, "unable to open display")
 
 	// Another local user who sees the same socket.
-	d, err := daemon.Connect(t.Context())
-	require.NoError(t, err)
-	defer d.Close()
+	d := dockertest.Connect(t)
 	other, err := d.Create(t.Context(), daemon.Container{
 		Image: p.options.Image, Command: []string{"xdpyinfo"}, Network: "host", User: "23456:23456", Env: []string{"DISPLAY=:" + s.number},
-		Labels: map[string]string{daemon.LabelRole: "test", daemon.LabelOwner: owner()},
+		Labels: map[string]string{daemon.LabelRole: "test", daemon.LabelOwner: owned.Owner()},
 		Mounts: []daemon.Mount{{Type: "bind", Source: "/tmp/.X11-unix", Target: "/tmp/.X11-unix"}},
 	})
 	require.NoError(t, err)
@@ -280,9 +279,7 @@ func TestWayland(t *testing.T) {
 	p.options.GUI = "wayland"
 	p.env = append(p.env, "XDG_RUNTIME_DIR="+sockets, "WAYLAND_DISPLAY=wayland-7")
 
-	d, err := daemon.Connect(t.Context())
-	require.NoError(t, err)
-	defer d.Close()
+	d := dockertest.Connect(t)
 	shot := func() image.Image {
 		p, err := d.Exec(t.Context(), id, "sh", "-c", "cd /test && rm -f *.png && WAYLAND_DISPLAY=wayland-7 weston-screenshooter && mv *.png shot.png")
 		require.NoError(t, err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // hookName is what dockerd calls NVIDIA's hook. A copy of this test binary under
@@ -63,13 +64,8 @@ func playHook() error {
 // secondDocker starts a dockerd of the test's own, in a network namespace of its
 // own, which finds the hook, and returns its address and the folder of the hook.
 func secondDocker(t *testing.T) (host, hooks string) {
-	if os.Getuid() != 0 {
-		t.Skip("only root can start a dockerd")
-	}
-	dockerd, err := exec.LookPath("dockerd")
-	if err != nil {
-		t.Skip("dockerd isn't on this machine")
-	}
+	testenv.NeedsRoot(t, "start a dockerd")
+	dockerd := testenv.NeedsCommand(t, testenv.Dockerd, "dockerd")
 	dir, err := os.MkdirTemp("", "berth") // short: a socket's path has 107 bytes at most
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
@@ -111,7 +107,7 @@ func secondDocker(t *testing.T) (host, hooks string) {
 	}
 	if !ready {
 		text, _ := os.ReadFile(log.Name())
-		t.Skipf("a second dockerd doesn't start here: %s", text)
+		testenv.Skip(t, testenv.Dockerd, "a second one doesn't start here: %s", text)
 	}
 	return host, hooks
 }
@@ -165,13 +161,11 @@ func TestHookThatDockerDidNotFind(t *testing.T) {
 	bin := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(bin, hookName), []byte("#!/bin/sh\n"), 0o755))
 	p.env = append(p.env, strings.Replace(fakeGPUs(t), "PATH=", "PATH="+bin+":", 1))
-	d, err := daemon.Connect(t.Context())
-	require.NoError(t, err)
-	defer d.Close()
+	d := dockertest.Connect(t)
 	info, err := d.Info(t.Context())
 	require.NoError(t, err)
 	if len(info.CDI) > 0 || slices.Contains(info.Runtimes, "nvidia") {
-		t.Skip("this Docker can pass GPUs on")
+		testenv.Skip(t, testenv.NoGPU, "this Docker can pass GPUs on")
 	}
 	r := p.runWith(func(o *Options) { o.GPUs, o.Command = "0", "true" }, "")
 	assert.Equal(t, ExitDaemon, r.code)

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -21,6 +20,7 @@ import (
 	"github.com/berthdev/berth/docker/display"
 	"github.com/berthdev/berth/docker/gpu"
 	"github.com/berthdev/berth/docker/identity"
+	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/cache"
 )
 
@@ -43,8 +43,8 @@ type Host struct {
 	Group     []byte // of the image
 	GPU       gpu.Machine
 	Display   display.Found
-	Local     bool            // the daemon runs on this machine, as far as its address tells
-	Abandoned []daemon.Status // containers of launches that were killed
+	Local     bool     // the daemon runs on this machine, as far as its address tells
+	Abandoned []string // what killed processes left in Docker, by name
 }
 
 // A Terminal is what standard input and output are connected to.
@@ -115,10 +115,9 @@ func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, e
 			return err
 		})
 	}
-	g.Go(func() (err error) {
-		h.Abandoned, err = abandoned(ctx, d)
-		return err
-	})
+	if h.Abandoned, err = owned.Abandoned(dir); err != nil {
+		return Host{}, err
+	}
 	g.Go(func() (err error) {
 		if h.Image, err = d.Image(ctx, o.Image); errors.Is(err, daemon.ErrNotFound) {
 			return fmt.Errorf("the image %s isn't in Docker. Build it with\n\tgo tool mage build -t=%s\n%w", o.Image, o.Image, err)
@@ -192,23 +191,20 @@ const usersLimit = 1 << 20
 // imageUsers returns the passwd and group files of an image. They are read once
 // for each image, from a container that is never started, and cached.
 func imageUsers(ctx context.Context, d *daemon.Client, dir cache.Dir, image string) (passwd, group []byte, err error) {
-	kept := dir.Path("users", strings.ReplaceAll(image, ":", "-"))
-	if files, err := os.ReadFile(kept); err == nil {
-		passwd, group, _ := strings.Cut(string(files), "\x00")
-		return []byte(passwd), []byte(group), nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, err
+	kept := dir.Path("users", strings.ReplaceAll(image, ":", "-")+".json")
+	var users struct{ Passwd, Group []byte }
+	if cache.ReadRecord(kept, &users) {
+		return users.Passwd, users.Group, nil
 	}
-	scratch, err := newScratch(dir)
+	things, err := owned.Claim(dir, d, Role)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer scratch.remove()
-	id, err := d.Create(ctx, daemon.Container{Image: image, Command: []string{"true"}, Network: "none", Labels: scratch.labels()})
+	defer func() { err = errors.Join(err, things.Close(context.WithoutCancel(ctx))) }()
+	id, err := things.Container(ctx, daemon.Container{Image: image, Command: []string{"true"}, Network: "none", Labels: map[string]string{daemon.LabelRole: Role}})
 	if err != nil {
 		return nil, nil, err
 	}
-	defer d.Remove(context.WithoutCancel(ctx), id)
 	read := func(path string) ([]byte, error) {
 		data, err := d.ReadFile(ctx, id, path, usersLimit)
 		if errors.Is(err, daemon.ErrNotFound) {
@@ -216,11 +212,11 @@ func imageUsers(ctx context.Context, d *daemon.Client, dir cache.Dir, image stri
 		}
 		return data, err
 	}
-	if passwd, err = read("/etc/passwd"); err != nil {
+	if users.Passwd, err = read("/etc/passwd"); err != nil {
 		return nil, nil, err
 	}
-	if group, err = read("/etc/group"); err != nil {
+	if users.Group, err = read("/etc/group"); err != nil {
 		return nil, nil, err
 	}
-	return passwd, group, cache.WriteFile(kept, fmt.Appendf(nil, "%s\x00%s", passwd, group), 0o644)
+	return users.Passwd, users.Group, cache.WriteRecord(kept, users)
 }

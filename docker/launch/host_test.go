@@ -7,15 +7,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/dockertest"
 )
 
 // hostOf is this machine as a person sees it, without a terminal.
 func hostOf(t *testing.T, p *person) Host {
 	t.Setenv("BERTH_CACHE", t.TempDir())
-	d, err := daemon.Connect(t.Context())
-	require.NoError(t, err)
-	defer d.Close()
+	d := dockertest.Connect(t)
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	require.NoError(t, err)
 	defer null.Close()

@@ -3,8 +3,6 @@ package launch
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -23,6 +21,7 @@ import (
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // TestMain lets the test binary play mage run: a process of its own, with a
@@ -88,10 +87,8 @@ func newPerson(t *testing.T) *person {
 	if testing.Short() {
 		t.Skip("needs Docker and builds an image")
 	}
-	var id [4]byte
-	rand.Read(id[:])
 	p := &person{t: t, program: os.Args[0], options: Options{
-		Project: "berth-test-" + hex.EncodeToString(id[:]), Image: dockertest.Shell(t), Root: t.TempDir(), GUI: "off", GPUs: "none",
+		Project: dockertest.Name(t), Image: dockertest.Shell(t), Root: t.TempDir(), GUI: "off", GPUs: "none",
 	}}
 	p.cache = t.TempDir()
 	p.env = append(os.Environ(), "BERTH_CACHE="+p.cache, "TERM=xterm-256color")
@@ -113,9 +110,7 @@ func copyInto(to, from string) error {
 
 // become makes the person another one, with the group that may use Docker.
 func (p *person) become(uid, gid int, groups ...int) {
-	if os.Getuid() != 0 {
-		p.t.Skip("only root can become somebody else")
-	}
+	testenv.NeedsRoot(p.t, "become somebody else")
 	p.as = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), Groups: []uint32{dockerGroup(p.t)}}
 	for _, g := range groups {
 		p.as.Groups = append(p.as.Groups, uint32(g))
@@ -156,7 +151,7 @@ func (p *person) root() bool { return os.Getuid() == 0 && (p.as == nil || p.as.U
 func dockerGroup(t *testing.T) uint32 {
 	info, err := os.Stat("/var/run/docker.sock")
 	if err != nil {
-		t.Skip("Docker's socket isn't where it usually is")
+		testenv.Skip(t, testenv.DockerSocket, "%v", err)
 	}
 	return info.Sys().(*syscall.Stat_t).Gid
 }

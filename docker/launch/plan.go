@@ -18,6 +18,10 @@ import (
 	"github.com/berthdev/berth/docker/identity"
 )
 
+// Role is the value of the role label on every container that this package
+// makes.
+const Role = "run"
+
 // Workspace is where the checkout appears in a container.
 const Workspace = "/my_workspace"
 
@@ -38,9 +42,9 @@ type Plan struct {
 	GPU       gpu.Request
 	Method    gpu.Method // how the GPUs get in; "" without any
 	Display   display.Display
-	Socket    string          // where the display's socket appears in the container
-	Notes     []string        // for the person to read before anything starts
-	Abandoned []daemon.Status // containers of killed launches, to be removed
+	Socket    string   // where the display's socket appears in the container
+	Notes     []string // for the person to read before anything starts
+	Abandoned []string // what killed processes left in Docker, to be removed
 }
 
 // A File is made for one launch, in a folder that nobody else can enter, and is
@@ -78,7 +82,7 @@ func NewPlan(h Host, o Options) (Plan, error) {
 		AutoRemove:  true,
 		Network:     o.Network,
 		WorkingDir:  workingDir(h.Root, h.Dir),
-		Labels:      map[string]string{daemon.LabelLaunch: h.Launch},
+		Labels:      map[string]string{daemon.LabelRole: Role, daemon.LabelLaunch: h.Launch},
 		CapDrop:     []string{"ALL"},
 		SecurityOpt: []string{"no-new-privileges"},
 	}

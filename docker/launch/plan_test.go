@@ -79,7 +79,7 @@ func TestPlans(t *testing.T) {
 			o.Command, o.Name, o.Hostname, o.GPUs = `echo "it's" $TOKEN`, "mine", "box", "all"
 			o.Mounts, o.Env = `~/data:/data:ro,../other:/other,"/with, comma":/c`, `A=1,TOKEN,UNSET`
 			o.Network, o.IPC, o.Digest = "host", "host", "sha256:feed"
-			h.Abandoned = []daemon.Status{{ID: "f00", Name: "demo-cnn-dead"}}
+			h.Abandoned = []string{"container demo-cnn-dead"}
 		},
 		"remote daemon": func(h *Host, o *Options) { h.Local, o.GPUs = false, "0" },
 	}

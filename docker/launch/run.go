@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/display"
+	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/cache"
 )
 
@@ -61,8 +61,15 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 	for _, note := range p.Notes {
 		fmt.Fprintln(s.Err, note)
 	}
-	if _, err := reap(ctx, d, p.Abandoned); err != nil {
-		return ExitDaemon, fmt.Errorf("removing what a killed launch left: %w", err)
+	dir, err := cache.Open()
+	if err != nil {
+		return ExitDaemon, err
+	}
+	if len(p.Abandoned) > 0 {
+		// What can't be removed now stays on record: no reason not to go on.
+		if _, err := owned.Sweep(ctx, dir, d, false); err != nil {
+			fmt.Fprintf(s.Err, "Removing what a killed launch left: %v\n", err)
+		}
 	}
 	if err := p.Home.seed(); err != nil {
 		return ExitDaemon, err
@@ -70,38 +77,30 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 	if err := makeMountPoints(p.Container.Mounts); err != nil {
 		return ExitDaemon, err
 	}
-	dir, err := cache.Open()
+	things, err := owned.Claim(dir, d, Role)
 	if err != nil {
 		return ExitDaemon, err
 	}
-	scratch, err := newScratch(dir)
-	if err != nil {
-		return ExitDaemon, err
-	}
-	defer scratch.remove()
-	grant, err := p.Display.Open(ctx, scratch.path)
+	lasting := context.WithoutCancel(ctx)
+	defer func() {
+		if e := things.Close(lasting); e != nil {
+			err = errors.Join(err, e)
+		}
+	}()
+	grant, err := p.Display.Open(ctx, things.Path())
 	if err != nil {
 		return ExitDaemon, fmt.Errorf("-gui: %w. Without windows: -gui=off", err)
 	}
 	defer grant.Close() // the X server may be gone by now, and the cookie with it
-	spec, err := p.realize(scratch, grant)
+	spec, err := p.realize(things.Path(), grant)
 	if err != nil {
 		return ExitDaemon, err
 	}
 
-	l := launch{daemon: d, streams: s, tty: spec.TTY}
+	l := launch{daemon: d, things: things, streams: s, tty: spec.TTY}
 	// Until the container runs, a signal gives up; cleaning up goes on.
 	starting, stop := signal.NotifyContext(ctx, caught...)
 	defer stop()
-	lasting := context.WithoutCancel(ctx)
-	defer func() {
-		if l.id == "" || l.removed {
-			return
-		}
-		if e := d.Remove(lasting, l.id); e != nil && !errors.Is(e, daemon.ErrConflict) {
-			err = errors.Join(err, e)
-		}
-	}()
 	if err := l.start(starting, lasting, spec); err != nil {
 		if starting.Err() != nil && ctx.Err() == nil {
 			return exitSignal + int((<-signals).(syscall.Signal)), nil
@@ -109,23 +108,22 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 		return explainStart(lasting, d, p, err)
 	}
 	stop()
+	things.NoteDaemon(lasting)
 	defer l.session.Close()
 	return l.attend(ctx, signals)
 }
 
 // realize returns the container to create, with the plan's files written to the
 // launch's folder.
-func (p Plan) realize(s scratch, g *display.Grant) (daemon.Container, error) {
+func (p Plan) realize(folder string, g *display.Grant) (daemon.Container, error) {
 	c := p.Container
-	c.Labels = maps.Clone(c.Labels)
-	maps.Copy(c.Labels, s.labels())
 	c.Mounts = slices.Clone(c.Mounts)
 	files := p.Files
 	if p.Display.Kind == display.X11 {
 		files = append(slices.Clone(files), File{Name: "Xauthority", Target: xauthority, Content: string(g.Xauthority), Mode: 0o600})
 	}
 	for _, f := range files {
-		path := filepath.Join(s.path, f.Name)
+		path := filepath.Join(folder, f.Name)
 		if err := os.WriteFile(path, []byte(f.Content), f.Mode); err != nil {
 			return daemon.Container{}, err
 		}
@@ -146,19 +144,18 @@ func (p Plan) realize(s scratch, g *display.Grant) (daemon.Container, error) {
 // A launch is a container and the streams that it is connected to.
 type launch struct {
 	daemon  *daemon.Client
+	things  *owned.Things
 	streams Streams
 	tty     bool
 	id      string // "" before it is created
 	session *daemon.Session
 	ended   func() (int, error) // waits for its exit code and its removal
-	removed bool
 }
 
 // start creates the container, waits for its end, connects to it and starts it:
 // in this order no exit code and no output is lost.
 func (l *launch) start(ctx, lasting context.Context, spec daemon.Container) (err error) {
-	// Not given up half-way: whether there is a container then, nobody could say.
-	if l.id, err = l.daemon.Create(lasting, spec); err != nil {
+	if l.id, err = l.things.Container(lasting, spec); err != nil {
 		return err
 	}
 	if l.ended, err = l.daemon.Wait(lasting, l.id); err != nil {
@@ -245,7 +242,7 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 			if r.err != nil {
 				return ExitDaemon, r.err
 			}
-			l.removed = true
+			l.things.Gone()
 			if why != 0 {
 				return exitSignal + int(why), nil
 			}

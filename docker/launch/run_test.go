@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 const yellow = "\x1b[01;33m"
@@ -241,11 +243,7 @@ func TestHomeLasts(t *testing.T) {
 }
 
 func TestDockerRunLineCanBePasted(t *testing.T) {
-	docker, err := exec.LookPath("docker")
-	if err != nil {
-		t.Skip("the docker command isn't installed")
-	}
-	_ = docker
+	testenv.NeedsCommand(t, testenv.DockerCommand, "docker")
 	p := newPerson(t)
 	h := hostOf(t, p)
 	o := p.options

@@ -76,7 +76,7 @@ func (p Plan) Table() string {
 	}
 	row("environment", env...)
 	for _, a := range p.Abandoned {
-		row("removes first", a.Name+", which a killed launch left")
+		row("removes first", a+", which a killed process left")
 	}
 	row("note", p.Notes...)
 	t.Flush()
