@@ -24,15 +24,16 @@ import (
 type bridge struct {
 	docker    *daemon.Client
 	container string
-	direct    string // the engine's own socket, if it is on this machine
+	direct    string
 	listener  net.Listener
 	cancel    context.CancelFunc
 	work      sync.WaitGroup
 	remove    func()
 }
 
-// openBridge listens on a socket in a folder that only its owner may enter.
-func openBridge(docker *daemon.Client, dir cache.Dir, name, container string) (*bridge, error) {
+// openBridge listens on a socket in a folder that only its owner may enter. direct is
+// the path of the engine's own socket if it is on this machine.
+func openBridge(docker *daemon.Client, dir cache.Dir, direct, container string) (*bridge, error) {
 	folder, remove, err := dir.Temp("socket")
 	if err != nil {
 		return nil, err
@@ -45,7 +46,7 @@ func openBridge(docker *daemon.Client, dir cache.Dir, name, container string) (*
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	b := &bridge{
-		docker: docker, container: container, direct: filepath.Join(socketFolder(dir, docker.Host(), name), socketName),
+		docker: docker, container: container, direct: direct,
 		listener: listener, cancel: cancel, remove: remove,
 	}
 	b.work.Go(func() { b.serve(ctx) })
@@ -53,11 +54,14 @@ func openBridge(docker *daemon.Client, dir cache.Dir, name, container string) (*
 	return b, nil
 }
 
-// socketFolder is the folder of this machine that an engine gets for its socket.
+// socketFolder is the folder of this machine that the engine gets for its socket.
 // Each daemon may have an engine of that name.
-func socketFolder(dir cache.Dir, host, name string) string {
-	sum := sha256.Sum256([]byte(host))
-	return dir.Path("engine", "sockets", name+"-"+hex.EncodeToString(sum[:4]))
+func (p *provider) socketFolder() string {
+	if p.Ephemeral {
+		return filepath.Join(p.things.Path(), "socket")
+	}
+	sum := sha256.Sum256([]byte(p.docker.Host()))
+	return p.Cache.Path("engine", "sockets", p.name+"-"+hex.EncodeToString(sum[:4]))
 }
 
 // beSeen runs a command in the container that ends with this process: by such

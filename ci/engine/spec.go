@@ -2,8 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,7 +29,6 @@ type spec struct {
 	name   string
 	image  string
 	inputs string // hash of what the image was made from
-	launch string // of an ephemeral engine
 	socket string // folder of this machine for the engine's socket; empty where the daemon is elsewhere
 	group  int    // that the socket belongs to
 	limit  int64  // bytes of state
@@ -43,26 +40,8 @@ func (s spec) volume() string { return volumeOf(s.name) }
 
 func volumeOf(name string) string { return name + "-" + Version }
 
-// versionSuffix is what volumeOf adds to a name.
-var versionSuffix = regexp.MustCompile(`^-v[0-9]+\.[0-9]+\.[0-9]+$`)
-
-// isVolumeOf reports whether a volume has the state of the engine of that name, in
-// whatever version.
-func isVolumeOf(volume, name string) bool {
-	suffix, ok := strings.CutPrefix(volume, name)
-	return ok && versionSuffix.MatchString(suffix)
-}
-
 func (s spec) labels() map[string]string {
-	l := map[string]string{
-		daemon.LabelRole:   role,
-		daemon.LabelOwner:  strconv.Itoa(os.Getuid()),
-		daemon.LabelInputs: s.inputs,
-	}
-	if s.launch != "" {
-		l[daemon.LabelLaunch] = s.launch
-	}
-	return l
+	return map[string]string{daemon.LabelRole: role, daemon.LabelInputs: s.inputs}
 }
 
 // containers are the ways to run the engine, best first. It builds images, for
@@ -132,6 +111,7 @@ const (
 	create  action = iota // there is none
 	use                   // it runs
 	start                 // it is the right one, but doesn't run
+	resume                // it is the right one, but paused
 	replace               // it is out of date
 	wait                  // it is out of date, but in use
 	refuse                // it isn't ours
@@ -154,7 +134,9 @@ func decide(c *daemon.Status, wanted func(inputs string) bool) action {
 		return use
 	case c.State == "created" || c.State == "exited":
 		return start
-	default: // paused, dead, removing
+	case c.State == "paused":
+		return resume
+	default: // dead, removing
 		return replace
 	}
 }

@@ -76,7 +76,6 @@ type stuckBuild struct {
 	reported *record
 	cancel   context.CancelFunc
 	failed   chan error // the build's error, when it ends
-	cacheDir string
 }
 
 // startStuckBuild returns when the step runs. The engine and the cache folder
@@ -84,18 +83,15 @@ type stuckBuild struct {
 func startStuckBuild(t *testing.T) *stuckBuild {
 	t.Helper()
 	p := testProvider(t)
-	cli, err := p.cli(t.Context())
-	require.NoError(t, err)
-	t.Setenv(envCLI, cli)
-	s := &stuckBuild{provider: p, reported: &record{}, failed: make(chan error, 1), cacheDir: t.TempDir()}
-	p.Cache, err = cacheAt(t, s.cacheDir)
-	require.NoError(t, err)
+	ownCache(t, p)
+	s := &stuckBuild{provider: p, reported: &record{}, failed: make(chan error, 1)}
 	p.Report = progress.New(s.reported)
 	log := &record{}
 	p.LogOutput = log
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
 	s.cancel = cancel
+	var err error
 	s.engine, err = p.connect(ctx)
 	require.NoError(t, err)
 	t.Cleanup(func() { s.engine.Close() })
@@ -134,7 +130,7 @@ func TestPausedEngine(t *testing.T) {
 	left, err := os.ReadDir(b.Cache.Path("tmp"))
 	require.NoError(t, err)
 	assert.Empty(t, left)
-	assert.Empty(t, using(t, b.cacheDir), "processes go on")
+	assert.Empty(t, using(t, string(b.Cache)), "processes go on")
 	do(t, b.docker, b.name, "unpause")
 }
 

@@ -247,6 +247,11 @@ func (c *Client) Start(ctx context.Context, id string) error {
 	return explain(c.api.ContainerStart(ctx, id, container.StartOptions{}), "starting container %s", id)
 }
 
+// Unpause lets a container go on that was paused.
+func (c *Client) Unpause(ctx context.Context, id string) error {
+	return explain(c.api.ContainerUnpause(ctx, id), "resuming container %s", id)
+}
+
 // Stop ends a container with its stop signal and, after grace seconds, kills
 // it. To stop one that doesn't run is no error.
 func (c *Client) Stop(ctx context.Context, id string, grace int) error {
