@@ -82,7 +82,7 @@ func NewPlan(h Host, o Options) (Plan, error) {
 		AutoRemove:  true,
 		Network:     o.Network,
 		WorkingDir:  workingDir(h.Root, h.Dir),
-		Labels:      map[string]string{daemon.LabelRole: Role, daemon.LabelLaunch: h.Launch},
+		Labels:      map[string]string{daemon.LabelLaunch: h.Launch},
 		CapDrop:     []string{"ALL"},
 		SecurityOpt: []string{"no-new-privileges"},
 	}

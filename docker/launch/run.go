@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -117,6 +118,8 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 // launch's folder.
 func (p Plan) realize(folder string, g *display.Grant) (daemon.Container, error) {
 	c := p.Container
+	c.Labels = maps.Clone(c.Labels)
+	c.Labels[daemon.LabelRole] = Role
 	c.Mounts = slices.Clone(c.Mounts)
 	files := p.Files
 	if p.Display.Kind == display.X11 {

@@ -66,7 +66,7 @@ func Load(ctx context.Context, docker *daemon.Client, kind string) (string, erro
 		return "", err
 	}
 	_, here, _, _ := runtime.Caller(0)
-	settings := filepath.Join(filepath.Dir(here), "../../../rootfs/etc")
+	settings := filepath.Join(filepath.Dir(here), "../../rootfs/etc")
 	bashrc, err := os.ReadFile(filepath.Join(settings, "bash.bashrc"))
 	if err != nil {
 		return "", err
