@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
@@ -279,6 +280,11 @@ func (c *Client) Start(ctx context.Context, id string) error {
 	return explain(c.api.ContainerStart(ctx, id, container.StartOptions{}), "starting container %s", id)
 }
 
+// Unpause lets a container go on that was paused.
+func (c *Client) Unpause(ctx context.Context, id string) error {
+	return explain(c.api.ContainerUnpause(ctx, id), "resuming container %s", id)
+}
+
 // Stop ends a container with its stop signal and, after grace seconds, kills
 // it. To stop one that doesn't run is no error.
 func (c *Client) Stop(ctx context.Context, id string, grace int) error {
@@ -304,6 +310,7 @@ type Status struct {
 	ExitCode int
 	Error    string // of the last start
 	Labels   map[string]string
+	Started  string   // when it last started; not in lists
 	Execs    []string // IDs of the commands that Exec runs in it now; not in lists
 }
 
@@ -316,7 +323,7 @@ func (c *Client) Inspect(ctx context.Context, id string) (Status, error) {
 	return Status{
 		ID: r.ID, Name: strings.TrimPrefix(r.Name, "/"), Image: r.Image,
 		State: string(r.State.Status), ExitCode: r.State.ExitCode, Error: r.State.Error, Labels: r.Config.Labels,
-		Execs: r.ExecIDs,
+		Started: r.State.StartedAt, Execs: r.ExecIDs,
 	}, nil
 }
 
@@ -498,4 +505,19 @@ func (c *Client) Volumes(ctx context.Context, labels ...string) ([]string, error
 		names = append(names, v.Name)
 	}
 	return names, nil
+}
+
+// VolumeSize returns how many bytes lie in a volume. The daemon counts them, which
+// takes it seconds where there are many files.
+func (c *Client) VolumeSize(ctx context.Context, name string) (int64, error) {
+	usage, err := c.api.DiskUsage(ctx, types.DiskUsageOptions{Types: []types.DiskUsageObject{types.VolumeObject}})
+	if err != nil {
+		return 0, explain(err, "asking for the size of volume %s", name)
+	}
+	for _, v := range usage.Volumes {
+		if v.Name == name && v.UsageData != nil {
+			return v.UsageData.Size, nil
+		}
+	}
+	return 0, fmt.Errorf("asking for the size of volume %s: %w", name, ErrNotFound)
 }

@@ -106,6 +106,12 @@ func (t *Things) labels(labels map[string]string) map[string]string {
 	return all
 }
 
+// Made reports whether a volume's labels are those of one that was made under this
+// claim.
+func (t *Things) Made(labels map[string]string) bool {
+	return labels[daemon.LabelClaim] == claimOf(t.claim)
+}
+
 func claimOf(c *cache.Claim) string { return filepath.Base(c.Path()) }
 
 // Owner is the value of daemon.LabelOwner on what this person makes.
