@@ -30,7 +30,7 @@ import (
 func TestMain(m *testing.M) {
 	text := os.Getenv("BERTH_TEST_MAKE")
 	if text == "" {
-		os.Exit(m.Run())
+		os.Exit(dockertest.Main(m))
 	}
 	var w work
 	if err := json.Unmarshal([]byte(text), &w); err != nil {
