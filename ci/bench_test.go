@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // BenchmarkBuild compares builds by the compiled binary with plain docker build
@@ -20,18 +22,13 @@ import (
 // changed, and with the last step changed. It reports Berth's time, the
 // peer's and their ratio.
 func BenchmarkBuild(b *testing.B) {
-	docker, err := daemon.Connect(b.Context())
-	if err != nil {
-		b.Skipf("needs Docker: %v", err)
-	}
-	defer docker.Close()
-	berth := filepath.Join(b.TempDir(), "berth")
-	must(b, command("..", "go", "tool", "mage", "-compile", berth))
+	dockertest.Connect(b)
+	berth, err := compiled()
+	require.NoError(b, err)
 	p := project
 	p.Root = b.TempDir()
 	must(b, exec.Command("cp", "-r", "../docker", "../rootfs", "../magefiles", "../ci", "../trainer", "../testdata", "../go.mod", "../go.sum", "../.dockerignore", p.Root))
-	tag := "berth-bench-" + filepath.Base(p.Root) + ":latest"
-	tag = strings.ToLower(tag)
+	tag := dockertest.Name(b) + ":latest"
 	plain := "plain-" + tag
 	b.Cleanup(func() {
 		exec.Command("docker", "rmi", tag, plain).Run()
@@ -79,11 +76,9 @@ func BenchmarkBuild(b *testing.B) {
 // the same options, as the plan prints them. It reports the median of each in
 // milliseconds, and the ratio. -benchtime=30x gives thirty pairs.
 func BenchmarkRun(b *testing.B) {
-	if _, err := exec.LookPath("docker"); err != nil {
-		b.Skip("the docker command, the peer, isn't installed")
-	}
-	berth := filepath.Join(b.TempDir(), "berth")
-	must(b, command("..", "go", "tool", "mage", "-compile", berth))
+	testenv.NeedsCommand(b, testenv.DockerCommand, "docker") // the peer
+	berth, err := compiled()
+	require.NoError(b, err)
 	must(b, command("..", berth, "build"))
 	for _, network := range []string{"host", "bridge"} {
 		b.Run(network, func(b *testing.B) {
@@ -106,7 +101,7 @@ func BenchmarkRun(b *testing.B) {
 // dockerRun returns the docker run line that a launch amounts to. What the line
 // needs beside it, it has until the benchmark ends.
 func dockerRun(b *testing.B, berth string, run []string) string {
-	plan, err := command("..", berth, append(run, "-dry", "-n=berth-bench-peer")...).Output()
+	plan, err := command("..", berth, append(run, "-dry", "-n="+dockertest.Name(b))...).Output()
 	require.NoError(b, err)
 	_, script, found := strings.Cut(string(plan), "dir=$(mktemp -d)\n")
 	require.True(b, found, string(plan))

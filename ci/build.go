@@ -1,11 +1,13 @@
 package ci
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"github.com/berthdev/berth/ci/golang"
 	"github.com/berthdev/berth/ci/image"
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/progress"
 )
@@ -26,8 +29,10 @@ import (
 // lists what took its place.
 const labelDrift = "dev.berth.drift"
 
+const driftSeparator = ", "
+
 // recipe changes whenever the same inputs give another image.
-const recipe = "2 engine " + engine.Version + " image " + image.Recipe + " debian " + debian.Recipe + " golang " + golang.Recipe
+const recipe = "3 engine " + engine.Version + " image " + image.Recipe + " debian " + debian.Recipe + " golang " + golang.Recipe
 
 // Inputs is everything that an image is made from.
 type Inputs struct {
@@ -54,11 +59,24 @@ func ReadInputs(p Project) (Inputs, error) {
 }
 
 func inputsOf(p Project, lock debian.Lock, toolchain golang.Toolchain) (Inputs, error) {
-	files, err := readContext(p.Root, p.Dockerfile)
+	files, err := contextOf(p)
 	if err != nil {
 		return Inputs{}, err
 	}
-	sum := sha256.Sum256([]byte(strings.Join([]string{recipe, p.Dockerfile, lock.Hash(), toolchain.String(), hashContext(files)}, "\n")))
+	parts := []string{recipe, p.Dockerfile, lock.Hash(), toolchain.String(), hashContext(files)}
+	if p.GoLock != "" {
+		// Which modules there are beside the context depends on these, which the
+		// context needn't have.
+		parts = append(parts, fmt.Sprintf("%q", p.GoPackages))
+		for _, name := range []string{"go.mod", "go.sum"} {
+			data, err := os.ReadFile(p.Path(name))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return Inputs{}, err
+			}
+			parts = append(parts, fmt.Sprintf("%x", sha256.Sum256(data)))
+		}
+	}
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\n")))
 	return Inputs{Hash: hex.EncodeToString(sum[:]), Epoch: lock.Snapshot, Lock: lock, Go: toolchain, files: files}, nil
 }
 
@@ -98,9 +116,11 @@ type Result struct {
 // was made from the same inputs it is done at once, without an engine.
 func Build(ctx context.Context, p Project, o BuildOptions) (Result, error) {
 	start := time.Now()
-	if o.Tag == "" {
-		o.Tag = p.Tag()
+	tag, err := checkTag(cmp.Or(o.Tag, p.Tag()))
+	if err != nil {
+		return Result{}, err
 	}
+	o.Tag = tag
 	in, err := ReadInputs(p)
 	if err != nil {
 		return Result{}, err
@@ -115,7 +135,7 @@ func Build(ctx context.Context, p Project, o BuildOptions) (Result, error) {
 	}
 	defer docker.Close()
 
-	result, err := upToDate(ctx, docker, dir, in, o)
+	result, err := upToDate(ctx, docker, dir, p, in, o)
 	if err == nil && result == nil {
 		result, err = buildAndLoad(ctx, docker, dir, p, in, o)
 	}
@@ -126,103 +146,139 @@ func Build(ctx context.Context, p Project, o BuildOptions) (Result, error) {
 	return *result, nil
 }
 
-// upToDate returns the result of an earlier build from the same inputs if
-// nothing is left to do for this one, else nil.
-func upToDate(ctx context.Context, docker *daemon.Client, dir cache.Dir, in Inputs, o BuildOptions) (*Result, error) {
+// upToDate returns the image in Docker that was made from the same inputs, whoever
+// made it, if nothing is left to do for this build, else nil.
+func upToDate(ctx context.Context, docker *daemon.Client, dir cache.Dir, p Project, in Inputs, o BuildOptions) (*Result, error) {
 	if o.Output != "" {
 		return nil, nil
 	}
-	ref := o.Tag
-	have, err := docker.Image(ctx, ref)
-	if errors.Is(err, daemon.ErrNotFound) || err == nil && have.Labels[daemon.LabelInputs] != in.Hash {
+	wanted := func(i daemon.Image) bool {
+		return i.Labels[daemon.LabelInputs] == in.Hash && image.Sealed(i) && !(o.Locked && i.Labels[labelDrift] != "")
+	}
+	have, err := docker.Image(ctx, o.Tag)
+	if err != nil && !errors.Is(err, daemon.ErrNotFound) {
+		return nil, err
+	}
+	if err != nil || !wanted(have) {
 		// The same image may be there under another name.
 		ids, err := docker.Images(ctx, daemon.LabelInputs+"="+in.Hash)
-		if err != nil || len(ids) == 0 {
+		if err != nil {
 			return nil, err
 		}
-		ref = ids[0]
-	} else if err != nil {
+		found := false
+		for _, id := range ids {
+			if have, err = docker.Image(ctx, id); err == nil && wanted(have) {
+				found = true
+				break
+			} else if err != nil && !errors.Is(err, daemon.ErrNotFound) { // removed meanwhile
+				return nil, err
+			}
+		}
+		if !found {
+			return nil, nil
+		}
+		if err := docker.Tag(ctx, have.ID, o.Tag); err != nil {
+			return nil, err
+		}
+		if err := owned.RemoveUntaggedImages(ctx, dir, docker, p.Root); err != nil {
+			return nil, err
+		}
+	}
+	digest, err := digestOf(ctx, docker, dir, have)
+	if err != nil || digest == "" {
 		return nil, err
-	} else {
-		ref = have.ID
 	}
-	result := readRecord(dir, ref)
-	if result == nil || o.Locked && len(result.Drift) > 0 {
-		return nil, nil
+	r := &Result{Image: o.Tag, ID: have.ID, Digest: digest, Layers: have.Layers, Inputs: in.Hash, Epoch: in.Epoch, Cached: true}
+	if drift := have.Labels[labelDrift]; drift != "" {
+		r.Drift = strings.Split(drift, driftSeparator)
 	}
-	if have.ID != ref {
-		if err := errors.Join(docker.Tag(ctx, ref, o.Tag), image.RemoveUntagged(ctx, docker)); err != nil {
-			return nil, err
-		}
-	}
-	result.Image, result.Cached = o.Tag, true
-	return result, nil
+	return r, nil
 }
 
 func buildAndLoad(ctx context.Context, docker *daemon.Client, dir cache.Dir, p Project, in Inputs, o BuildOptions) (*Result, error) {
-	m := maker{project: p, inputs: in, locked: o.Locked, engine: o.Engine, cache: dir, layers: dir.Path("layers"), report: o.Report}
-	img, drift, err := m.make(ctx, "", in.labels())
+	if _, err := owned.Sweep(ctx, dir, docker, false); err != nil {
+		return nil, err
+	}
+	m := maker{project: p, inputs: in, locked: o.Locked, engine: o.Engine, cache: dir, entries: string(dir), report: o.Report}
+	result, err := m.buildAndLoad(ctx, docker, o)
+	if errors.Is(err, image.ErrDamaged) { // and removed
+		o.Report.Printf("Building again: %v", err)
+		result, err = m.buildAndLoad(ctx, docker, o)
+	}
 	if err != nil {
 		return nil, err
 	}
+	return result, errors.Join(
+		owned.RemoveUntaggedImages(ctx, dir, docker, p.Root),
+		dir.Prune(unused, "contexts", "debs", "golang", "layers", "rootfs"),
+	)
+}
+
+func (m maker) buildAndLoad(ctx context.Context, docker *daemon.Client, o BuildOptions) (*Result, error) {
+	made, drift, err := m.make(ctx, m.image())
+	if err != nil {
+		return nil, err
+	}
+	img := made[0]
 	result, err := describe(img)
 	if err != nil {
 		return nil, err
 	}
-	result.Image, result.Inputs, result.Epoch, result.Drift = o.Tag, in.Hash, in.Epoch, drift
+	result.Image, result.Inputs, result.Epoch, result.Drift = o.Tag, m.inputs.Hash, m.inputs.Epoch, drift
 	if o.Output != "" {
 		if err := image.WriteArchive(o.Output, img, o.Tag); err != nil {
 			return nil, err
 		}
 	}
 	o.Report.Update("Loading %s into Docker", o.Tag)
-	if result.ID, err = image.Load(ctx, docker, img, o.Tag); err != nil {
+	where, err := docker.ID(ctx)
+	if err != nil {
 		return nil, err
 	}
-	return result, errors.Join(writeRecord(dir, *result), dir.Prune(unused, "contexts", "debs", "golang", "layers", "rootfs"))
+	record := func(ids ...string) error {
+		for _, id := range ids {
+			if err := owned.Record(m.cache, owned.Lasting{Kind: owned.KindImage, Daemon: where, ID: id, For: m.project.Root}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if result.ID, err = image.Load(ctx, docker, img, o.Tag, record); err != nil {
+		return nil, err
+	}
+	return result, cache.WriteRecord(digestPath(m.cache, result.ID), result.Digest)
 }
 
 // unused is how long the cache keeps what no build used.
 const unused = 30 * 24 * time.Hour
 
-// Docker doesn't know the digest of an image that was loaded, so a record of
-// each build stands in the cache under the image's ID.
-func recordPath(dir cache.Dir, id string) string {
+// digestPath is the file with the digest of an image that a build loaded. Docker
+// doesn't know it.
+func digestPath(dir cache.Dir, id string) string {
 	return dir.Path("images", strings.ReplaceAll(id, ":", "-")+".json")
 }
 
-// RecordedDigest returns the digest of an image that a build of this cache loaded
-// into Docker under an ID, or "".
-func RecordedDigest(id string) string {
+// digestOf returns the digest of an image that Docker has: on record, or computed
+// from what the image says of itself; "" if there is neither.
+func digestOf(ctx context.Context, docker *daemon.Client, dir cache.Dir, i daemon.Image) (string, error) {
+	var digest string
+	if cache.ReadRecord(digestPath(dir, i.ID), &digest) || !image.Sealed(i) {
+		return digest, nil
+	}
+	info, err := docker.Info(ctx)
+	if err != nil || info.ContainerdStore {
+		return "", err
+	}
+	return image.SealedDigest(i), nil
+}
+
+// Digest returns the digest of an image that Docker has, "" if it is unknown.
+func Digest(ctx context.Context, docker *daemon.Client, i daemon.Image) (string, error) {
 	dir, err := cache.Open()
 	if err != nil {
-		return ""
+		return "", err
 	}
-	if r := readRecord(dir, id); r != nil {
-		return r.Digest
-	}
-	return ""
-}
-
-// readRecord returns nil where there is no record, or none that makes sense.
-func readRecord(dir cache.Dir, id string) *Result {
-	data, err := os.ReadFile(recordPath(dir, id))
-	if err != nil {
-		return nil
-	}
-	var r Result
-	if json.Unmarshal(data, &r) != nil || r.ID != id {
-		return nil
-	}
-	return &r
-}
-
-func writeRecord(dir cache.Dir, r Result) error {
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return cache.WriteFile(recordPath(dir, r.ID), append(data, '\n'), 0o644)
+	return digestOf(ctx, docker, dir, i)
 }
 
 func describe(img v1.Image) (*Result, error) {

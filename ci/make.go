@@ -31,36 +31,59 @@ type maker struct {
 	inputs  Inputs
 	locked  bool // refuse packages other than the locked ones
 	cache   cache.Dir
-	layers  string // folder of canonical layers
+	entries string // folder in which materials and canonical layers are looked for and kept
 	engine  string // name of the engine's container; the usual one if empty
 	fresh   bool   // use an engine with fresh state, and remove it
 	report  *progress.Reporter
 }
 
-// make builds a stage of the Dockerfile (the last if empty) and returns it in
-// its canonical form, with what drifted from the lock.
-func (m maker) make(ctx context.Context, stage string, labels map[string]string) (v1.Image, []string, error) {
+// A target is an image to be made.
+type target struct {
+	stage  string // of the Dockerfile; the last if empty
+	labels map[string]string
+	seal   bool
+}
+
+// image is the project's image, and base the stage whose digest is pinned.
+func (m maker) image() target { return target{labels: m.inputs.labels(), seal: true} }
+func (m maker) base() target  { return target{stage: m.project.BaseStage} }
+
+// make builds targets and returns them in their canonical form, with what drifted
+// from the lock.
+func (m maker) make(ctx context.Context, targets ...target) ([]v1.Image, []string, error) {
 	temp, remove, err := m.cache.Temp("build")
 	if err != nil {
 		return nil, nil, err
 	}
 	defer remove()
-	archive := filepath.Join(temp, "export.tar")
-	drift, err := m.export(ctx, stage, archive)
+	exports := make([]export, len(targets))
+	for i, t := range targets {
+		exports[i] = export{t.stage, filepath.Join(temp, fmt.Sprintf("export-%d.tar", i))}
+	}
+	drift, err := m.export(ctx, exports)
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(drift) > 0 {
-		labels = maps.Clone(labels)
-		labels[labelDrift] = strings.Join(drift, ", ")
-	}
 	m.report.Update("Making the image canonical")
-	img, err := image.Canonical(ctx, archive, image.Options{Epoch: m.inputs.Epoch, Labels: labels, Cache: m.layers, Temp: temp})
-	return img, drift, err
+	images := make([]v1.Image, len(targets))
+	for i, t := range targets {
+		o := image.Options{Epoch: m.inputs.Epoch, Labels: t.labels, Seal: t.seal, Cache: filepath.Join(m.entries, "layers"), Temp: temp}
+		if len(drift) > 0 && len(t.labels) > 0 {
+			o.Labels = maps.Clone(t.labels)
+			o.Labels[labelDrift] = strings.Join(drift, driftSeparator)
+		}
+		if images[i], err = image.Canonical(ctx, exports[i].archive, o); err != nil {
+			return nil, nil, err
+		}
+	}
+	return images, drift, nil
 }
 
-// export builds a stage in the engine and writes it, not yet canonical, to archive.
-func (m maker) export(ctx context.Context, stage, archive string) (drift []string, err error) {
+// An export is a stage and the archive that it is written to.
+type export struct{ stage, archive string }
+
+// export builds stages in the engine and writes them, not yet canonical, to archives.
+func (m maker) export(ctx context.Context, exports []export) (drift []string, err error) {
 	var eng *engine.Engine
 	var made map[string]string
 	log := &process.Tail{Show: func(line string) { m.report.Update("Building: %s", line) }}
@@ -102,14 +125,16 @@ func (m maker) export(ctx context.Context, stage, archive string) (drift []strin
 		return nil, err
 	}
 	cache.Use(staged)
-	built := eng.Host().Directory(staged).DockerBuild(dagger.DirectoryDockerBuildOpts{Dockerfile: m.project.Dockerfile, Target: stage})
-	// Zstandard is several times faster than the default, and doesn't last: the
-	// canonical layers are compressed anew.
-	fast := dagger.ContainerExportOpts{ForcedCompression: dagger.ImageLayerCompressionZstd}
-	if _, err := built.Export(ctx, archive, fast); ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	} else if err != nil {
-		return nil, fmt.Errorf("building %s:\n%s\n%w", m.project.Dockerfile, log, err)
+	for _, e := range exports {
+		built := eng.Host().Directory(staged).DockerBuild(dagger.DirectoryDockerBuildOpts{Dockerfile: m.project.Dockerfile, Target: e.stage})
+		// Zstandard is several times faster than the default, and doesn't last: the
+		// canonical layers are compressed anew.
+		fast := dagger.ContainerExportOpts{ForcedCompression: dagger.ImageLayerCompressionZstd}
+		if _, err := built.Export(ctx, e.archive, fast); ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		} else if err != nil {
+			return nil, eng.Explain(fmt.Errorf("building %s:\n%s\n%w", m.project.Dockerfile, log, err))
+		}
 	}
 	return drift, nil
 }
@@ -124,10 +149,9 @@ func cancelOn(err error, cancel context.CancelCauseFunc) {
 // compressed (builders tell by its first bytes), which is made once for each lock,
 // and what drifted from the lock.
 func (m maker) rootfs(ctx context.Context) (path string, drift []string, err error) {
-	file := func(hash string) string { return m.cache.Path("rootfs", hash+"-"+debian.Recipe+".tar.zst") }
-	path = file(m.inputs.Lock.Hash())
-	if cache.Use(path) {
-		return path, nil, nil
+	name := func(hash string) string { return filepath.Join(m.entries, "rootfs", hash+"-"+debian.Recipe+".tar.zst") }
+	if path, err = cache.Find(name(m.inputs.Lock.Hash())); path != "" || err != nil {
+		return path, nil, err
 	}
 	packages, err := debian.Fetch(ctx, m.inputs.Lock, debian.FetchOptions{
 		PinOptions: debian.PinOptions{Mirrors: debian.HostMirrors(), Progress: m.report}, Cache: m.cache, Locked: m.locked,
@@ -138,16 +162,16 @@ func (m maker) rootfs(ctx context.Context) (path string, drift []string, err err
 	for _, d := range packages.Drift {
 		drift = append(drift, d.String())
 	}
-	path = file(packages.Hash())
-	if cache.Use(path) {
-		return path, drift, nil
+	if path, err = cache.Find(name(packages.Hash())); path != "" || err != nil {
+		return path, drift, err
 	}
 	temp, remove, err := m.cache.Temp("rootfs")
 	if err != nil {
 		return "", nil, err
 	}
 	defer remove()
-	return path, drift, debian.RootfsFile(ctx, path, packages, m.inputs.Epoch, temp, m.report)
+	path, err = debian.RootfsFile(ctx, name(packages.Hash()), packages, m.inputs.Epoch, temp, m.report)
+	return path, drift, err
 }
 
 // materials makes what stands in the build context beside the checkout's own
@@ -162,7 +186,7 @@ func (m maker) materials(ctx context.Context) (made map[string]string, drift []s
 	if m.project.GoLock != "" {
 		work.Go(func() (err error) {
 			p := golang.Program{Root: m.project.Root, Packages: m.project.GoPackages, Toolchain: m.inputs.Go}
-			gotar, err = golang.File(ctx, p, m.cache, m.report)
+			gotar, err = golang.File(ctx, p, m.cache, filepath.Join(m.entries, "golang"), m.report)
 			return err
 		})
 	}
@@ -187,7 +211,7 @@ func Materials(ctx context.Context, p Project, dir string, locked bool, report *
 	if err != nil {
 		return nil, err
 	}
-	m := maker{project: p, inputs: in, locked: locked, cache: store, report: report}
+	m := maker{project: p, inputs: in, locked: locked, cache: store, entries: string(store), report: report}
 	made, _, err := m.materials(ctx)
 	if err != nil {
 		return nil, err

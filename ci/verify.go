@@ -24,10 +24,16 @@ type VerifyOptions struct {
 	Report *progress.Reporter // may be nil
 }
 
-// Verify builds the project twice, each time from nothing on an engine with
-// fresh state, and compares the images. It returns the digest that both have, or
-// an error that wraps ErrNotReproducible and names layer, file and kind of each
-// difference. Docker's images stay as they are.
+// ErrBaseDiffers is in the chain of the error that says that the base stage isn't
+// the one whose digest is pinned.
+var ErrBaseDiffers = errors.New("the base stage isn't the pinned one")
+
+// Verify builds the project twice, each time from nothing (the locked packages and
+// modules apart, which are checked against their locks) on an engine with fresh
+// state, and compares the images with each other, and their base stage with its
+// pinned digest. It returns the digest that both have, or an error that wraps
+// ErrNotReproducible and names layer, file and kind of each difference, or
+// ErrBaseDiffers. Docker's images stay as they are.
 func Verify(ctx context.Context, p Project, o VerifyOptions) (Result, error) {
 	in, err := ReadInputs(p)
 	if err != nil {
@@ -44,18 +50,22 @@ func Verify(ctx context.Context, p Project, o VerifyOptions) (Result, error) {
 	defer remove()
 
 	m := maker{project: p, inputs: in, locked: o.Locked, fresh: true, cache: dir, report: o.Report}
-	var images [2]v1.Image
+	targets := []target{m.image()}
+	if p.BaseDigest != "" {
+		targets = append(targets, m.base())
+	}
+	var builds [2][]v1.Image
 	var drift []string
-	for i := range images {
+	for i := range builds {
 		o.Report.Printf("Build %d of 2, on an engine with fresh state", i+1)
-		// Layers of an earlier build must not stand in for this one's.
-		m.layers = filepath.Join(temp, fmt.Sprintf("layers-%d", i))
-		if images[i], drift, err = m.make(ctx, "", in.labels()); err != nil {
+		// What an earlier build left must not stand in for what this one makes.
+		m.entries = filepath.Join(temp, fmt.Sprintf("build-%d", i))
+		if builds[i], drift, err = m.make(ctx, targets...); err != nil {
 			return Result{}, err
 		}
 	}
 	o.Report.Update("Comparing")
-	differences, err := image.Diff(ctx, images[0], images[1])
+	differences, err := image.Diff(ctx, builds[0][0], builds[1][0])
 	if err != nil {
 		return Result{}, err
 	}
@@ -64,12 +74,32 @@ func Verify(ctx context.Context, p Project, o VerifyOptions) (Result, error) {
 		for _, d := range differences {
 			fmt.Fprintf(&lines, "\n\t%s", d)
 		}
-		return Result{}, fmt.Errorf("%w:%s\nMake the step of %s that writes it leave the same bytes each time, or remove what it leaves", ErrNotReproducible, lines.String(), p.Dockerfile)
+		return Result{}, fmt.Errorf("%w:%s\nMake the step of %s that writes it leave the same bytes each time, or remove what it leaves",
+			ErrNotReproducible, lines.String(), p.Dockerfile)
 	}
-	result, err := describe(images[0])
+	if len(targets) > 1 && len(drift) == 0 {
+		if err := checkBase(p, builds[0][1]); err != nil {
+			return Result{}, err
+		}
+	}
+	result, err := describe(builds[0][0])
 	if err != nil {
 		return Result{}, err
 	}
 	result.Inputs, result.Epoch, result.Drift = in.Hash, in.Epoch, drift
 	return *result, nil
+}
+
+// checkBase compares the base stage with its pinned digest.
+func checkBase(p Project, base v1.Image) error {
+	pinned, err := PinnedBaseDigest(p)
+	if err != nil {
+		return err
+	}
+	digest, err := base.Digest()
+	if err != nil || digest.String() == pinned {
+		return err
+	}
+	return fmt.Errorf("%w: stage %s of %s is %s, and %s has %s. If the Dockerfile's beginning has changed, write the new digest with\n\tgo tool mage pin",
+		ErrBaseDiffers, p.BaseStage, p.Dockerfile, digest, p.BaseDigest, pinned)
 }

@@ -8,12 +8,11 @@ import (
 	"os"
 	"text/tabwriter"
 
+	"github.com/docker/go-units"
 	"github.com/magefile/mage/mg"
 
 	"github.com/berthdev/berth/ci"
 	"github.com/berthdev/berth/ci/engine"
-	"github.com/berthdev/berth/docker/daemon"
-	"github.com/berthdev/berth/docker/launch"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/progress"
 )
@@ -21,7 +20,7 @@ import (
 // Engine is what becomes of the Dagger engine, which builds start by themselves.
 type Engine mg.Namespace
 
-// Status says which engine there is, and whether it is the one that a build would use.
+// Status says which engine there is, whether it is the one that a build would use, and how large its state is.
 func (Engine) Status(
 	ctx context.Context,
 	json *bool, // print it as JSON
@@ -40,8 +39,15 @@ func (Engine) Status(
 		} else if !s.Current {
 			state += ", out of date: the next build replaces it"
 		}
+		volume := s.Volume
+		if volume != "" {
+			volume += ", " + units.HumanSize(float64(s.Size))
+		}
+		if s.Limit > 0 {
+			volume += " of at most " + units.HumanSize(float64(s.Limit)) + " between builds"
+		}
 		w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-		fmt.Fprintf(w, "engine\t%s\nstate\t%s\nimage\t%s\nconnections\t%d\nvolume\t%s\n", s.Name, state, s.Image, s.Users, s.Volume)
+		fmt.Fprintf(w, "engine\t%s\nstate\t%s\nimage\t%s\nconnections\t%d\nvolume\t%s\n", s.Name, state, s.Image, s.Users, volume)
 		return w.Flush()
 	})
 }
@@ -83,18 +89,13 @@ func withEngine(ctx context.Context, do func(context.Context, engine.Options) er
 // Clean removes what killed runs and builds left behind. What is in use, and
 // what isn't Berth's, stays.
 func Clean(ctx context.Context) error {
-	return with(ctx, func(ctx context.Context, _ ci.Project, report *progress.Reporter) error {
-		if _, err := cache.Open(); err != nil { // removes temporary files of the dead
-			return err
+	return with(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
+		swept, err := ci.Clean(ctx, p)
+		for _, name := range swept.Removed {
+			fmt.Println("removed", name)
 		}
-		docker, err := daemon.Connect(ctx)
-		if err != nil {
-			return err
-		}
-		defer docker.Close()
-		names, err := launch.Reap(ctx, docker)
-		for _, name := range names {
-			fmt.Println("removed container", name)
+		for _, name := range swept.Left {
+			fmt.Println("left", name)
 		}
 		return err
 	})

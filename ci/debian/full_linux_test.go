@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // onFullDisk names the folder on which the test, run once more in a namespace of
@@ -37,11 +39,11 @@ func TestDiskFull(t *testing.T) {
 	again.Stdout, again.Stderr = &out, &out
 	err := again.Start()
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EINVAL) {
-		t.Skipf("this kernel gives no user namespaces: %v", err)
+		testenv.Skip(t, testenv.Namespaces, "this kernel gives none: %v", err)
 	}
 	require.NoError(t, err)
 	if err := again.Wait(); err != nil && strings.Contains(out.String(), "permission denied") {
-		t.Skipf("this kernel lets nobody mount in a user namespace:\n%s", &out)
+		testenv.Skip(t, testenv.Namespaces, "this kernel lets nobody mount in one:\n%s", &out)
 	} else {
 		require.NoError(t, err, out.String())
 	}
@@ -80,7 +82,7 @@ func unpackOnFullDisk(t *testing.T, dir string) {
 	require.NoError(t, os.WriteFile(name, []byte("the one before"), 0o644))
 	for what, size := range map[string]int{"the unpacked data": 256, "the tar beside the data": 40} {
 		packages := Packages{Files: []Fetched{{Path: save(t, large(t, size))}}}
-		err := RootfsFile(t.Context(), name, packages, epoch, dir, nil)
+		_, err := RootfsFile(t.Context(), name, packages, epoch, dir, nil)
 		require.ErrorIs(t, err, syscall.ENOSPC, what)
 		left, err := filepath.Glob(dir + "/*")
 		require.NoError(t, err)

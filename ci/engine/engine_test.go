@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"math/big"
@@ -24,8 +23,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/progress"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // The tests below run real engines in the real Docker. The first of them may
@@ -38,19 +40,14 @@ var testTime = time.Unix(1e9, 0)
 // connectDocker returns the daemon, or skips the test where there is none.
 func connectDocker(t *testing.T) *daemon.Client {
 	t.Helper()
-	docker, err := daemon.Connect(t.Context())
-	if err != nil {
-		t.Skipf("needs Docker: %v", err)
-	}
-	t.Cleanup(func() { docker.Close() })
-	for _, name := range []string{envRunnerHost, envSessionPort, envName} {
+	docker := dockertest.Connect(t)
+	for _, name := range []string{envRunnerHost, envSessionPort} {
 		t.Setenv(name, "")
 	}
 	return docker
 }
 
-// options are those of the checkout's own engine, which these tests share with
-// whoever works here.
+// options are those of the engine that these tests share.
 func options(t *testing.T) Options {
 	t.Helper()
 	dir, err := cache.Open()
@@ -62,9 +59,7 @@ func options(t *testing.T) Options {
 // under it is removed with the test.
 func newName(t *testing.T, docker *daemon.Client) string {
 	t.Helper()
-	random := make([]byte, 4)
-	rand.Read(random)
-	name := "berth-test-" + hex.EncodeToString(random)
+	name := dockertest.Name(t)
 	t.Cleanup(func() {
 		assert.NoError(t, docker.Remove(context.Background(), name))
 		assert.NoError(t, docker.RemoveVolume(context.Background(), volumeOf(name)))
@@ -85,25 +80,46 @@ func testProvider(t *testing.T) *provider {
 	require.NoError(t, err)
 	_, err = p.cli(t.Context())
 	require.NoError(t, err)
+	t.Cleanup(func() { p.forget(context.Background()) }) // what isn't on record goes with the name
 	return p
+}
+
+// ownCache gives a provider an empty cache of the test's own, which has the command
+// line, and nothing on record.
+func ownCache(t *testing.T, p *provider) {
+	t.Helper()
+	cli, err := p.cli(t.Context())
+	require.NoError(t, err)
+	t.Setenv(envCLI, cli)
+	p.Cache = dockertest.Cache(t)
 }
 
 // works builds something on the engine.
 func works(t *testing.T, e *Engine) {
 	t.Helper()
-	random := make([]byte, 8)
-	rand.Read(random)
-	text := hex.EncodeToString(random) + "\n"
+	text := rand.Text() + "\n"
 	got, err := e.Directory().WithNewFile("Dockerfile", "FROM scratch\nCOPY text /\n").WithNewFile("text", text).
 		DockerBuild().File("/text").Contents(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, text, got)
 }
 
+// programContext is the context of a build that runs a Go program as its only step.
+func programContext(t *testing.T, source string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), []byte(source), 0o644))
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "program"), filepath.Join(dir, "main.go"))
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+platformOS, "GOARCH="+platformArch)
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, string(out))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY program /\nRUN [\"/program\"]\n"), 0o644))
+	return dir
+}
+
 func TestDockerBuildRunsPrograms(t *testing.T) {
 	connectDocker(t)
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), []byte(`package main
+	dir := programContext(t, `package main
 
 import ("fmt"; "net"; "os")
 
@@ -111,13 +127,7 @@ func main() {
 	links, err := net.Interfaces()
 	os.WriteFile("/out", fmt.Append(nil, os.Getpid(), len(links), err), 0o644)
 }
-`), 0o644))
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "program"), filepath.Join(dir, "main.go"))
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+platformOS, "GOARCH="+platformArch)
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, string(out))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY program /\nRUN [\"/program\"]\n"), 0o644))
-
+`)
 	var log bytes.Buffer
 	o := options(t)
 	o.LogOutput = &log
@@ -147,6 +157,7 @@ func TestTwoEnginesInOneProcess(t *testing.T) {
 
 func TestEphemeralEngineLeavesNothing(t *testing.T) {
 	p := testProvider(t)
+	ownCache(t, p)
 	o := p.Options
 	o.Ephemeral = true
 	e, err := Connect(t.Context(), o)
@@ -160,17 +171,15 @@ func TestEphemeralEngineLeavesNothing(t *testing.T) {
 	for _, v := range volumes {
 		assert.NotContains(t, v, p.name)
 	}
-	names, err := ephemerals(p.Cache)
+	left, err := os.ReadDir(p.Cache.Path("tmp"))
 	require.NoError(t, err)
-	for _, n := range names {
-		assert.NotContains(t, n, p.name, "a lock was left")
-	}
+	assert.Empty(t, left)
 }
 
 // ephemeralContainers lists those whose name begins with the provider's.
 func ephemeralContainers(t *testing.T, p *provider) (names []string) {
 	t.Helper()
-	all, err := p.docker.Containers(t.Context(), daemon.LabelRole+"="+role, daemon.LabelLaunch)
+	all, err := p.docker.Containers(t.Context(), daemon.LabelRole+"="+role)
 	require.NoError(t, err)
 	for _, c := range all {
 		if strings.HasPrefix(c.Name, p.name+"-") {
@@ -276,33 +285,25 @@ func TestStrangersContainerIsLeftAlone(t *testing.T) {
 
 // A killed process's removal may still be under way in the daemon when the next
 // process removes the same.
-func TestDiscardWaitsForAnotherRemoval(t *testing.T) {
+func TestForgetWaitsForAnotherRemoval(t *testing.T) {
 	p := testProvider(t)
-	image, _, err := p.findImage(t.Context())
+	e, err := p.connect(t.Context())
 	require.NoError(t, err)
-	labels := map[string]string{daemon.LabelRole: role}
-	require.NoError(t, p.docker.CreateVolume(t.Context(), volumeOf(p.name), labels))
-	id, err := p.docker.Create(t.Context(), daemon.Container{
-		Name: p.name, Image: image, Labels: labels, Entrypoint: []string{"sh", "-c", "sleep 600"},
-		Mounts: []daemon.Mount{{Type: "volume", Source: volumeOf(p.name), Target: "/state"}},
-	})
-	require.NoError(t, err)
-	require.NoError(t, p.docker.Start(t.Context(), id))
+	require.NoError(t, e.Close())
 	var removals errgroup.Group
 	for range 4 {
-		removals.Go(func() error { return discard(t.Context(), p.docker, p.Cache, p.name) })
+		removals.Go(func() error { return p.forget(t.Context()) })
 	}
 	require.NoError(t, removals.Wait())
-	_, err = p.docker.Inspect(t.Context(), id)
-	assert.ErrorIs(t, err, daemon.ErrNotFound)
-	left, err := p.volumes(t.Context())
+	s, err := Status(t.Context(), p.Options)
 	require.NoError(t, err)
-	assert.Empty(t, left)
+	assert.Equal(t, State{Name: p.name}, s)
 }
 
 func TestOutdatedEngineIsReplacedWhenNobodyUsesIt(t *testing.T) {
 	p := testProvider(t)
 	old := stranger(t, p, map[string]string{daemon.LabelRole: role, daemon.LabelInputs: "old"})
+	require.NoError(t, p.record(t.Context(), owned.Lasting{Kind: owned.KindContainer, ID: old}))
 	user, err := p.docker.Exec(t.Context(), old, "cat")
 	require.NoError(t, err)
 	var waited atomic.Bool
@@ -342,6 +343,8 @@ func TestStatusStopAndPrune(t *testing.T) {
 	assert.True(t, s.Current)
 	assert.Positive(t, s.Users)
 	assert.Equal(t, volumeOf(p.name), s.Volume)
+	assert.Positive(t, s.Size)
+	assert.EqualValues(t, stateLimit, s.Limit)
 	require.NoError(t, e.Close())
 	var log bytes.Buffer
 	require.NoError(t, Logs(t.Context(), o, &log, "all", false))
@@ -365,7 +368,7 @@ func TestEngineThatTheUserRuns(t *testing.T) {
 	e, err := p.connect(t.Context())
 	require.NoError(t, err)
 	defer e.Close()
-	b, err := openBridge(p.docker, p.Cache, p.name, p.name)
+	b, err := openBridge(p.docker, p.Cache, filepath.Join(p.socketFolder(), socketName), p.name)
 	require.NoError(t, err)
 	defer b.Close()
 	t.Setenv(envRunnerHost, b.host())
@@ -386,7 +389,7 @@ func TestEngineThatTheUserRuns(t *testing.T) {
 func TestSilentRegistryIsGivenUp(t *testing.T) {
 	docker := connectDocker(t)
 	if !strings.HasPrefix(docker.Host(), "unix://") {
-		t.Skip("needs a Docker that reaches this machine's loopback")
+		testenv.Skip(t, testenv.DockerSocket, "this Docker may not reach the machine's loopback: %s", docker.Host())
 	}
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -481,10 +484,11 @@ func TestProcessesShareOneEngine(t *testing.T) {
 
 func TestNoPermission(t *testing.T) {
 	docker := connectDocker(t)
+	testenv.NeedsRoot(t, "become somebody else")
 	socket, ok := strings.CutPrefix(docker.Host(), "unix://")
 	info, err := os.Stat(socket)
-	if !ok || err != nil || info.Mode()&0o002 != 0 || os.Getuid() != 0 {
-		t.Skip("needs root, and a Docker that not everybody may use")
+	if !ok || err != nil || info.Mode()&0o002 != 0 {
+		testenv.Skip(t, testenv.DockerSocket, "everybody may use this Docker: %s", docker.Host())
 	}
 	dir, err := os.MkdirTemp("", "berth-test-")
 	require.NoError(t, err)
@@ -523,14 +527,18 @@ func otherRoot(t *testing.T, docker *daemon.Client) string {
 	return other
 }
 
-// kill kills the child after a random part of at most.
+// kill kills the child after a random part of at most. What it was doing then is
+// in the test's log, which is shown if the test fails.
 func (c *child) kill(t *testing.T, most time.Duration) {
 	t.Helper()
 	n, err := rand.Int(rand.Reader, big.NewInt(int64(most)))
 	require.NoError(t, err)
-	time.Sleep(time.Duration(n.Int64()))
+	after := time.Duration(n.Int64())
+	time.Sleep(after)
 	require.NoError(t, c.Process.Kill())
 	c.Wait()
+	said := strings.Split(strings.TrimSpace(c.errors.String()), "\n")
+	t.Logf("killed after %s, having said %q", after, said[len(said)-1])
 }
 
 func TestKilledAtAnyMoment(t *testing.T) {

@@ -41,6 +41,7 @@ const Recipe = "1"
 type Options struct {
 	Epoch  time.Time         // of every file, of the configuration and its history
 	Labels map[string]string // added to the configuration
+	Seal   bool              // add the labels that Sealed looks at
 	Cache  string            // folder of canonical layers, made if missing
 	Temp   string            // folder for temporary files, on Cache's file system; the caller removes it
 }
@@ -120,7 +121,10 @@ func assemble(source *archive, layers []*layer, o Options) (v1.Image, error) {
 		}
 		maps.Copy(config.Config.Labels, o.Labels)
 	}
-	return mutate.ConfigFile(img, config)
+	if img, err = mutate.ConfigFile(img, config); err != nil || !o.Seal {
+		return img, err
+	}
+	return seal(img)
 }
 
 // An archive is an image layout in a tar, of which only the small parts were read.
@@ -228,20 +232,12 @@ func canonicalLayer(ctx context.Context, source *archive, d v1.Descriptor, o Opt
 	if err != nil {
 		return nil, fmt.Errorf("layer %s: %w", d.Digest, err)
 	}
-	data, err := json.Marshal(l)
-	if err != nil {
-		return nil, err
-	}
-	return l, cache.WriteFile(record, data, 0o644)
+	return l, cache.WriteRecord(record, l)
 }
 
 func cachedLayer(record, dir string) *layer {
-	data, err := os.ReadFile(record)
-	if err != nil {
-		return nil
-	}
 	l := &layer{}
-	if json.Unmarshal(data, l) != nil {
+	if !cache.ReadRecord(record, l) {
 		return nil
 	}
 	l.path = filepath.Join(dir, l.Sum.Hex)
@@ -284,12 +280,12 @@ func rewrite(ctx context.Context, blob *io.SectionReader, digest v1.Hash, o Opti
 	if err := writeEntries(ctx, io.MultiWriter(zip, diff), spool, entries, o.Epoch); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(zip.Close(), out.Close()); err != nil {
+	if err := errors.Join(zip.Close(), out.Sync(), out.Close()); err != nil {
 		return nil, err
 	}
 	l := &layer{Sum: hashOf(sum), Diff: hashOf(diff), Bytes: size.n}
 	l.path = filepath.Join(o.Cache, l.Sum.Hex)
-	return l, os.Rename(out.Name(), l.path)
+	return l, errors.Join(os.Rename(out.Name(), l.path), cache.Sync(o.Cache))
 }
 
 // decompress writes a layer's tar to spool and checks the blob's digest.

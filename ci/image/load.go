@@ -15,11 +15,23 @@ import (
 
 // Load loads the image into Docker under a tag and returns its ID there. Layers
 // that the daemon has already, by an image that berth built before, aren't sent
-// again. Images that Berth built and that have no tag any more are removed if
-// nothing uses them. Until the new image is in, the old one keeps its tag.
-func Load(ctx context.Context, docker *daemon.Client, img v1.Image, tag string) (id string, err error) {
+// again. Until the new image is in, the old one keeps its tag. The names that the
+// image may have there are passed to record before anything is sent: other stores
+// than the classic one name images by their manifest.
+func Load(ctx context.Context, docker *daemon.Client, img v1.Image, tag string, record func(ids ...string) error) (id string, err error) {
 	config, err := img.ConfigFile()
 	if err != nil {
+		return "", err
+	}
+	name, err := img.ConfigName()
+	if err != nil {
+		return "", err
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		return "", err
+	}
+	if err := record(name.String(), digest.String()); err != nil {
 		return "", err
 	}
 	old, err := docker.Image(ctx, tag)
@@ -42,31 +54,11 @@ func Load(ctx context.Context, docker *daemon.Client, img v1.Image, tag string) 
 	if err != nil {
 		return "", err
 	}
-	// The ID can't tell: other stores than the classic one name images by their manifest.
+	// The ID can't tell.
 	if n := common(config.RootFS.DiffIDs, now.Layers); n != len(config.RootFS.DiffIDs) || n != len(now.Layers) {
 		return "", fmt.Errorf("the image was loaded, but %s in Docker is another one, %s. Build again", tag, now.ID)
 	}
-	return now.ID, RemoveUntagged(ctx, docker)
-}
-
-// RemoveUntagged removes the images that Berth built, that have no tag any more
-// and that nothing uses: the one that lost its tag now, and those of builds that
-// were killed after they had loaded theirs.
-func RemoveUntagged(ctx context.Context, docker *daemon.Client) error {
-	ids, err := docker.Images(ctx, daemon.LabelInputs)
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		image, err := docker.Image(ctx, id)
-		if err == nil && len(image.Tags) == 0 {
-			err = docker.RemoveImage(ctx, id)
-		}
-		if err != nil && !errors.Is(err, daemon.ErrConflict) && !errors.Is(err, daemon.ErrNotFound) { // in use, or gone already
-			return err
-		}
-	}
-	return nil
+	return now.ID, record(now.ID)
 }
 
 // common is how many layers, from the lowest, are the same.

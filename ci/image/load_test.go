@@ -5,10 +5,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/hex"
+	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -18,6 +21,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/owned"
+	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // These tests need a Docker Engine. They never start a container.
@@ -28,18 +35,14 @@ type loader struct {
 	tag     string
 	options Options
 	ids     map[string]bool // of all images that were loaded
+	dir     cache.Dir       // with the records of them
 }
 
 func newLoader(t testing.TB) *loader {
 	t.Helper()
-	docker, err := daemon.Connect(t.Context())
-	if err != nil {
-		t.Skip("needs Docker: ", err)
-	}
-	l := &loader{docker, "berth-test-" + unique() + ":latest", options(t), map[string]bool{}}
-	l.options.Labels = map[string]string{daemon.LabelRole: "test", daemon.LabelInputs: unique()}
+	l := &loader{dockertest.Connect(t), dockertest.Name(t) + ":latest", options(t), map[string]bool{}, dockertest.Cache(t)}
+	l.options.Labels = map[string]string{daemon.LabelRole: "test", daemon.LabelInputs: rand.Text()}
 	t.Cleanup(func() {
-		defer docker.Close()
 		l.remove(t, l.tag)
 		for id := range l.ids {
 			l.remove(t, id)
@@ -62,13 +65,23 @@ func (l *loader) build(t testing.TB, layers ...[]byte) v1.Image {
 
 func (l *loader) load(t testing.TB, img v1.Image) daemon.Image {
 	t.Helper()
-	id, err := Load(t.Context(), l.Client, img, l.tag)
+	id, err := Load(t.Context(), l.Client, img, l.tag, l.record)
 	require.NoError(t, err)
 	l.ids[id] = true
+	require.NoError(t, owned.RemoveUntaggedImages(t.Context(), l.dir, l.Client, "checkout"))
 	have, err := l.Image(t.Context(), l.tag)
 	require.NoError(t, err)
 	assert.Equal(t, id, have.ID)
 	return have
+}
+
+// record records images as a build does.
+func (l *loader) record(ids ...string) error {
+	where, err := l.ID(context.Background())
+	for _, id := range ids {
+		err = errors.Join(err, owned.Record(l.dir, owned.Lasting{Kind: owned.KindImage, Daemon: where, ID: id, For: "checkout"}))
+	}
+	return err
 }
 
 func (l *loader) gone(t testing.TB, ref string) {
@@ -77,15 +90,9 @@ func (l *loader) gone(t testing.TB, ref string) {
 	assert.ErrorIs(t, err, daemon.ErrNotFound)
 }
 
-func unique() string {
-	b := make([]byte, 8)
-	rand.Read(b)
-	return hex.EncodeToString(b)
-}
-
 // files is a layer that no daemon has yet.
 func files(t testing.TB, items ...item) []byte {
-	return tarOf(t, append(items, regular("unique", unique()))...)
+	return tarOf(t, append(items, regular("unique", rand.Text()))...)
 }
 
 // classic skips a test where the daemon's image store isn't the classic one.
@@ -94,7 +101,7 @@ func classic(t *testing.T, have daemon.Image, img v1.Image) {
 	config, err := img.ConfigName()
 	require.NoError(t, err)
 	if have.ID != config.String() {
-		t.Skip("this daemon keeps images in containerd's store, which wants every layer each time")
+		testenv.Skip(t, testenv.ClassicStore, "this daemon keeps images in containerd's, which wants every layer each time")
 	}
 }
 
@@ -117,7 +124,7 @@ func TestLoad(t *testing.T) {
 
 func TestLoadSendsChangedLayersOnly(t *testing.T) {
 	l := newLoader(t)
-	base, last := files(t, regular("big", unique())), files(t)
+	base, last := files(t, regular("big", rand.Text())), files(t)
 	first := l.build(t, base, last)
 	have := l.load(t, first)
 	classic(t, have, first)
@@ -138,7 +145,7 @@ func TestLoadKeepsImagesInUse(t *testing.T) {
 	t.Run("by another tag", func(t *testing.T) {
 		l := newLoader(t)
 		old := l.load(t, l.build(t, base(t)))
-		other := "berth-test-" + unique() + ":other"
+		other := dockertest.Name(t) + ":other"
 		require.NoError(t, l.Tag(t.Context(), old.ID, other))
 		t.Cleanup(func() { l.remove(t, other) })
 		l.load(t, l.build(t, base(t)))
@@ -150,7 +157,7 @@ func TestLoadKeepsImagesInUse(t *testing.T) {
 		l := newLoader(t)
 		old := l.load(t, l.build(t, base(t)))
 		container, err := l.Create(t.Context(), daemon.Container{
-			Name: "berth-test-" + unique(), Image: old.ID, Command: []string{"never"}, Labels: map[string]string{daemon.LabelRole: "test"},
+			Name: dockertest.Name(t), Image: old.ID, Command: []string{"never"}, Labels: map[string]string{daemon.LabelRole: "test"},
 		})
 		require.NoError(t, err)
 		t.Cleanup(func() { assert.NoError(t, l.Remove(context.Background(), container)) })
@@ -158,15 +165,36 @@ func TestLoadKeepsImagesInUse(t *testing.T) {
 		_, err = l.Image(t.Context(), old.ID)
 		assert.NoError(t, err)
 	})
-	t.Run("of somebody else", func(t *testing.T) {
+	t.Run("of another checkout", func(t *testing.T) {
 		l := newLoader(t)
-		inputs := l.options.Labels
-		l.options.Labels = map[string]string{daemon.LabelRole: "test"}
 		old := l.load(t, l.build(t, base(t)))
-		l.options.Labels = inputs
+		l.load(t, l.build(t, base(t)))
+		l.gone(t, old.ID)
+		old = l.load(t, l.build(t, base(t)))
+		l.dir = cache.Dir(t.TempDir()) // without records
 		l.load(t, l.build(t, base(t)))
 		_, err := l.Image(t.Context(), old.ID)
 		assert.NoError(t, err)
+	})
+	t.Run("untagged, derived from ours", func(t *testing.T) {
+		l := newLoader(t)
+		ours := l.load(t, l.build(t, base(t)))
+		container, err := l.Create(t.Context(), daemon.Container{
+			Name: dockertest.Name(t), Image: ours.ID, Command: []string{"never"}, Labels: map[string]string{daemon.LabelRole: "test"},
+		})
+		require.NoError(t, err)
+		out, err := exec.Command("docker", "commit", container).Output()
+		require.NoError(t, err)
+		require.NoError(t, l.Remove(t.Context(), container))
+		derived := strings.TrimSpace(string(out))
+		t.Cleanup(func() { l.remove(t, derived) }) // before what it is derived from
+		have, err := l.Image(t.Context(), derived)
+		require.NoError(t, err)
+		require.Empty(t, have.Tags)
+		require.Equal(t, ours.Labels, have.Labels)
+		l.load(t, l.build(t, base(t)))
+		_, err = l.Image(t.Context(), derived)
+		assert.NoError(t, err, "an image that somebody committed was removed")
 	})
 }
 
@@ -194,7 +222,7 @@ func TestInterruptedLoadKeepsTheOldImage(t *testing.T) {
 	defer cancel()
 	stopping, err := mutate.AppendLayers(img, &stopAt{Layer: layersOf(t, next)[0], left: 4 << 20, stop: cancel})
 	require.NoError(t, err)
-	_, err = Load(ctx, l.Client, stopping, l.tag)
+	_, err = Load(ctx, l.Client, stopping, l.tag, l.record)
 	require.ErrorIs(t, err, context.Canceled)
 
 	have, err := l.Image(t.Context(), l.tag)
@@ -239,7 +267,7 @@ func TestDamagedLayerIsNotLoaded(t *testing.T) {
 	digest, err := layersOf(t, img)[1].Digest()
 	require.NoError(t, err)
 	require.NoError(t, flip(filepath.Join(l.options.Cache, digest.Hex)))
-	_, err = Load(t.Context(), l.Client, img, l.tag)
+	_, err = Load(t.Context(), l.Client, img, l.tag, l.record)
 	require.ErrorIs(t, err, ErrDamaged)
 	assert.ErrorContains(t, err, "had another content", "not tried a second time, when the file is gone")
 	have, err := l.Image(t.Context(), l.tag)
@@ -294,5 +322,41 @@ func BenchmarkLoad(b *testing.B) {
 				l.load(b, img)
 			}
 		})
+	}
+}
+
+// TestSeal derives images from a sealed one in every way that changes no file, and
+// some: all of them inherit its labels, and none passes for it.
+func TestSeal(t *testing.T) {
+	l := newLoader(t)
+	l.options.Seal = true
+	img := l.build(t, files(t))
+	have := l.load(t, img)
+	require.True(t, Sealed(have))
+	digest, err := img.Digest()
+	require.NoError(t, err)
+	classic(t, have, img)
+	assert.Equal(t, digest.String(), SealedDigest(have))
+
+	for name, change := range map[string][]string{
+		"nothing":     nil,
+		"environment": {"--change=ENV A=b"},
+		"command":     {"--change=CMD [\"x\"]"},
+		"user":        {"--change=USER 7"},
+		"folder":      {"--change=WORKDIR /x"},
+		"label":       {"--change=LABEL a=b"},
+		"its own":     {"--change=LABEL " + labelManifest + "=00000001"},
+	} {
+		container, err := l.Create(t.Context(), daemon.Container{Name: dockertest.Name(t), Image: have.ID, Command: []string{"never"}})
+		require.NoError(t, err)
+		out, err := exec.Command("docker", slices.Concat([]string{"commit"}, change, []string{container})...).Output()
+		require.NoError(t, l.Remove(t.Context(), container))
+		require.NoError(t, err)
+		derived := strings.TrimSpace(string(out))
+		t.Cleanup(func() { l.remove(t, derived) })
+		i, err := l.Image(t.Context(), derived)
+		require.NoError(t, err)
+		assert.NotEmpty(t, i.Labels[labelSeal], name)
+		assert.False(t, Sealed(i), name)
 	}
 }

@@ -1,7 +1,8 @@
 // Package daemon speaks to the Docker Engine API. It is the one package that
 // imports Docker's client and types (frozen upstream at v28.5.2), so that
 // another client replaces it here and nowhere else: what goes in and out are
-// the plain values below. It decides nothing: no policy, no output, no files.
+// the plain values below. It decides nothing: no policy, no output. Of files it
+// reads Docker's own configuration alone, and writes none.
 package daemon
 
 import (
@@ -10,10 +11,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
@@ -28,6 +34,7 @@ const (
 	LabelRole   = "dev.berth.role"   // what it is for: engine, run, smoke, …
 	LabelOwner  = "dev.berth.owner"  // uid of the person it belongs to
 	LabelLaunch = "dev.berth.launch" // id of one launch
+	LabelClaim  = "dev.berth.claim"  // name of the record of the process that made it
 	LabelInputs = "dev.berth.inputs" // on images: hash of all that they were made from
 )
 
@@ -46,12 +53,21 @@ var ErrConflict = errors.New("conflict in Docker")
 // A Client is a connection to one Docker Engine.
 type Client struct {
 	api *client.Client
+
+	idLock sync.Mutex
+	id     string // of the daemon; "" until it is asked for
 }
 
 // Connect reaches the daemon that the docker command would (DOCKER_HOST and its
 // relatives, or the context that is in use) and agrees on an API version with it.
 // Its errors are instructions and wrap ErrUnavailable.
-func Connect(ctx context.Context) (*Client, error) {
+func Connect(ctx context.Context) (*Client, error) { return connect(ctx, answering) }
+
+// answering is how long a daemon may take for its first answer. A healthy one
+// takes milliseconds.
+const answering = 10 * time.Second
+
+func connect(ctx context.Context, patience time.Duration) (*Client, error) {
 	chosen, err := contextOptions()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -60,9 +76,15 @@ func Connect(ctx context.Context) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: its settings in the environment (DOCKER_HOST, DOCKER_TLS_VERIFY, …) make no sense: %w", ErrUnavailable, err)
 	}
-	ping, err := api.Ping(ctx)
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	ping, err := api.Ping(limited)
 	if err != nil {
 		api.Close()
+		if ctx.Err() == nil && limited.Err() != nil {
+			return nil, fmt.Errorf("%w: the daemon at %s takes connections, but gave no answer within %s. Look at it, and restart it, with\n\tsystemctl status docker\n\tsudo systemctl restart docker\nor point DOCKER_HOST at another one: %w",
+				ErrUnavailable, api.DaemonHost(), patience, err)
+		}
 		return nil, explainUnavailable(api.DaemonHost(), err)
 	}
 	// Now, not with the first request: two at once would race for it.
@@ -125,7 +147,20 @@ type Mount struct {
 	Source   string // host path or volume name; empty for tmpfs
 	Target   string
 	ReadOnly bool
+
+	// Of a bind, what becomes of the mounts below its source: "" takes them in, and
+	// before API 1.44 they are writable even if ReadOnly is set.
+	Submounts Submounts `json:",omitempty"`
 }
+
+// Submounts are the mounts below the source of a bind.
+type Submounts string
+
+// The ways to keep them from being written to, by docker run's words.
+const (
+	SubmountsLeftOut  Submounts = "disabled"
+	SubmountsReadOnly Submounts = "readonly" // from API 1.44 on; refused where the kernel can't (before Linux 5.12)
+)
 
 // A Container says how to create one. The zero value of a field is Docker's own
 // default.
@@ -222,7 +257,14 @@ func (c Container) hostConfig() *container.HostConfig {
 	}
 	for _, m := range c.Mounts {
 		// Mounts, not Binds: a missing source is refused, not created as root.
-		h.Mounts = append(h.Mounts, mount.Mount{Type: mount.Type(m.Type), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly})
+		to := mount.Mount{Type: mount.Type(m.Type), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly}
+		switch m.Submounts {
+		case SubmountsLeftOut:
+			to.BindOptions = &mount.BindOptions{NonRecursive: true}
+		case SubmountsReadOnly:
+			to.BindOptions = &mount.BindOptions{ReadOnlyForceRecursive: true, Propagation: mount.PropagationRPrivate}
+		}
+		h.Mounts = append(h.Mounts, to)
 	}
 	return h
 }
@@ -236,6 +278,11 @@ func (c *Client) Create(ctx context.Context, spec Container) (string, error) {
 // Start starts a container that was created.
 func (c *Client) Start(ctx context.Context, id string) error {
 	return explain(c.api.ContainerStart(ctx, id, container.StartOptions{}), "starting container %s", id)
+}
+
+// Unpause lets a container go on that was paused.
+func (c *Client) Unpause(ctx context.Context, id string) error {
+	return explain(c.api.ContainerUnpause(ctx, id), "resuming container %s", id)
 }
 
 // Stop ends a container with its stop signal and, after grace seconds, kills
@@ -263,6 +310,7 @@ type Status struct {
 	ExitCode int
 	Error    string // of the last start
 	Labels   map[string]string
+	Started  string   // when it last started; not in lists
 	Execs    []string // IDs of the commands that Exec runs in it now; not in lists
 }
 
@@ -275,7 +323,7 @@ func (c *Client) Inspect(ctx context.Context, id string) (Status, error) {
 	return Status{
 		ID: r.ID, Name: strings.TrimPrefix(r.Name, "/"), Image: r.Image,
 		State: string(r.State.Status), ExitCode: r.State.ExitCode, Error: r.State.Error, Labels: r.Config.Labels,
-		Execs: r.ExecIDs,
+		Started: r.State.StartedAt, Execs: r.ExecIDs,
 	}, nil
 }
 
@@ -315,13 +363,27 @@ func (c *Client) Logs(ctx context.Context, id, tail string, follow bool) (io.Rea
 
 // An Image is what the daemon says of an image that it has.
 type Image struct {
-	ID     string            // "sha256:…", in Docker's classic store the digest of its configuration
-	Tags   []string          // name:tag
-	Labels map[string]string // of its configuration
-	Layers []string          // diff IDs, lowest first
-	Size   int64             // bytes
+	ID      string            // "sha256:…", in Docker's classic store the digest of its configuration
+	Tags    []string          // name:tag
+	Digests []string          // name@digest, by which it is known as well
+	Labels  map[string]string // of its configuration
+	Layers  []string          // diff IDs, lowest first
+	Size    int64             // bytes
 
 	Entrypoint, Command []string // what a container of it runs
+	Config              ImageConfig
+}
+
+// An ImageConfig is the rest of an image's configuration, as far as the daemon
+// tells it.
+type ImageConfig struct {
+	Created             time.Time
+	OS, Architecture    string
+	User, WorkingDir    string
+	StopSignal          string
+	Env, Shell, OnBuild []string
+	Volumes, Ports      []string // sorted
+	Healthcheck         []string // its test
 }
 
 // Image returns the image that a reference or ID names.
@@ -330,9 +392,21 @@ func (c *Client) Image(ctx context.Context, ref string) (Image, error) {
 	if err != nil {
 		return Image{}, explain(err, "looking for image %s", ref)
 	}
-	i := Image{ID: r.ID, Tags: r.RepoTags, Layers: r.RootFS.Layers, Size: r.Size}
-	if r.Config != nil {
-		i.Labels, i.Entrypoint, i.Command = r.Config.Labels, r.Config.Entrypoint, r.Config.Cmd
+	i := Image{ID: r.ID, Tags: r.RepoTags, Digests: r.RepoDigests, Layers: r.RootFS.Layers, Size: r.Size}
+	i.Config.OS, i.Config.Architecture = r.Os, r.Architecture
+	i.Config.Created, _ = time.Parse(time.RFC3339Nano, r.Created) // none is the zero time
+	if c := r.Config; c != nil {
+		i.Labels, i.Entrypoint, i.Command = c.Labels, c.Entrypoint, c.Cmd
+		i.Config.User, i.Config.WorkingDir, i.Config.StopSignal = c.User, c.WorkingDir, c.StopSignal
+		i.Config.Env, i.Config.Shell, i.Config.OnBuild = c.Env, c.Shell, c.OnBuild
+		i.Config.Volumes = slices.Sorted(maps.Keys(c.Volumes))
+		for port := range c.ExposedPorts {
+			i.Config.Ports = append(i.Config.Ports, string(port))
+		}
+		slices.Sort(i.Config.Ports)
+		if c.Healthcheck != nil {
+			i.Config.Healthcheck = c.Healthcheck.Test
+		}
 	}
 	return i, nil
 }
@@ -400,7 +474,8 @@ func (c *Client) Tag(ctx context.Context, source, target string) error {
 // RemoveImage removes a tag and, with its last tag, the image; an ID removes an
 // image that has no tag. It never forces: an image in use is ErrConflict.
 func (c *Client) RemoveImage(ctx context.Context, ref string) error {
-	_, err := c.api.ImageRemove(ctx, ref, image.RemoveOptions{PruneChildren: true})
+	// Not the untagged images that it was made from: those may be somebody's.
+	_, err := c.api.ImageRemove(ctx, ref, image.RemoveOptions{})
 	return explain(err, "removing image %s", ref)
 }
 
@@ -430,4 +505,19 @@ func (c *Client) Volumes(ctx context.Context, labels ...string) ([]string, error
 		names = append(names, v.Name)
 	}
 	return names, nil
+}
+
+// VolumeSize returns how many bytes lie in a volume. The daemon counts them, which
+// takes it seconds where there are many files.
+func (c *Client) VolumeSize(ctx context.Context, name string) (int64, error) {
+	usage, err := c.api.DiskUsage(ctx, types.DiskUsageOptions{Types: []types.DiskUsageObject{types.VolumeObject}})
+	if err != nil {
+		return 0, explain(err, "asking for the size of volume %s", name)
+	}
+	for _, v := range usage.Volumes {
+		if v.Name == name && v.UsageData != nil {
+			return v.UsageData.Size, nil
+		}
+	}
+	return 0, fmt.Errorf("asking for the size of volume %s: %w", name, ErrNotFound)
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/pkg/stdcopy"
@@ -24,6 +25,8 @@ type Info struct {
 	Security []string // such as "name=rootless"
 	CDIDirs  []string // where it looks for CDI specifications; none before Docker 25
 	CDI      []string // CDI devices that it found, such as "nvidia.com/gpu=0"; told from Docker 28.3 on
+
+	ContainerdStore bool // images lie in containerd's store, which names them by their manifest
 }
 
 // Info asks the daemon about itself.
@@ -36,6 +39,9 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 		Version: r.ServerVersion, System: r.OperatingSystem, RootDir: r.DockerRootDir,
 		Runtimes: slices.Sorted(maps.Keys(r.Runtimes)), Security: r.SecurityOptions, CDIDirs: r.CDISpecDirs,
 	}
+	i.ContainerdStore = slices.ContainsFunc(r.DriverStatus, func(s [2]string) bool {
+		return strings.HasPrefix(s[1], "io.containerd.snapshotter")
+	})
 	for _, d := range r.DiscoveredDevices {
 		if d.Source == "cdi" {
 			i.CDI = append(i.CDI, d.ID)
@@ -119,9 +125,14 @@ func (c *Client) Kill(ctx context.Context, id, signal string) error {
 }
 
 // ReadFile returns a file of at most limit bytes from the file system of a
-// container, which needn't run. A missing file is ErrNotFound.
+// container, which needn't run. Symbolic links are followed, within the container.
+// A missing file is ErrNotFound.
 func (c *Client) ReadFile(ctx context.Context, id, path string, limit int64) ([]byte, error) {
-	r, _, err := c.api.CopyFromContainer(ctx, id, path)
+	r, stat, err := c.api.CopyFromContainer(ctx, id, path)
+	if err == nil && stat.LinkTarget != "" { // the end of all links
+		r.Close()
+		r, _, err = c.api.CopyFromContainer(ctx, id, stat.LinkTarget)
+	}
 	if err != nil {
 		return nil, explain(err, "reading %s in container %s", path, id)
 	}

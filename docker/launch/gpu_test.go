@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // hookName is what dockerd calls NVIDIA's hook. A copy of this test binary under
@@ -63,13 +65,8 @@ func playHook() error {
 // secondDocker starts a dockerd of the test's own, in a network namespace of its
 // own, which finds the hook, and returns its address and the folder of the hook.
 func secondDocker(t *testing.T) (host, hooks string) {
-	if os.Getuid() != 0 {
-		t.Skip("only root can start a dockerd")
-	}
-	dockerd, err := exec.LookPath("dockerd")
-	if err != nil {
-		t.Skip("dockerd isn't on this machine")
-	}
+	testenv.NeedsRoot(t, "start a dockerd")
+	dockerd := testenv.NeedsCommand(t, testenv.Dockerd, "dockerd")
 	dir, err := os.MkdirTemp("", "berth") // short: a socket's path has 107 bytes at most
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
@@ -98,21 +95,22 @@ func secondDocker(t *testing.T) (host, hooks string) {
 		c.Wait()
 	})
 	t.Setenv("DOCKER_HOST", host)
-	ready := false
-	for range 200 {
-		if d, err := daemon.Connect(t.Context()); err == nil {
-			_, err = dockertest.Load(t.Context(), d, "shell")
-			d.Close()
-			require.NoError(t, err)
-			ready = true
-			break
+	var d *daemon.Client
+	if !assert.Eventually(t, func() bool {
+		d, err = daemon.Connect(t.Context())
+		return err == nil
+	}, 30*time.Second, 50*time.Millisecond) {
+		text, err := os.ReadFile(log.Name())
+		require.NoError(t, err)
+		// Root in a container may not be allowed to; every other failure is one.
+		if bytes.Contains(text, []byte("operation not permitted")) {
+			testenv.Skip(t, testenv.Dockerd, "a second one may not start here: %s", text)
 		}
-		time.Sleep(100 * time.Millisecond)
+		require.Fail(t, "the second dockerd doesn't start", "%s", text)
 	}
-	if !ready {
-		text, _ := os.ReadFile(log.Name())
-		t.Skipf("a second dockerd doesn't start here: %s", text)
-	}
+	defer d.Close()
+	_, err = dockertest.Load(t.Context(), d, "shell")
+	require.NoError(t, err)
 	return host, hooks
 }
 
@@ -165,13 +163,11 @@ func TestHookThatDockerDidNotFind(t *testing.T) {
 	bin := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(bin, hookName), []byte("#!/bin/sh\n"), 0o755))
 	p.env = append(p.env, strings.Replace(fakeGPUs(t), "PATH=", "PATH="+bin+":", 1))
-	d, err := daemon.Connect(t.Context())
-	require.NoError(t, err)
-	defer d.Close()
+	d := dockertest.Connect(t)
 	info, err := d.Info(t.Context())
 	require.NoError(t, err)
 	if len(info.CDI) > 0 || slices.Contains(info.Runtimes, "nvidia") {
-		t.Skip("this Docker can pass GPUs on")
+		testenv.Skip(t, testenv.NoGPU, "this Docker can pass GPUs on")
 	}
 	r := p.runWith(func(o *Options) { o.GPUs, o.Command = "0", "true" }, "")
 	assert.Equal(t, ExitDaemon, r.code)

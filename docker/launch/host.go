@@ -21,6 +21,7 @@ import (
 	"github.com/berthdev/berth/docker/display"
 	"github.com/berthdev/berth/docker/gpu"
 	"github.com/berthdev/berth/docker/identity"
+	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/cache"
 )
 
@@ -43,8 +44,11 @@ type Host struct {
 	Group     []byte // of the image
 	GPU       gpu.Machine
 	Display   display.Found
-	Local     bool            // the daemon runs on this machine, as far as its address tells
-	Abandoned []daemon.Status // containers of launches that were killed
+	Local     bool     // the daemon runs on this machine, as far as its address tells
+	Abandoned []string // what killed processes left in Docker, by name
+
+	Sources     map[string]string // of mounts, by absolute path: what those are without symbolic links that have any
+	MountPoints []string          // on this machine; only if something is to be mounted read-only
 }
 
 // A Terminal is what standard input and output are connected to.
@@ -59,8 +63,9 @@ type Streams struct {
 	In, Out, Err *os.File
 }
 
-// Probe looks at everything that a plan depends on, and leaves everything as it
-// was.
+// Probe looks at everything that a plan depends on. It changes nothing of the
+// person's: to read the users of an image that it meets for the first time, it
+// makes a container that never starts, removes it, and keeps them in the cache.
 func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, error) {
 	var id [4]byte
 	rand.Read(id[:])
@@ -86,6 +91,9 @@ func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, e
 	}
 	if err != nil {
 		return Host{}, fmt.Errorf("looking for the working folder: %w", err)
+	}
+	if err := homeIn(h.Root).check(); err != nil {
+		return Host{}, err
 	}
 	dir, err := cache.Open()
 	if err != nil {
@@ -115,23 +123,75 @@ func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, e
 			return err
 		})
 	}
-	g.Go(func() (err error) {
-		h.Abandoned, err = abandoned(ctx, d)
-		return err
-	})
+	if h.Abandoned, err = owned.Abandoned(dir); err != nil {
+		return Host{}, err
+	}
 	g.Go(func() (err error) {
 		if h.Image, err = d.Image(ctx, o.Image); errors.Is(err, daemon.ErrNotFound) {
-			return fmt.Errorf("the image %s isn't in Docker. Build it with\n\tgo tool mage build -t=%s\n%w", o.Image, o.Image, err)
+			return fmt.Errorf("the image %s isn't in Docker. %s\n%w", o.Image, obtain(o), err)
 		} else if err != nil {
 			return err
 		}
 		h.Passwd, h.Group, err = imageUsers(ctx, d, dir, h.Image.ID)
 		return err
 	})
-	return h, g.Wait()
+	if err := g.Wait(); err != nil {
+		return Host{}, err
+	}
+	return h, h.follow(o)
 }
 
-// dependsOnInfo says whether a plan depends on what the daemon says of itself.
+// follow notes what the sources of mounts are without symbolic links.
+func (h *Host) follow(o Options) error {
+	mounts, err := parseMounts(o.Mounts)
+	if err != nil || !h.Local {
+		return nil // NewPlan says what is wrong with them; and another machine's aren't here
+	}
+	h.Sources = map[string]string{}
+	for _, m := range mounts {
+		source := onHost(*h, m.source)
+		// Docker says which one is missing.
+		if real, err := filepath.EvalSymlinks(source); err == nil && real != source {
+			h.Sources[source] = real
+		}
+		if m.readOnly && h.MountPoints == nil {
+			info, err := os.ReadFile("/proc/self/mountinfo")
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("looking for what is mounted on this machine: %w", err)
+			}
+			h.MountPoints = mountPoints(string(info))
+		}
+	}
+	return nil
+}
+
+// mountPoints reads the format of /proc/self/mountinfo (proc_pid_mountinfo(5)):
+// the fifth field of a line, with octal escapes.
+func mountPoints(info string) []string {
+	var points []string
+	for line := range strings.Lines(info) {
+		if fields := strings.Fields(line); len(fields) > 4 {
+			points = append(points, octal.ReplaceAllStringFunc(fields[4], func(escape string) string {
+				code, _ := strconv.ParseUint(escape[1:], 8, 8) // three digits, 377 at most
+				return string([]byte{byte(code)})
+			}))
+		}
+	}
+	return points
+}
+
+var octal = regexp.MustCompile(`\\[0-3][0-7]{2}`)
+
+// obtain says how to get an image: the project's own is built, others come from
+// a registry.
+func obtain(o Options) string {
+	if name, _, _ := strings.Cut(o.Image, ":"); name == o.Project {
+		return "Build it with\n\tgo tool mage build -t=" + word(o.Image)
+	}
+	return "Get it with\n\tdocker pull " + word(o.Image)
+}
+
+// dependsOnInfo reports whether a plan depends on what the daemon says of itself.
 // That takes an idle one longer than all other answers together, and for a
 // container without GPUs on a plain machine it changes nothing.
 func dependsOnInfo(d *daemon.Client, o Options) bool {
@@ -192,23 +252,20 @@ const usersLimit = 1 << 20
 // imageUsers returns the passwd and group files of an image. They are read once
 // for each image, from a container that is never started, and cached.
 func imageUsers(ctx context.Context, d *daemon.Client, dir cache.Dir, image string) (passwd, group []byte, err error) {
-	kept := dir.Path("users", strings.ReplaceAll(image, ":", "-"))
-	if files, err := os.ReadFile(kept); err == nil {
-		passwd, group, _ := strings.Cut(string(files), "\x00")
-		return []byte(passwd), []byte(group), nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, err
+	kept := dir.Path("users", strings.ReplaceAll(image, ":", "-")+".json")
+	var users struct{ Passwd, Group []byte }
+	if cache.ReadRecord(kept, &users) {
+		return users.Passwd, users.Group, nil
 	}
-	scratch, err := newScratch(dir)
+	things, err := owned.Claim(dir, d, Role)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer scratch.remove()
-	id, err := d.Create(ctx, daemon.Container{Image: image, Command: []string{"true"}, Network: "none", Labels: scratch.labels()})
+	defer func() { err = errors.Join(err, things.Close(context.WithoutCancel(ctx))) }()
+	id, err := things.Container(ctx, daemon.Container{Image: image, Command: []string{"true"}, Network: "none", Labels: map[string]string{daemon.LabelRole: Role}})
 	if err != nil {
 		return nil, nil, err
 	}
-	defer d.Remove(context.WithoutCancel(ctx), id)
 	read := func(path string) ([]byte, error) {
 		data, err := d.ReadFile(ctx, id, path, usersLimit)
 		if errors.Is(err, daemon.ErrNotFound) {
@@ -216,11 +273,11 @@ func imageUsers(ctx context.Context, d *daemon.Client, dir cache.Dir, image stri
 		}
 		return data, err
 	}
-	if passwd, err = read("/etc/passwd"); err != nil {
+	if users.Passwd, err = read("/etc/passwd"); err != nil {
 		return nil, nil, err
 	}
-	if group, err = read("/etc/group"); err != nil {
+	if users.Group, err = read("/etc/group"); err != nil {
 		return nil, nil, err
 	}
-	return passwd, group, cache.WriteFile(kept, fmt.Appendf(nil, "%s\x00%s", passwd, group), 0o644)
+	return users.Passwd, users.Group, cache.WriteRecord(kept, users)
 }

@@ -14,6 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/owned"
+	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // TestKilledLaunchesLeaveNothing kills a third of many launches at random
@@ -21,18 +25,16 @@ import (
 // theirs never was touched.
 func TestKilledLaunchesLeaveNothing(t *testing.T) {
 	inARow, atOnce := 30, 20
-	if os.Getenv("BERTH_TEST_LONG") != "" {
+	if testenv.Long() {
 		inARow, atOnce = 200, 50
 	}
 	p := newPerson(t)
-	d, err := daemon.Connect(t.Context())
-	require.NoError(t, err)
-	defer d.Close()
+	d := dockertest.Connect(t)
 	others := map[string]map[string]string{
-		"without labels":                    nil,
-		"of somebody else":                  {daemon.LabelRole: Role, daemon.LabelOwner: "99999", labelLock: hostname(t) + ":/nonexistent"},
-		"of this person on another machine": {daemon.LabelRole: Role, daemon.LabelOwner: owner(), labelLock: "elsewhere.example:/nonexistent"},
-		"of another role":                   {daemon.LabelRole: "engine", daemon.LabelOwner: owner(), labelLock: hostname(t) + ":/nonexistent"},
+		"without labels":                   nil,
+		"of somebody else":                 {daemon.LabelRole: Role, daemon.LabelOwner: "99999", daemon.LabelClaim: "run-0123456789abcdef"},
+		"of this person, without a record": {daemon.LabelRole: Role, daemon.LabelOwner: owned.Owner(), daemon.LabelClaim: "run-0123456789abcdef"},
+		"of another role":                  {daemon.LabelRole: "engine", daemon.LabelOwner: owned.Owner()},
 	}
 	ids := map[string]string{}
 	for name, labels := range others {
@@ -68,8 +70,11 @@ func TestKilledLaunchesLeaveNothing(t *testing.T) {
 	}
 	wait.Wait()
 
-	assert.Equal(t, 0, p.run("true", "").code)
-	assert.Eventually(t, func() bool { return len(p.containers()) == 0 }, 10*time.Second, 100*time.Millisecond, "containers were left")
+	_, err := owned.Sweep(t.Context(), cache.Dir(p.cache), d, true)
+	require.NoError(t, err)
+	assert.Empty(t, p.containers(), "containers were left")
+	_, err = cache.Open()
+	require.NoError(t, err)
 	assert.Empty(t, entries(t, filepath.Join(p.cache, "tmp")), "files were left")
 	for name, id := range ids {
 		s, err := d.Inspect(t.Context(), id)
@@ -79,7 +84,7 @@ func TestKilledLaunchesLeaveNothing(t *testing.T) {
 	}
 }
 
-func TestReap(t *testing.T) {
+func TestSweepRemovesWhatAKilledLaunchLeft(t *testing.T) {
 	p := newPerson(t)
 	c := p.launch(shell("echo ready; sleep 1000"))
 	out, err := c.StdoutPipe()
@@ -87,22 +92,21 @@ func TestReap(t *testing.T) {
 	require.NoError(t, c.Start())
 	_, err = out.Read(make([]byte, 8))
 	require.NoError(t, err)
-	d, err := daemon.Connect(t.Context())
-	require.NoError(t, err)
-	defer d.Close()
+	d := dockertest.Connect(t)
 	names := p.containers()
 	require.Len(t, names, 1)
 
-	removed, err := Reap(t.Context(), d)
+	dir := cache.Dir(p.cache)
+	swept, err := owned.Sweep(t.Context(), dir, d, true)
 	require.NoError(t, err)
-	assert.NotContains(t, removed, names[0], "its launch lives")
+	assert.Empty(t, swept.Removed, "its launch lives")
 	require.NoError(t, c.Process.Kill())
 	c.Wait()
-	removed, err = Reap(t.Context(), d)
+	swept, err = owned.Sweep(t.Context(), dir, d, true)
 	require.NoError(t, err)
-	assert.Contains(t, removed, names[0])
+	assert.Equal(t, []string{"container " + names[0]}, swept.Removed)
 	assert.Empty(t, p.containers())
-	p.run("true", "") // removes the files
+	assert.Empty(t, entries(t, filepath.Join(p.cache, "tmp")))
 }
 
 func TestSideBySide(t *testing.T) {

@@ -3,8 +3,6 @@ package launch
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -23,6 +21,7 @@ import (
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // TestMain lets the test binary play mage run: a process of its own, with a
@@ -37,7 +36,7 @@ func TestMain(m *testing.M) {
 	}
 	options := os.Getenv("BERTH_TEST_RUN")
 	if options == "" {
-		os.Exit(m.Run())
+		os.Exit(dockertest.Main(m))
 	}
 	os.Unsetenv("BERTH_TEST_RUN")
 	code, err := launchWith(options)
@@ -88,15 +87,13 @@ func newPerson(t *testing.T) *person {
 	if testing.Short() {
 		t.Skip("needs Docker and builds an image")
 	}
-	var id [4]byte
-	rand.Read(id[:])
 	p := &person{t: t, program: os.Args[0], options: Options{
-		Project: "berth-test-" + hex.EncodeToString(id[:]), Image: dockertest.Shell(t), Root: t.TempDir(), GUI: "off", GPUs: "none",
+		Project: dockertest.Name(t), Image: dockertest.Shell(t), Root: t.TempDir(), GUI: "off", GPUs: "none",
 	}}
 	p.cache = t.TempDir()
 	p.env = append(os.Environ(), "BERTH_CACHE="+p.cache, "TERM=xterm-256color")
 	skel := filepath.Join(p.options.Root, skeleton)
-	require.NoError(t, copyInto(skel, "../../"+skeleton))
+	require.NoError(t, os.CopyFS(skel, os.DirFS("../../"+skeleton)))
 	t.Cleanup(func() {
 		assert.Empty(t, p.containers(), "containers were left")
 		assert.Empty(t, entries(t, filepath.Join(p.cache, "tmp")), "files were left")
@@ -104,18 +101,9 @@ func newPerson(t *testing.T) *person {
 	return p
 }
 
-func copyInto(to, from string) error {
-	if err := os.MkdirAll(to, 0o755); err != nil {
-		return err
-	}
-	return copyFolder(to, from)
-}
-
 // become makes the person another one, with the group that may use Docker.
 func (p *person) become(uid, gid int, groups ...int) {
-	if os.Getuid() != 0 {
-		p.t.Skip("only root can become somebody else")
-	}
+	testenv.NeedsRoot(p.t, "become somebody else")
 	p.as = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), Groups: []uint32{dockerGroup(p.t)}}
 	for _, g := range groups {
 		p.as.Groups = append(p.as.Groups, uint32(g))
@@ -156,7 +144,7 @@ func (p *person) root() bool { return os.Getuid() == 0 && (p.as == nil || p.as.U
 func dockerGroup(t *testing.T) uint32 {
 	info, err := os.Stat("/var/run/docker.sock")
 	if err != nil {
-		t.Skip("Docker's socket isn't where it usually is")
+		testenv.Skip(t, testenv.DockerSocket, "%v", err)
 	}
 	return info.Sys().(*syscall.Stat_t).Gid
 }

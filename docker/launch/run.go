@@ -19,7 +19,9 @@ import (
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/display"
+	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/signals"
 )
 
 // The exit codes of docker run, beside the command's own.
@@ -40,18 +42,24 @@ const patience = 3 * time.Second
 // the command's own. When it returns, the terminal is as it was and nothing of
 // the launch is left.
 //
-// It takes over the signals INT, TERM, HUP and QUIT of the process (those that
-// aren't ignored). Without a terminal they go to the command, as with docker
-// run; with one they mean that the person is gone, and end the container. So
-// does the end of ctx. A last read of standard input may still be waiting when
-// it returns.
+// It takes over the signals INT, TERM, HUP and QUIT of the process. Those that are
+// ignored, as under nohup, stay so, unless the caller has asked for them. Without
+// a terminal they go to the command, as with docker run; with one they mean that
+// the person is gone, and end the container. So does the end of ctx. A last read of
+// standard input may still be waiting when it returns.
 func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, err error) {
-	caught := slices.DeleteFunc([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, signal.Ignored)
+	caught := slices.DeleteFunc([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, signals.Ignored)
 	// Others may have asked for these, to exit the process soon after the first:
 	// from here on they are the command's.
-	signal.Reset(caught...)
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, caught...)
+	starting, stop := ctx, context.CancelFunc(func() {})
+	if len(caught) > 0 { // to the signal package, none are all
+		signal.Reset(caught...)
+		signal.Notify(signals, caught...)
+		// Until the container runs, a signal gives up; cleaning up goes on.
+		starting, stop = signal.NotifyContext(ctx, caught...)
+	}
+	defer stop()
 	defer signal.Stop(signals)
 	// A closed pipe is an error of the write, not the end of this process.
 	broken := make(chan os.Signal, 1)
@@ -61,71 +69,68 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 	for _, note := range p.Notes {
 		fmt.Fprintln(s.Err, note)
 	}
-	if _, err := reap(ctx, d, p.Abandoned); err != nil {
-		return ExitDaemon, fmt.Errorf("removing what a killed launch left: %w", err)
+	dir, err := cache.Open()
+	if err != nil {
+		return ExitDaemon, err
 	}
-	if err := p.Home.seed(); err != nil {
+	if len(p.Abandoned) > 0 {
+		// What can't be removed now stays on record: no reason not to go on.
+		if _, err := owned.Sweep(ctx, dir, d, false); err != nil {
+			fmt.Fprintf(s.Err, "Removing what a killed launch left: %v\n", err)
+		}
+	}
+	if err := p.Home.seed(ctx); err != nil {
 		return ExitDaemon, err
 	}
 	if err := makeMountPoints(p.Container.Mounts); err != nil {
 		return ExitDaemon, err
 	}
-	dir, err := cache.Open()
+	things, err := owned.Claim(dir, d, Role)
 	if err != nil {
 		return ExitDaemon, err
 	}
-	scratch, err := newScratch(dir)
-	if err != nil {
-		return ExitDaemon, err
-	}
-	defer scratch.remove()
-	grant, err := p.Display.Open(ctx, scratch.path)
+	lasting := context.WithoutCancel(ctx)
+	defer func() {
+		if e := things.Close(lasting); e != nil {
+			err = errors.Join(err, e)
+		}
+	}()
+	grant, err := p.Display.Open(ctx, things.Path())
 	if err != nil {
 		return ExitDaemon, fmt.Errorf("-gui: %w. Without windows: -gui=off", err)
 	}
 	defer grant.Close() // the X server may be gone by now, and the cookie with it
-	spec, err := p.realize(scratch, grant)
+	spec, err := p.realize(things.Path(), grant)
 	if err != nil {
 		return ExitDaemon, err
 	}
 
-	l := launch{daemon: d, streams: s, tty: spec.TTY}
-	// Until the container runs, a signal gives up; cleaning up goes on.
-	starting, stop := signal.NotifyContext(ctx, caught...)
-	defer stop()
-	lasting := context.WithoutCancel(ctx)
-	defer func() {
-		if l.id == "" || l.removed {
-			return
-		}
-		if e := d.Remove(lasting, l.id); e != nil && !errors.Is(e, daemon.ErrConflict) {
-			err = errors.Join(err, e)
-		}
-	}()
-	if err := l.start(starting, lasting, spec); err != nil {
+	l := launch{daemon: d, things: things, streams: s, tty: spec.TTY}
+	if err := l.start(starting, lasting, spec, p.check); err != nil {
 		if starting.Err() != nil && ctx.Err() == nil {
 			return exitSignal + int((<-signals).(syscall.Signal)), nil
 		}
 		return explainStart(lasting, d, p, err)
 	}
 	stop()
+	things.NoteDaemon(lasting)
 	defer l.session.Close()
 	return l.attend(ctx, signals)
 }
 
 // realize returns the container to create, with the plan's files written to the
 // launch's folder.
-func (p Plan) realize(s scratch, g *display.Grant) (daemon.Container, error) {
+func (p Plan) realize(folder string, g *display.Grant) (daemon.Container, error) {
 	c := p.Container
 	c.Labels = maps.Clone(c.Labels)
-	maps.Copy(c.Labels, s.labels())
+	c.Labels[daemon.LabelRole] = Role
 	c.Mounts = slices.Clone(c.Mounts)
 	files := p.Files
 	if p.Display.Kind == display.X11 {
 		files = append(slices.Clone(files), File{Name: "Xauthority", Target: xauthority, Content: string(g.Xauthority), Mode: 0o600})
 	}
 	for _, f := range files {
-		path := filepath.Join(s.path, f.Name)
+		path := filepath.Join(folder, f.Name)
 		if err := os.WriteFile(path, []byte(f.Content), f.Mode); err != nil {
 			return daemon.Container{}, err
 		}
@@ -143,28 +148,41 @@ func (p Plan) realize(s scratch, g *display.Grant) (daemon.Container, error) {
 	return c, nil
 }
 
+// check refuses mounts that a container has turned into symbolic links since the
+// plan was made. What Docker mounts at the start, moments later, is what was planned.
+func (p Plan) check() error {
+	for _, m := range p.Container.Mounts {
+		if err := unlinked(p.Home.Checkout, m.Source); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // A launch is a container and the streams that it is connected to.
 type launch struct {
 	daemon  *daemon.Client
+	things  *owned.Things
 	streams Streams
 	tty     bool
 	id      string // "" before it is created
 	session *daemon.Session
 	ended   func() (int, error) // waits for its exit code and its removal
-	removed bool
 }
 
-// start creates the container, waits for its end, connects to it and starts it:
-// in this order no exit code and no output is lost.
-func (l *launch) start(ctx, lasting context.Context, spec daemon.Container) (err error) {
-	// Not given up half-way: whether there is a container then, nobody could say.
-	if l.id, err = l.daemon.Create(lasting, spec); err != nil {
+// start creates the container, waits for its end, connects to it, has a last check
+// made and starts it: in this order no exit code and no output is lost.
+func (l *launch) start(ctx, lasting context.Context, spec daemon.Container, check func() error) (err error) {
+	if l.id, err = l.things.Container(lasting, spec); err != nil {
 		return err
 	}
 	if l.ended, err = l.daemon.Wait(lasting, l.id); err != nil {
 		return err
 	}
 	if l.session, err = l.daemon.Attach(ctx, l.id); err != nil {
+		return err
+	}
+	if err := check(); err != nil {
 		return err
 	}
 	return l.daemon.Start(ctx, l.id)
@@ -194,7 +212,7 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 	}
 
 	// The person is gone: what to tell the container.
-	gone := make(chan syscall.Signal, 2)
+	gone := make(chan syscall.Signal, 1)
 	go func() {
 		_, err := io.Copy(l.session, l.streams.In)
 		if l.tty {
@@ -204,19 +222,12 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 			l.session.CloseWrite()
 		}
 	}()
-	copied := make(chan struct{})
+	copied := make(chan error, 1)
 	go func() {
-		defer close(copied)
-		var err error
 		if l.tty {
-			err = l.session.CopyTerminal(l.streams.Out)
+			copied <- l.session.CopyTerminal(l.streams.Out)
 		} else {
-			err = l.session.CopyStreams(l.streams.Out, l.streams.Err)
-		}
-		if errors.Is(err, syscall.EPIPE) {
-			gone <- syscall.SIGPIPE
-		} else if err != nil {
-			gone <- syscall.SIGHUP
+			copied <- l.session.CopyStreams(l.streams.Out, l.streams.Err)
 		}
 	}()
 	type result struct {
@@ -239,21 +250,37 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 		}
 	}
 	cancelled := ctx.Done()
+	var lost error // why output can't be passed on, unless its reader just left
 	for {
 		select {
 		case r := <-ended:
 			if r.err != nil {
 				return ExitDaemon, r.err
 			}
-			l.removed = true
+			l.things.Gone()
+			if copied != nil && why == 0 {
+				select {
+				case err := <-copied:
+					lost = l.lost(err)
+				case s := <-signals: // while nobody reads the last of the output
+					return exitSignal + int(s.(syscall.Signal)), nil
+				}
+			}
+			if lost != nil {
+				return ExitDaemon, lost
+			}
 			if why != 0 {
 				return exitSignal + int(why), nil
 			}
-			select {
-			case <-copied:
-				return r.code, nil
-			case s := <-signals: // while nobody reads the last of the output
-				return exitSignal + int(s.(syscall.Signal)), nil
+			return r.code, nil
+		case err := <-copied:
+			copied = nil
+			if lost = l.lost(err); lost != nil {
+				end(syscall.SIGTERM)
+			} else if errors.Is(err, syscall.EPIPE) {
+				end(syscall.SIGPIPE)
+			} else if err != nil {
+				end(syscall.SIGHUP)
 			}
 		case s := <-signals:
 			if l.tty {
@@ -271,6 +298,16 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 			l.daemon.Kill(lasting, l.id, "KILL")
 		}
 	}
+}
+
+// lost returns what is to be said of the end of the output. A reader that leaves
+// and a terminal that is closed are ends like others, a full disk isn't: the
+// command would go on, and nobody would ever see what it found.
+func (l *launch) lost(err error) error {
+	if err == nil || l.tty || errors.Is(err, syscall.EPIPE) {
+		return nil
+	}
+	return fmt.Errorf("passing on the command's output: %w. The container was ended. If a disk is full, make room or send the output elsewhere", err)
 }
 
 // resize gives the container's terminal the size of the person's.

@@ -1,18 +1,18 @@
 // Package cache keeps what Berth can make again: downloads, root file systems,
-// canonical layers, compiled tools. It knows paths, locks and temporary
-// folders, not what lies in them.
+// canonical layers, compiled tools. It knows paths, locks, temporary folders and
+// checksums, not what lies in them. It removes only what lies in a folder that is
+// Berth's by a marker, and has a name and a lock that only Berth gives.
 package cache
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
+	"regexp"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -21,9 +21,18 @@ import (
 // A Dir is the folder that the cache lies in.
 type Dir string
 
+// marker is the file by which a folder is Berth's cache. Its name counts, not its
+// content, so that damage to it costs nothing.
+const marker = ".berth-cache"
+
+const markerText = "This folder is the cache of Berth (https://github.com/berthdev/berth). Everything in it can be made again.\n" +
+	"It also has the records of what Berth may remove from Docker: to get rid of that first, type mage clean and mage engine:prune.\n"
+
 // Open returns $BERTH_CACHE or, without it, berth in the user's cache folder
-// ($XDG_CACHE_HOME, ~/.cache on Linux), made if it is missing. What killed
-// processes left in its temporary folder is removed.
+// ($XDG_CACHE_HOME, ~/.cache on Linux), made if it is missing, for its owner alone.
+// A folder with other people's or other programs' files in it is refused, and left
+// as it is. What killed processes left in the temporary folder is removed, unless
+// they had noted something outside of it (see Claim).
 func Open() (Dir, error) {
 	root := os.Getenv("BERTH_CACHE")
 	if root == "" {
@@ -33,15 +42,71 @@ func Open() (Dir, error) {
 		}
 		root = filepath.Join(user, "berth")
 	}
+	return OpenAt(root)
+}
+
+// OpenAt is Open for a folder that is named.
+func OpenAt(root string) (Dir, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return "", err
 	}
 	d := Dir(root)
-	if err := os.MkdirAll(d.Path("tmp"), 0o755); err != nil {
+	if err := d.adopt(); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(d.Path("tmp"), 0o700); err != nil {
 		return "", fmt.Errorf("making the cache folder: %w. Name another one in BERTH_CACHE", err)
 	}
 	return d, d.sweep()
+}
+
+// adopt makes the folder Berth's if it is missing or empty, and refuses it if it
+// is anything else than Berth's already.
+func (d Dir) adopt() error {
+	if info, err := os.Lstat(d.Path(marker)); err == nil && info.Mode().IsRegular() {
+		return d.private()
+	}
+	// Not the folders above it: those may be for others to enter.
+	if err := os.MkdirAll(filepath.Dir(string(d)), 0o755); err != nil {
+		return fmt.Errorf("making the cache folder: %w. Name another one in BERTH_CACHE", err)
+	}
+	if err := os.Mkdir(string(d), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("making the cache folder: %w. Name another one in BERTH_CACHE", err)
+	}
+	entries, err := os.ReadDir(string(d))
+	if err != nil {
+		return fmt.Errorf("looking into the cache folder: %w. Name another one in BERTH_CACHE", err)
+	}
+	for _, e := range entries {
+		if e.Name() != marker { // another process has just adopted it
+			return fmt.Errorf("the folder %s isn't Berth's cache: it has other things in it, %s for one, which stay as they are. "+
+				"Name an empty or a new folder in BERTH_CACHE, such as\n\texport BERTH_CACHE=%s", d, e.Name(), d.Path("berth-cache"))
+		}
+	}
+	if err := os.WriteFile(d.Path(marker), []byte(markerText), 0o600); err != nil {
+		return fmt.Errorf("making the cache folder: %w. Name another one in BERTH_CACHE", err)
+	}
+	return d.private()
+}
+
+// private closes the folder to everybody but its owner, who must be the caller:
+// the files of a checkout that nobody else may read are copied into it.
+func (d Dir) private() error {
+	info, err := os.Stat(string(d))
+	if err != nil {
+		return err
+	}
+	if owner, ok := ownerOf(info); ok && owner != os.Geteuid() {
+		return fmt.Errorf("the cache folder %s belongs to user %d, and you are user %d. Name a folder of your own in BERTH_CACHE", d, owner, os.Geteuid())
+	}
+	if info.Mode().Perm()&0o077 == 0 {
+		return nil
+	}
+	if err := os.Chmod(string(d), 0o700); err != nil {
+		return fmt.Errorf("making the cache folder private: %w. Name another one in BERTH_CACHE", err)
+	}
+	return nil
 }
 
 // Path joins names below the cache folder.
@@ -53,7 +118,7 @@ func (d Dir) Path(names ...string) string {
 // the function that gives it back. The kernel gives it back when a process dies.
 // waiting, which may be nil, is called once if there is a wait.
 func (d Dir) Lock(ctx context.Context, name string, waiting func()) (unlock func(), err error) {
-	if err := os.MkdirAll(d.Path("locks"), 0o755); err != nil {
+	if err := os.MkdirAll(d.Path("locks"), 0o700); err != nil {
 		return nil, err
 	}
 	l := flock.New(d.Path("locks", name))
@@ -65,68 +130,37 @@ func (d Dir) Lock(ctx context.Context, name string, waiting func()) (unlock func
 		_, err = l.TryLockContext(ctx, 20*time.Millisecond)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("waiting for the lock %s: %w", l.Path(), err)
+		return nil, fmt.Errorf("waiting for the lock %s: %w", l.Path(), explainLock(err))
 	}
 	return func() { l.Unlock() }, nil
+}
+
+// explainLock adds an instruction where the cache's file system has no locks.
+func explainLock(err error) error {
+	for _, none := range []syscall.Errno{syscall.ENOLCK, syscall.ENOSYS, syscall.EOPNOTSUPP} {
+		if errors.Is(err, none) {
+			return fmt.Errorf("%w. The file system of the cache folder has no locks, which Berth can't do without. Name a folder on a local disk in BERTH_CACHE", err)
+		}
+	}
+	return err
 }
 
 // Temp makes a folder for one piece of work, on the cache's own file system so
 // that results can be renamed into place, and returns the function that removes
 // it. If the process is killed, the next Open removes it.
 func (d Dir) Temp(prefix string) (path string, remove func(), err error) {
-	for {
-		path, err = os.MkdirTemp(d.Path("tmp"), prefix+"-")
-		if err != nil {
-			return "", nil, err
-		}
-		// The lock beside the folder says that its owner lives.
-		l := flock.New(path + ".lock")
-		held, err := l.TryLock()
-		if err != nil {
-			os.Remove(path)
-			return "", nil, err
-		}
-		// Between the making of the lock's file and the locking, another process
-		// may have taken both for a dead one's.
-		if _, err := os.Stat(path); held && err == nil {
-			return path, func() {
-				os.RemoveAll(path)
-				os.Remove(l.Path())
-				l.Unlock()
-			}, nil
-		}
-		l.Unlock()
-	}
-}
-
-// sweep removes the temporary folders whose owners are dead.
-func (d Dir) sweep() error {
-	entries, err := os.ReadDir(d.Path("tmp"))
+	c, err := d.Claim(prefix)
 	if err != nil {
-		return err
+		return "", nil, err
 	}
-	for _, e := range entries {
-		path := d.Path("tmp", e.Name())
-		if filepath.Ext(path) == ".lock" {
-			path = path[:len(path)-len(".lock")]
-		} else if info, err := e.Info(); err != nil || time.Since(info.ModTime()) < time.Minute {
-			// Just made: its owner may not have locked it yet.
-			if _, err := os.Stat(path + ".lock"); errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-		}
-		l := flock.New(path + ".lock")
-		if held, err := l.TryLock(); err != nil || !held {
-			continue
-		}
-		os.RemoveAll(path)
-		os.Remove(l.Path())
-		l.Unlock()
-	}
-	return nil
+	return c.Path(), c.Release, nil
 }
 
-// Use says whether there is a file or folder of that path in a cache, and notes
+// unusedNames are the entries that Prune may remove: every kind of entry is named
+// after a hash.
+var unusedNames = regexp.MustCompile(`^(context-)?[0-9a-f]{12,}`)
+
+// Use reports whether there is a file or folder of that path in a cache, and notes
 // that it is used, for Prune, to within a day: to the engine, a file of a build's
 // context with another time is another file, which it asks for anew.
 func Use(path string) bool {
@@ -137,8 +171,8 @@ func Use(path string) bool {
 	return err == nil
 }
 
-// Prune removes what lies in the named folders of the cache and was neither made
-// nor used for so long.
+// Prune removes the entries in the named folders of the cache that were neither
+// made nor used for so long. Whatever isn't named as entries are stays.
 func (d Dir) Prune(unused time.Duration, folders ...string) error {
 	for _, folder := range folders {
 		entries, err := os.ReadDir(d.Path(folder))
@@ -148,6 +182,9 @@ func (d Dir) Prune(unused time.Duration, folders ...string) error {
 			return err
 		}
 		for _, e := range entries {
+			if !unusedNames.MatchString(e.Name()) {
+				continue
+			}
 			if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > unused {
 				if err := os.RemoveAll(d.Path(folder, e.Name())); err != nil {
 					return fmt.Errorf("removing what wasn't used for long: %w", err)
@@ -158,89 +195,16 @@ func (d Dir) Prune(unused time.Duration, folders ...string) error {
 	return nil
 }
 
-// Make makes a file whole or not at all, by way of temp, a folder that Temp
-// returned: where the process is killed, the next Open removes what there is.
-func Make(path, temp string, write func(io.Writer) error) error {
-	f, err := os.CreateTemp(temp, filepath.Base(path)+"-")
+// Sync makes the entries of a folder last through a crash of the machine. A
+// file system that doesn't know how to is taken at its word.
+func Sync(folder string) error {
+	f, err := os.Open(folder)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	if err := errors.Join(write(f), f.Chmod(0o644), f.Close()); err != nil {
+	defer f.Close()
+	if err := f.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
 		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
-
-// WriteFile writes a file whole or not at all: readers see the old content or
-// the new, also after a crash.
-func WriteFile(path string, data []byte, mode fs.FileMode) error {
-	return WriteStream(path, bytes.NewReader(data), mode)
-}
-
-// WriteStream writes what it reads to a file, like WriteFile.
-func WriteStream(path string, r io.Reader, mode fs.FileMode) error {
-	return Write(path, mode, func(w io.Writer) error {
-		_, err := io.Copy(w, r)
-		return err
-	})
-}
-
-// Write makes a file of what write writes, like WriteFile. Half a file that a
-// killed process left beside it is removed.
-func Write(path string, mode fs.FileMode, write func(io.Writer) error) error {
-	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+"-"
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	if err := sweepParts(dir, prefix); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, prefix+"*"+partSuffix)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	err = write(f)
-	if err == nil {
-		err = f.Chmod(mode)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	return err
-}
-
-// partSuffix ends the names of files that are being written, and of nobody else's.
-const partSuffix = ".berth-part"
-
-// partAge is how long nothing is added to a half file before its writer is taken
-// for dead. A lock would tell for certain, but Windows lets nobody write to a file
-// that another handle has locked.
-const partAge = 10 * time.Minute
-
-// sweepParts removes half files whose writers are dead.
-func sweepParts(dir, prefix string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), prefix) || !strings.HasSuffix(e.Name(), partSuffix) {
-			continue
-		}
-		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > partAge {
-			os.Remove(filepath.Join(dir, e.Name()))
-		}
 	}
 	return nil
 }

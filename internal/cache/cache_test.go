@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -158,9 +159,10 @@ func TestWriteFileKeepsTheOldWhenItFails(t *testing.T) {
 }
 
 func TestKilledWriterLeavesNothing(t *testing.T) {
+	open(t)
 	dir := t.TempDir()
 	name := filepath.Join(dir, "file")
-	mine := filepath.Join(dir, ".file-1") // somebody's own
+	mine := filepath.Join(dir, ".0123456789abcdef"+partSuffix) // somebody's own
 	require.NoError(t, os.WriteFile(mine, nil, 0o644))
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), "BERTH_TEST_HALF="+name)
@@ -169,26 +171,19 @@ func TestKilledWriterLeavesNothing(t *testing.T) {
 	require.NoError(t, child.Start())
 	_, err = bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
-	halves, err := filepath.Glob(filepath.Join(dir, "*"+partSuffix))
+	halves := func() []string {
+		found, err := filepath.Glob(filepath.Join(dir, ".*"+partSuffix))
+		require.NoError(t, err)
+		return found
+	}
+	_, err = Open()
 	require.NoError(t, err)
-	require.Len(t, halves, 1)
+	assert.Len(t, halves(), 2, "its writer lives")
 	require.NoError(t, child.Process.Kill())
 	child.Wait()
-
-	require.NoError(t, WriteFile(name, []byte("whole"), 0o644))
-	assert.FileExists(t, halves[0], "its writer might live")
-	long := time.Now().Add(-2 * partAge)
-	for _, name := range []string{halves[0], mine} {
-		require.NoError(t, os.Chtimes(name, long, long))
-	}
-	require.NoError(t, WriteFile(name, []byte("whole"), 0o644))
-	left, err := os.ReadDir(dir)
+	_, err = Open()
 	require.NoError(t, err)
-	assert.Len(t, left, 2)
-	assert.FileExists(t, mine)
-	text, err := os.ReadFile(name)
-	require.NoError(t, err)
-	assert.Equal(t, "whole", string(text))
+	assert.Equal(t, []string{mine}, halves())
 }
 
 func TestOpenSaysWhatToDo(t *testing.T) {
@@ -202,18 +197,19 @@ func TestOpenSaysWhatToDo(t *testing.T) {
 func TestPrune(t *testing.T) {
 	d := open(t)
 	long := time.Now().Add(-48 * time.Hour)
-	for _, name := range []string{"layers/old", "layers/used", "layers/new", "contexts/old/deep/file", "other/old"} {
+	const entry, used, fresh = "0123456789abcdef", "1123456789abcdef.tar", "2123456789abcdef"
+	for _, name := range []string{"layers/" + entry, "layers/" + used, "layers/" + fresh, "contexts/context-" + entry + "/deep/file", "other/" + entry, "layers/thesis"} {
 		require.NoError(t, WriteFile(d.Path(name), nil, 0o644))
 	}
-	for _, name := range []string{"layers/old", "layers/used", "contexts/old", "other/old"} {
+	for _, name := range []string{"layers/" + entry, "layers/" + used, "contexts/context-" + entry, "other/" + entry, "layers/thesis"} {
 		require.NoError(t, os.Chtimes(d.Path(name), long, long))
 	}
-	assert.True(t, Use(d.Path("layers/used")))
+	assert.True(t, Use(d.Path("layers", used)))
 	assert.False(t, Use(d.Path("layers/missing")))
 	require.NoError(t, d.Prune(24*time.Hour, "layers", "contexts", "missing"))
-	assert.NoFileExists(t, d.Path("layers/old"))
-	assert.NoDirExists(t, d.Path("contexts/old"))
-	for _, name := range []string{"layers/used", "layers/new", "other/old"} {
+	assert.NoFileExists(t, d.Path("layers", entry))
+	assert.NoDirExists(t, d.Path("contexts", "context-"+entry))
+	for _, name := range []string{"layers/" + used, "layers/" + fresh, "other/" + entry, "layers/thesis"} {
 		assert.FileExists(t, d.Path(name))
 	}
 }
@@ -234,24 +230,205 @@ func TestUseRarelyChangesTheTime(t *testing.T) {
 	}
 }
 
-func TestMakeKeepsTheOldWhenItFails(t *testing.T) {
+func TestKeepAndFind(t *testing.T) {
 	d := open(t)
 	temp, remove, err := d.Temp("x")
 	require.NoError(t, err)
-	name := d.Path("deeper", "file")
+	defer remove()
+	name := d.Path("deeper", "0123-1.tar.zst")
 	write := func(text string, err error) func(io.Writer) error {
 		return func(w io.Writer) error {
 			io.WriteString(w, text)
 			return err
 		}
 	}
-	require.NoError(t, Make(name, temp, write("old", nil)))
-	require.ErrorIs(t, Make(name, temp, write("new", io.ErrShortWrite)), io.ErrShortWrite)
-	text, err := os.ReadFile(name)
+	found, err := Find(name)
 	require.NoError(t, err)
-	assert.Equal(t, "old", string(text))
-	left, err := os.ReadDir(temp)
+	assert.Empty(t, found)
+	kept, err := Keep(name, temp, write("content", nil))
 	require.NoError(t, err)
-	assert.Empty(t, left)
-	remove()
+	_, err = Keep(name, temp, write("half", io.ErrShortWrite))
+	require.ErrorIs(t, err, io.ErrShortWrite)
+	assert.Equal(t, []string{notesName}, names(t, temp))
+	for _, stranger := range []string{"0123-1.tar.zst", "0123-1.txt", "0123-1." + "ab" + ".tar.zst", "0123-12.tar.zst"} {
+		require.NoError(t, os.WriteFile(d.Path("deeper", stranger), []byte("x"), 0o644))
+	}
+	found, err = Find(name)
+	require.NoError(t, err)
+	assert.Equal(t, kept, found)
+	text, err := os.ReadFile(found)
+	require.NoError(t, err)
+	assert.Equal(t, "content", string(text))
+
+	for what, damaged := range damages(text) {
+		_, err := Keep(name, temp, write("content", nil))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(kept, damaged, 0o644))
+		found, err := Find(name)
+		require.NoError(t, err)
+		assert.Empty(t, found, what)
+		assert.NoFileExists(t, kept, what)
+	}
+	assert.Len(t, names(t, d.Path("deeper")), 4, "strangers' files stay")
+}
+
+// damages are the ways in which a file can be damaged.
+func damages(content []byte) map[string][]byte {
+	flipped := append([]byte{}, content...)
+	flipped[len(content)/2] ^= 1
+	return map[string][]byte{
+		"flipped": flipped, "cut": content[:len(content)-1], "emptied": {}, "appended to": append(append([]byte{}, content...), 'x'),
+	}
+}
+
+func names(t *testing.T, dir string) []string {
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	var all []string
+	for _, e := range entries {
+		all = append(all, e.Name())
+	}
+	return all
+}
+
+func TestRecords(t *testing.T) {
+	d := open(t)
+	name := d.Path("x", "record.json")
+	require.NoError(t, WriteRecord(name, map[string]string{"a": "b\nc"}))
+	var have map[string]string
+	require.True(t, ReadRecord(name, &have))
+	assert.Equal(t, map[string]string{"a": "b\nc"}, have)
+	content, err := os.ReadFile(name)
+	require.NoError(t, err)
+	for what, damaged := range damages(content) {
+		require.NoError(t, os.WriteFile(name, damaged, 0o644))
+		assert.False(t, ReadRecord(name, &have), what)
+	}
+	assert.False(t, ReadRecord(d.Path("missing"), &have))
+}
+
+// TestStrangersFiles opens, fills and prunes caches in folders with files of others,
+// which stay.
+func TestStrangersFiles(t *testing.T) {
+	files := []string{"tmp/thesis/chapter", "tmp/run-0123456789abcdef/x", "tmp/notes.lock", "layers/0123456789abcdef", "letter"}
+	fill := func(root string) {
+		old := time.Now().Add(-1000 * time.Hour)
+		for _, f := range files {
+			name := filepath.Join(root, f)
+			require.NoError(t, os.MkdirAll(filepath.Dir(name), 0o755))
+			require.NoError(t, os.WriteFile(name, []byte(f), 0o644))
+			require.NoError(t, os.Chtimes(name, old, old))
+			require.NoError(t, os.Chtimes(filepath.Dir(name), old, old))
+		}
+	}
+	t.Run("before it is a cache", func(t *testing.T) {
+		root := t.TempDir()
+		fill(root)
+		t.Setenv("BERTH_CACHE", root)
+		before := names(t, root)
+		info, err := os.Stat(root)
+		require.NoError(t, err)
+		_, err = Open()
+		assert.ErrorContains(t, err, "isn't Berth's cache")
+		assert.ErrorContains(t, err, "export BERTH_CACHE=")
+		assert.Equal(t, before, names(t, root))
+		after, err := os.Stat(root)
+		require.NoError(t, err)
+		assert.Equal(t, info.Mode(), after.Mode())
+		for _, f := range files {
+			assert.FileExists(t, filepath.Join(root, f))
+		}
+	})
+	t.Run("in what is a cache", func(t *testing.T) {
+		d := open(t)
+		fill(string(d))
+		_, err := Open()
+		require.NoError(t, err)
+		for _, f := range files {
+			assert.FileExists(t, d.Path(f))
+		}
+		require.NoError(t, d.Prune(time.Hour, "tmp"))
+		assert.FileExists(t, d.Path("tmp/thesis/chapter"))
+		assert.FileExists(t, d.Path("tmp/run-0123456789abcdef/x"))
+	})
+}
+
+func TestCacheIsPrivate(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "a", "b")
+	t.Setenv("BERTH_CACHE", root)
+	for _, mode := range []os.FileMode{0, 0o755} {
+		if mode != 0 {
+			require.NoError(t, os.Chmod(root, mode))
+		}
+		_, err := Open()
+		require.NoError(t, err)
+		info, err := os.Stat(root)
+		require.NoError(t, err)
+		assert.Equal(t, os.FileMode(0o700), info.Mode().Perm())
+	}
+}
+
+func TestWriteFollowsLinksAndKeepsDevices(t *testing.T) {
+	open(t)
+	dir := t.TempDir()
+	for link, target := range map[string]string{"link": "file", "dangling": "new"} {
+		require.NoError(t, os.Symlink(target, filepath.Join(dir, link)))
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), []byte("old"), 0o644))
+	for link, target := range map[string]string{"link": "file", "dangling": "new"} {
+		require.NoError(t, WriteFile(filepath.Join(dir, link), []byte(link), 0o644))
+		text, err := os.ReadFile(filepath.Join(dir, target))
+		require.NoError(t, err)
+		assert.Equal(t, link, string(text))
+		_, err = os.Readlink(filepath.Join(dir, link))
+		assert.NoError(t, err, "the link was replaced")
+	}
+	require.NoError(t, os.Symlink("loop", filepath.Join(dir, "loop")))
+	assert.Error(t, WriteFile(filepath.Join(dir, "loop"), nil, 0o644))
+
+	null := filepath.Join(dir, "null")
+	require.NoError(t, os.Symlink(os.DevNull, null))
+	require.NoError(t, WriteFile(null, []byte("gone"), 0o644))
+	info, err := os.Stat(null)
+	require.NoError(t, err)
+	assert.NotZero(t, info.Mode()&os.ModeDevice, "the device was replaced")
+	assert.ErrorIs(t, Write("/dev/full", 0o644, func(w io.Writer) error {
+		_, err := w.Write([]byte("x"))
+		return err
+	}), syscall.ENOSPC)
+	assert.Len(t, names(t, dir), 6)
+}
+
+func TestMayLive(t *testing.T) {
+	me := process{PID: 7, Start: "100", Boot: "b", Machine: "m", Space: "s"}
+	start := func(pid int) string { return map[int]string{7: "100", 8: "200"}[pid] }
+	for name, c := range map[string]struct {
+		change func(*process)
+		may    bool
+	}{
+		"alive":                               {func(p *process) {}, true},
+		"ended":                               {func(p *process) { p.PID = 9 }, false},
+		"its number is another's":             {func(p *process) { p.PID, p.Start = 8, "100" }, false},
+		"before the machine was started anew": {func(p *process) { p.Boot = "a" }, false},
+		"on another machine":                  {func(p *process) { p.Machine, p.Boot = "n", "a" }, true},
+		"in another container":                {func(p *process) { p.Space = "t" }, false},
+	} {
+		p := me
+		c.change(&p)
+		assert.Equal(t, c.may, p.mayLive(me, start), name)
+	}
+	assert.NotEmpty(t, startOf(os.Getpid()))
+	assert.Empty(t, startOf(1<<30))
+}
+
+func FuzzParseNotes(f *testing.F) {
+	f.Add([]byte("x"))
+	f.Add(append(noteLine([]byte(`{"pid":1}`)), noteLine([]byte(`{"container":{"id":"x"}}`))...))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var all []byte
+		for _, n := range parseNotes(data) {
+			all = append(all, noteLine(n)...)
+		}
+		assert.Equal(t, len(parseNotes(data)), len(parseNotes(all)))
+	})
 }

@@ -1,7 +1,3 @@
-// Package dockertest makes the images that tests launch containers of: Debian
-// packages, unpacked and not configured, fetched as the lock files here say. An
-// image is built once on a machine and then found in Docker by the hash of what
-// it was made from. No registry is asked.
 package dockertest
 
 import (
@@ -30,6 +26,7 @@ import (
 	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 //go:embed *.lock
@@ -37,6 +34,10 @@ var locks embed.FS
 
 // recipe changes whenever the same lock gives another image.
 const recipe = "1"
+
+// The images are Debian packages, unpacked and not configured, fetched as the
+// lock files here say. An image is built once on a machine and then found in
+// Docker by the hash of what it was made from. No registry is asked.
 
 // Shell returns the tag of an image with bash, the usual tools and the
 // project's own settings for them.
@@ -50,15 +51,9 @@ func Desktop(t testing.TB) string { return build(t, "desktop") }
 func build(t testing.TB, kind string) string {
 	t.Helper()
 	if runtime.GOOS != "linux" {
-		t.Skip("Linux containers need a Linux machine")
+		testenv.Skip(t, testenv.Linux, "this is %s", runtime.GOOS)
 	}
-	ctx := context.Background()
-	docker, err := daemon.Connect(ctx)
-	if err != nil {
-		t.Skip("needs Docker: ", err)
-	}
-	defer docker.Close()
-	tag, err := Load(ctx, docker, kind)
+	tag, err := Load(t.Context(), Connect(t), kind)
 	require.NoError(t, err)
 	return tag
 }
@@ -71,7 +66,7 @@ func Load(ctx context.Context, docker *daemon.Client, kind string) (string, erro
 		return "", err
 	}
 	_, here, _, _ := runtime.Caller(0)
-	settings := filepath.Join(filepath.Dir(here), "../../../rootfs/etc")
+	settings := filepath.Join(filepath.Dir(here), "../../rootfs/etc")
 	bashrc, err := os.ReadFile(filepath.Join(settings, "bash.bashrc"))
 	if err != nil {
 		return "", err
@@ -93,7 +88,7 @@ func Load(ctx context.Context, docker *daemon.Client, kind string) (string, erro
 	if _, err := docker.Image(ctx, tag); err == nil || !errors.Is(err, daemon.ErrNotFound) {
 		return tag, err // another process has built it
 	}
-	temp, remove, err := dir.Temp("testimage")
+	temp, remove, err := dir.Temp("dockertest")
 	if err != nil {
 		return "", err
 	}
@@ -129,8 +124,7 @@ func unpack(ctx context.Context, dir cache.Dir, temp string, lock []byte) (strin
 	if err != nil {
 		return "", err
 	}
-	rootfs := filepath.Join(temp, "rootfs.tar")
-	return rootfs, debian.RootfsFile(ctx, rootfs, packages, l.Snapshot, temp, nil)
+	return debian.RootfsFile(ctx, filepath.Join(temp, "rootfs.tar"), packages, l.Snapshot, temp, nil)
 }
 
 // assemble makes an image of the packages, and of what their configuration

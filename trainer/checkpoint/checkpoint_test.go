@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/internal/testenv"
 	"github.com/berthdev/berth/trainer/nn"
 )
 
@@ -273,7 +274,7 @@ func TestTooLarge(t *testing.T) {
 func TestNoSpace(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-		t.Skipf("a small file system can't be mounted here: %v", err)
+		testenv.Skip(t, testenv.Root, "a small file system can't be mounted here: %v", err)
 	}
 	defer syscall.Unmount(dir, syscall.MNT_DETACH)
 	f, err := Open(dir)

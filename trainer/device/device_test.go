@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/internal/testenv"
 	"github.com/berthdev/berth/trainer/nn"
 )
 
@@ -41,7 +42,7 @@ func TestOpen(t *testing.T) {
 // TestNoCUDA: asked for by name it is an error, else a notice that says why.
 func TestNoCUDA(t *testing.T) {
 	if CUDA() == nil {
-		t.Skip("this build and machine have CUDA")
+		testenv.Skip(t, testenv.NoGPU, "this build and machine have CUDA")
 	}
 	_, err := Open(Spec{Kind: "cuda"}, config)
 	assert.ErrorIs(t, err, ErrUnavailable)

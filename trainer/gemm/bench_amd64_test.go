@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/berthdev/berth/internal/testenv"
 	"github.com/berthdev/berth/trainer/gemm/internal/peak"
 )
 
@@ -41,7 +42,7 @@ func benchLayer(in, out, side int) *Product {
 // BenchmarkConvolution measures one core, against its measured peak.
 func BenchmarkConvolution(b *testing.B) {
 	if Kernel() == Go {
-		b.Skip("this processor has no vector kernel")
+		testenv.Skip(b, testenv.VectorKernel, "this processor has none")
 	}
 	best := peak.GFLOPS(Kernel() == AVX512)
 	for _, l := range layers {

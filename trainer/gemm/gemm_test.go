@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // eachKernel runs f under every kernel of this processor.
@@ -190,7 +192,7 @@ func TestMulAgainstFloat64(t *testing.T) {
 
 func TestKernelsGiveTheSameBits(t *testing.T) {
 	if len(Kernels()) == 1 {
-		t.Skip("this processor has the portable kernel only: nothing to compare")
+		testenv.Skip(t, testenv.VectorKernel, "this processor has the portable kernel only: nothing to compare")
 	}
 	var golden [][]float32
 	eachKernel(t, func(t *testing.T) {

@@ -1,0 +1,29 @@
+package ci
+
+import (
+	"context"
+
+	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/owned"
+	"github.com/berthdev/berth/internal/cache"
+)
+
+// Clean removes what killed commands left: temporary folders, containers, engines
+// of their own with their state, images without a name. It goes by Berth's own records
+// alone, so that what is in use, and what isn't Berth's, stays.
+func Clean(ctx context.Context, p Project) (owned.Swept, error) {
+	dir, err := cache.Open() // removes temporary folders
+	if err != nil {
+		return owned.Swept{}, err
+	}
+	docker, err := daemon.Connect(ctx)
+	if err != nil {
+		return owned.Swept{}, err
+	}
+	defer docker.Close()
+	swept, err := owned.Sweep(ctx, dir, docker, true)
+	if err != nil {
+		return swept, err
+	}
+	return swept, owned.RemoveUntaggedImages(ctx, dir, docker, p.Root)
+}

@@ -1,0 +1,124 @@
+package owned
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/cache"
+)
+
+// The kinds of lasting things.
+const (
+	KindContainer = "container"
+	KindImage     = "image"
+	KindVolume    = "volume"
+)
+
+// A Lasting is something in Docker that stays when the process that made it ends.
+type Lasting struct {
+	Kind    string    `json:"kind"`
+	Daemon  string    `json:"daemon"` // its own ID
+	ID      string    `json:"id"`     // of a container or image; a volume's name
+	Created time.Time `json:"created,omitzero"`
+	For     string    `json:"for,omitempty"` // what it belongs to: a project's checkout, an engine's name
+}
+
+func (l Lasting) path(dir cache.Dir) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q", l.Daemon, l.ID))
+	return dir.Path("owned", fmt.Sprintf("%s-%x.json", l.Kind, sum[:8]))
+}
+
+// Record records that something is Berth's.
+func Record(dir cache.Dir, l Lasting) error { return cache.WriteRecord(l.path(dir), l) }
+
+// Forget removes the record, and nothing else.
+func Forget(dir cache.Dir, l Lasting) error {
+	if err := os.Remove(l.path(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forgetting what was Berth's: %w", err)
+	}
+	return nil
+}
+
+// Recorded lists what of a kind is on record in a daemon. Damaged records count as
+// none.
+func Recorded(dir cache.Dir, kind, daemon string) ([]Lasting, error) {
+	entries, err := os.ReadDir(dir.Path("owned"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	var all []Lasting
+	for _, e := range entries {
+		var l Lasting
+		if cache.ReadRecord(dir.Path("owned", e.Name()), &l) && l.Kind == kind && l.Daemon == daemon {
+			all = append(all, l)
+		}
+	}
+	return all, nil
+}
+
+// Owns reports whether a container or image is on record.
+func Owns(dir cache.Dir, kind, daemon, id string) (bool, error) {
+	all, err := Recorded(dir, kind, daemon)
+	for _, l := range all {
+		if l.ID == id {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// OwnsVolume reports whether a volume is on record: not another one that has its
+// name now.
+func OwnsVolume(dir cache.Dir, daemonID string, v daemon.VolumeStatus) (bool, error) {
+	all, err := Recorded(dir, KindVolume, daemonID)
+	for _, l := range all {
+		if l.ID == v.Name && l.Created.Equal(v.Created) {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// RemoveUntaggedImages removes the images on record for a checkout that have no
+// name any more and that nothing uses: the one that lost its tag now, and those of
+// builds that were killed after they had loaded theirs.
+func RemoveUntaggedImages(ctx context.Context, dir cache.Dir, docker *daemon.Client, checkout string) error {
+	id, err := docker.ID(ctx)
+	if err != nil {
+		return err
+	}
+	images, err := Recorded(dir, KindImage, id)
+	if err != nil {
+		return err
+	}
+	for _, l := range images {
+		if l.For != checkout {
+			continue
+		}
+		image, err := docker.Image(ctx, l.ID)
+		if err == nil && image.ID == l.ID && len(image.Tags) == 0 && len(image.Digests) == 0 {
+			err = docker.RemoveImage(ctx, l.ID)
+			if err == nil {
+				err = Forget(dir, l)
+			}
+		}
+		switch {
+		case errors.Is(err, daemon.ErrNotFound):
+			err = Forget(dir, l)
+		case errors.Is(err, daemon.ErrConflict):
+			err = nil // in use
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

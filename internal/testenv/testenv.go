@@ -1,0 +1,90 @@
+// Package testenv says what a test needs of the machine that it runs on. It
+// imports nothing of Berth's, so that the tests of every package can use it.
+package testenv
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What a test may need. BERTH_TEST_REQUIRE lists what must be there.
+const (
+	Docker        = "docker"         // a Docker Engine that answers
+	DockerCommand = "docker-command" // its command line
+	DockerSocket  = "docker-socket"  // the Engine listens on the usual Unix socket, which root and a group may use
+	ClassicStore  = "classic-store"  // the Engine keeps images in a store of its own, not in containerd's
+	Dockerd       = "dockerd"        // the Engine's program, which can be started a second time
+	Linux         = "linux"          // a Linux machine
+	AMD64         = "linux-amd64"    // one that runs the image's programs
+	Cgo           = "cgo"            // a C compiler, for the race detector
+	Root          = "root"           // the rights to mount, and to become another user
+	Namespaces    = "namespaces"     // mounts in a user namespace of one's own
+	Mirror        = "mirror"         // a mirror of Debian, with the archive of now
+	Snapshot      = "snapshot"       // the packages as they are locked, also those that the archive has replaced
+	DpkgDeb       = "dpkg-deb"       // Debian's own unpacker, to measure against
+	VectorKernel  = "vector-kernel"  // a processor that the trainer has a kernel for
+	NoGPU         = "no-gpu"         // neither a GPU nor a Docker that passes one on
+)
+
+var needs = []string{
+	Docker, DockerCommand, DockerSocket, ClassicStore, Dockerd, Linux, AMD64, Cgo, Root, Namespaces, Mirror, Snapshot, DpkgDeb, VectorKernel, NoGPU,
+}
+
+// envRequire lists, separated by commas, what this machine has: a test that
+// doesn't find it fails.
+const envRequire = "BERTH_TEST_REQUIRE"
+
+// EnvLong is set for tests that take their time. `mage test -long` sets it.
+const EnvLong = "BERTH_TEST_LONG"
+
+// Long reports whether tests may take their time: more rounds, more kills.
+func Long() bool { return os.Getenv(EnvLong) != "" }
+
+// Skip skips a test because the machine lacks what it needs, or fails it if
+// BERTH_TEST_REQUIRE lists that. Every skip that isn't for -short comes here.
+func Skip(t testing.TB, need, format string, args ...any) {
+	t.Helper()
+	required, err := requires(os.Getenv(envRequire), need)
+	switch why := fmt.Sprintf(format, args...); {
+	case err != nil:
+		t.Fatal(err)
+	case required:
+		t.Fatalf("%s lists %s, but %s", envRequire, need, why)
+	default:
+		t.Skipf("needs %s: %s", need, why)
+	}
+}
+
+// requires reports whether a list of needs has one of them. That any of them is
+// unknown is an error: a word that is spelled wrong requires nothing.
+func requires(list, need string) (bool, error) {
+	asked := strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
+	for _, word := range append(asked, need) {
+		if !slices.Contains(needs, word) {
+			return false, fmt.Errorf("no test needs %q. Give %s some of: %s", word, envRequire, strings.Join(needs, ", "))
+		}
+	}
+	return slices.Contains(asked, need), nil
+}
+
+// NeedsRoot skips a test unless root runs it.
+func NeedsRoot(t testing.TB, why string) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		Skip(t, Root, "only root can %s", why)
+	}
+}
+
+// NeedsCommand returns the path of a program, without which the test is skipped.
+func NeedsCommand(t testing.TB, need, command string) string {
+	t.Helper()
+	path, err := exec.LookPath(command)
+	if err != nil {
+		Skip(t, need, "%v", err)
+	}
+	return path
+}
