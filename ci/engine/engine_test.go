@@ -224,7 +224,7 @@ func TestWedgedEngineIsReplaced(t *testing.T) {
 	stop.Close()
 
 	var log bytes.Buffer
-	p.patience, p.Report = 5*time.Second, progress.New(&log)
+	p.patience, p.Report = 10*time.Second, progress.New(&log)
 	e, err = p.connect(t.Context())
 	require.NoError(t, err)
 	works(t, e)
@@ -232,7 +232,7 @@ func TestWedgedEngineIsReplaced(t *testing.T) {
 	after, err := p.docker.Inspect(t.Context(), p.name)
 	require.NoError(t, err)
 	assert.NotEqual(t, before.ID, after.ID)
-	assert.Contains(t, log.String(), "is made anew, after an error: connecting to the engine "+p.name+": it doesn't answer within 5s")
+	assert.Contains(t, log.String(), "is made anew, after an error: connecting to the engine "+p.name+": it doesn't answer within 10s")
 }
 
 func TestSpoiltStateIsGivenUp(t *testing.T) {

@@ -31,11 +31,11 @@ func main() {
 	io.CopyN(f, rand.Reader, 50e6)
 }
 `)
-	dockerfile := []byte("FROM scratch\nCOPY program round /\nRUN [\"/program\"]\n")
+	dockerfile := []byte("FROM scratch\nCOPY program /\nARG ROUND\nRUN [\"/program\"]\n")
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), dockerfile, 0o644))
 	for round := range 5 {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "round"), fmt.Append(nil, round), 0o644))
-		_, err := e.Host().Directory(dir).DockerBuild().Sync(t.Context())
+		o := dagger.DirectoryDockerBuildOpts{BuildArgs: []dagger.BuildArg{{Name: "ROUND", Value: fmt.Sprint(round)}}}
+		_, err := e.Host().Directory(dir).DockerBuild(o).Sync(t.Context())
 		require.NoError(t, err)
 	}
 	before, err := p.size(t.Context())

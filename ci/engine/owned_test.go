@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/docker/owned"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 // An engine that another cache folder has on record is used, but neither stopped
@@ -73,6 +74,8 @@ func TestKilledEphemeralEngine(t *testing.T) {
 	child.Wait()
 	require.Len(t, ephemeralContainers(t, p), 1)
 
+	_, err := cache.Open() // as every command does
+	require.NoError(t, err)
 	swept, err := owned.Sweep(t.Context(), p.Cache, p.docker, true)
 	require.NoError(t, err)
 	assert.Len(t, swept.Removed, 2, "the container and its volume")

@@ -248,6 +248,12 @@ const (
 	rivalPause = 100 * time.Millisecond
 )
 
+// inTransit reports whether whoever made a container is about to start or to remove
+// it, if that process lives.
+func inTransit(state string) bool {
+	return state == "created" || state == "removing" || state == "dead"
+}
+
 // run makes the engine's container run and returns its ID.
 func (p *provider) run(ctx context.Context) (string, error) {
 	waiting := false
@@ -261,8 +267,7 @@ func (p *provider) run(ctx context.Context) (string, error) {
 			return c.ID, nil
 		case start:
 			foreign := p.mayRemove(ctx, c)
-			if foreign != nil && c.State == "created" && rivals < maxRivals {
-				// Whoever makes it is about to start it, or to try another way.
+			if foreign != nil && inTransit(c.State) && rivals < maxRivals {
 				rivals++
 				err = sleep(ctx, rivalPause)
 				break
@@ -281,6 +286,10 @@ func (p *provider) run(ctx context.Context) (string, error) {
 			}
 		case replace:
 			if err = p.mayRemove(ctx, c); err != nil {
+				if inTransit(c.State) && rivals < maxRivals {
+					rivals++
+					err = sleep(ctx, rivalPause)
+				}
 				break
 			}
 			// What takes its place comes first: it may not be to be had.
