@@ -38,11 +38,11 @@ var needs = []string{
 // doesn't find it fails.
 const envRequire = "BERTH_TEST_REQUIRE"
 
-// EnvLong is set for tests that take their time. `mage test -long` sets it.
-const EnvLong = "BERTH_TEST_LONG"
+// envLong is set for tests that take their time. `mage test -long` sets it.
+const envLong = "BERTH_TEST_LONG"
 
 // Long reports whether tests may take their time: more rounds, more kills.
-func Long() bool { return os.Getenv(EnvLong) != "" }
+func Long() bool { return os.Getenv(envLong) != "" }
 
 // Skip skips a test because the machine lacks what it needs, or fails it if
 // BERTH_TEST_REQUIRE lists that. Every skip that isn't for -short comes here.
