@@ -228,7 +228,7 @@ func TestBaseDigestIsThePinnedOne(t *testing.T) {
 	have, drift, err := BaseDigest(t.Context(), project, progress.New(os.Stderr))
 	require.NoError(t, err)
 	if len(drift) > 0 {
-		testenv.Skip(t, testenv.Snapshot, "locked packages are gone from every mirror, so the digest can't be compared: %s. Type: go tool mage pin", strings.Join(drift, ", "))
+		testenv.Skip(t, testenv.Snapshot, "locked packages are gone from every mirror: %s. Type: go tool mage pin", strings.Join(drift, ", "))
 	}
 	assert.Equal(t, want, have, "the base stage isn't what the lock promises. If the change is meant: go tool mage pin")
 }

@@ -31,7 +31,8 @@ const (
 )
 
 var needs = []string{
-	Docker, DockerCommand, DockerSocket, ClassicStore, Dockerd, Linux, AMD64, Cgo, Root, Namespaces, Mirror, Snapshot, DpkgDeb, VectorKernel, NoGPU,
+	Docker, DockerCommand, DockerSocket, ClassicStore, Dockerd, Linux, AMD64, Cgo,
+	Root, Namespaces, Mirror, Snapshot, DpkgDeb, VectorKernel, NoGPU,
 }
 
 // envRequire lists, separated by commas, what this machine has: a test that
