@@ -139,7 +139,8 @@ func TestKilledEngine(t *testing.T) {
 	b := startStuckBuild(t)
 	do(t, b.docker, b.name, "kill")
 	start := time.Now()
-	err := b.engine.Explain(<-b.failed)
+	require.Error(t, <-b.failed)
+	err := b.engine.Stopped()
 	assert.ErrorContains(t, err, "the engine "+b.name+" stopped (exit code 137) in mid-build. Build again")
 	require.NoError(t, b.engine.Close())
 	assert.Less(t, time.Since(start), 5*time.Second)
@@ -153,14 +154,12 @@ func TestKilledEngine(t *testing.T) {
 	require.NoError(t, e.Close())
 }
 
-// An error of the work itself stays what it is.
-func TestExplainOfAnEngineThatRuns(t *testing.T) {
+func TestRestartedEngine(t *testing.T) {
 	p := testProvider(t)
 	e, err := p.connect(t.Context())
 	require.NoError(t, err)
 	defer e.Close()
-	assert.Equal(t, assert.AnError, e.Explain(assert.AnError))
-	b := e.stopped
+	assert.NoError(t, e.Stopped())
 	do(t, p.docker, p.name, "restart?t=0")
-	assert.ErrorContains(t, b(), "was restarted in mid-build. Build again")
+	assert.ErrorContains(t, e.Stopped(), "was restarted in mid-build. Build again")
 }

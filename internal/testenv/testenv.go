@@ -46,7 +46,7 @@ const envLong = "BERTH_TEST_LONG"
 func Long() bool { return os.Getenv(envLong) != "" }
 
 // Skip skips a test because the machine lacks what it needs, or fails it if
-// BERTH_TEST_REQUIRE lists that. Every skip that isn't for -short comes here.
+// BERTH_TEST_REQUIRE lists that. Every skip that isn't for the sake of time comes here.
 func Skip(t testing.TB, need, format string, args ...any) {
 	t.Helper()
 	required, err := requires(os.Getenv(envRequire), need)

@@ -54,7 +54,7 @@ func TestSkip(t *testing.T) {
 }
 
 // TestEverySkipCanBeForbidden reads the repository's tests: a skip with a reason is
-// for -short or comes here. (One without is for inputs of a fuzzer.)
+// for the sake of time or comes here. (One without is for inputs of a fuzzer.)
 func TestEverySkipCanBeForbidden(t *testing.T) {
 	var silent []string
 	seen := 0
@@ -71,7 +71,7 @@ func TestEverySkipCanBeForbidden(t *testing.T) {
 		ast.Inspect(f, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.IfStmt:
-				return !calls(n.Cond, "testing", "Short")
+				return !calls(n.Cond, "testing", "Short") && !calls(n.Cond, "testenv", "Long")
 			case *ast.CallExpr:
 				if s, ok := n.Fun.(*ast.SelectorExpr); ok && strings.HasPrefix(s.Sel.Name, "Skip") && len(n.Args) > 0 && !calls(n, "testenv", "Skip") {
 					silent = append(silent, files.Position(n.Pos()).String())
