@@ -59,7 +59,7 @@ func ReadInputs(p Project) (Inputs, error) {
 }
 
 func inputsOf(p Project, lock debian.Lock, toolchain golang.Toolchain) (Inputs, error) {
-	files, err := readContext(p.Root, p.Dockerfile)
+	files, err := contextOf(p)
 	if err != nil {
 		return Inputs{}, err
 	}

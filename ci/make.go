@@ -133,7 +133,7 @@ func (m maker) export(ctx context.Context, exports []export) (drift []string, er
 		if _, err := built.Export(ctx, e.archive, fast); ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		} else if err != nil {
-			return nil, fmt.Errorf("building %s:\n%s\n%w", m.project.Dockerfile, log, err)
+			return nil, eng.Explain(fmt.Errorf("building %s:\n%s\n%w", m.project.Dockerfile, log, err))
 		}
 	}
 	return drift, nil

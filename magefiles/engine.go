@@ -8,6 +8,7 @@ import (
 	"os"
 	"text/tabwriter"
 
+	"github.com/docker/go-units"
 	"github.com/magefile/mage/mg"
 
 	"github.com/berthdev/berth/ci"
@@ -19,7 +20,7 @@ import (
 // Engine is what becomes of the Dagger engine, which builds start by themselves.
 type Engine mg.Namespace
 
-// Status says which engine there is, and whether it is the one that a build would use.
+// Status says which engine there is, whether it is the one that a build would use, and how large its state is.
 func (Engine) Status(
 	ctx context.Context,
 	json *bool, // print it as JSON
@@ -38,8 +39,15 @@ func (Engine) Status(
 		} else if !s.Current {
 			state += ", out of date: the next build replaces it"
 		}
+		volume := s.Volume
+		if volume != "" {
+			volume += ", " + units.HumanSize(float64(s.Size))
+		}
+		if s.Limit > 0 {
+			volume += " of at most " + units.HumanSize(float64(s.Limit)) + " between builds"
+		}
 		w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-		fmt.Fprintf(w, "engine\t%s\nstate\t%s\nimage\t%s\nconnections\t%d\nvolume\t%s\n", s.Name, state, s.Image, s.Users, s.Volume)
+		fmt.Fprintf(w, "engine\t%s\nstate\t%s\nimage\t%s\nconnections\t%d\nvolume\t%s\n", s.Name, state, s.Image, s.Users, volume)
 		return w.Flush()
 	})
 }

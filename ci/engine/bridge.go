@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net"
@@ -22,15 +24,16 @@ import (
 type bridge struct {
 	docker    *daemon.Client
 	container string
-	direct    string // the engine's own socket, if it is on this machine
+	direct    string
 	listener  net.Listener
 	cancel    context.CancelFunc
 	work      sync.WaitGroup
 	remove    func()
 }
 
-// openBridge listens on a socket in a folder that only its owner may enter.
-func openBridge(docker *daemon.Client, dir cache.Dir, name, container string) (*bridge, error) {
+// openBridge listens on a socket in a folder that only its owner may enter. direct is
+// the path of the engine's own socket if it is on this machine.
+func openBridge(docker *daemon.Client, dir cache.Dir, direct, container string) (*bridge, error) {
 	folder, remove, err := dir.Temp("socket")
 	if err != nil {
 		return nil, err
@@ -43,7 +46,7 @@ func openBridge(docker *daemon.Client, dir cache.Dir, name, container string) (*
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	b := &bridge{
-		docker: docker, container: container, direct: filepath.Join(socketFolder(dir, name), "engine.sock"),
+		docker: docker, container: container, direct: direct,
 		listener: listener, cancel: cancel, remove: remove,
 	}
 	b.work.Go(func() { b.serve(ctx) })
@@ -51,8 +54,15 @@ func openBridge(docker *daemon.Client, dir cache.Dir, name, container string) (*
 	return b, nil
 }
 
-// socketFolder is the folder of this machine that an engine gets for its socket.
-func socketFolder(dir cache.Dir, name string) string { return dir.Path("engine", "sockets", name) }
+// socketFolder is the folder of this machine that the engine gets for its socket.
+// Each daemon may have an engine of that name.
+func (p *provider) socketFolder() string {
+	if p.Ephemeral {
+		return filepath.Join(p.things.Path(), "socket")
+	}
+	sum := sha256.Sum256([]byte(p.docker.Host()))
+	return p.Cache.Path("engine", "sockets", p.name+"-"+hex.EncodeToString(sum[:4]))
+}
 
 // beSeen runs a command in the container that ends with this process: by such
 // commands others tell that an engine is in use.
@@ -128,7 +138,7 @@ func (b *bridge) carry(ctx context.Context, conn *net.UnixConn) {
 // command line would, too, but with pauses that grow to seconds.
 func awaitAnswer(ctx context.Context, docker *daemon.Client, container string) error {
 	for {
-		answered, err := answers(ctx, docker, container)
+		answered, err := answers(ctx, func(ctx context.Context) (stream, error) { return dialStdio(ctx, docker, container) })
 		if answered || err != nil {
 			return err
 		}
@@ -138,22 +148,22 @@ func awaitAnswer(ctx context.Context, docker *daemon.Client, container string) e
 	}
 }
 
-// answers says whether the engine sends its part of an HTTP/2 connection's
-// beginning (RFC 9113, section 3.4) in exchange for ours.
-func answers(ctx context.Context, docker *daemon.Client, container string) (bool, error) {
-	process, err := dialStdio(ctx, docker, container)
+// answers reports whether the engine sends its part of an HTTP/2 connection's
+// beginning (RFC 9113, section 3.4) in exchange for ours. It fails if connect does.
+func answers(ctx context.Context, connect func(context.Context) (stream, error)) (bool, error) {
+	conn, err := connect(ctx)
 	if err != nil {
 		return false, err
 	}
-	defer process.Close()
-	stop := context.AfterFunc(ctx, func() { process.Close() })
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 	const settings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00" // a frame of that type, empty
-	if _, err := io.WriteString(process, preface+settings); err != nil {
+	if _, err := io.WriteString(conn, preface+settings); err != nil {
 		return false, nil
 	}
-	_, err = io.ReadFull(process, make([]byte, len(settings)))
+	_, err = io.ReadFull(conn, make([]byte, len(settings)))
 	return err == nil, nil
 }
 

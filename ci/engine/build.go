@@ -13,7 +13,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/berthdev/berth/ci/image"
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/owned"
 )
 
 // A builder makes what an engine needs from source.
@@ -39,7 +41,10 @@ func newBuilder(o Options) (*builder, error) {
 }
 
 // tag is that of our image.
-func (b *builder) tag() string { return "berth-engine:" + b.inputs[:12] }
+func (b *builder) tag() string { return repository + ":" + b.inputs[:12] }
+
+// repository is the name of the engine's images in Docker, and of nothing else there.
+const repository = "berth-engine"
 
 // cliPath is where the command line lies that was built.
 func (b *builder) cliPath() string { return b.Cache.Path("engine", b.module[:12], cliName()) }
@@ -99,5 +104,17 @@ func (b *builder) image(ctx context.Context, docker *daemon.Client) error {
 	if err != nil {
 		return fmt.Errorf("assembling the engine's image: %w", err)
 	}
-	return load(ctx, docker, b.tag(), img)
+	id, err := docker.ID(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = image.Load(ctx, docker, img, b.tag(), func(names ...string) error {
+		for _, name := range names {
+			if err := owned.Record(b.Cache, owned.Lasting{Kind: owned.KindImage, Daemon: id, ID: name, For: role}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return err
 }

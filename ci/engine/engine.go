@@ -70,6 +70,18 @@ func (o Options) name() string {
 type Engine struct {
 	*dagger.Client
 	release func() error // undoes what Connect did beside connecting; may be nil
+	stopped func() error // an error if the engine has stopped since; may be nil
+}
+
+// Explain returns why the engine broke off work that failed with err, if it did:
+// all that err tells then is that a connection broke. Else it returns err.
+func (e *Engine) Explain(err error) error {
+	if e.stopped != nil {
+		if stopped := e.stopped(); stopped != nil {
+			return stopped
+		}
+	}
+	return err
 }
 
 // Close disconnects. A persistent engine runs on; an ephemeral one is removed

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/progress"
@@ -40,14 +41,13 @@ var testTime = time.Unix(1e9, 0)
 func connectDocker(t *testing.T) *daemon.Client {
 	t.Helper()
 	docker := dockertest.Connect(t)
-	for _, name := range []string{envRunnerHost, envSessionPort, envName} {
+	for _, name := range []string{envRunnerHost, envSessionPort} {
 		t.Setenv(name, "")
 	}
 	return docker
 }
 
-// options are those of the checkout's own engine, which these tests share with
-// whoever works here.
+// options are those of the engine that these tests share.
 func options(t *testing.T) Options {
 	t.Helper()
 	dir, err := cache.Open()
@@ -80,7 +80,18 @@ func testProvider(t *testing.T) *provider {
 	require.NoError(t, err)
 	_, err = p.cli(t.Context())
 	require.NoError(t, err)
+	t.Cleanup(func() { p.forget(context.Background()) }) // what isn't on record goes with the name
 	return p
+}
+
+// ownCache gives a provider an empty cache of the test's own, which has the command
+// line, and nothing on record.
+func ownCache(t *testing.T, p *provider) {
+	t.Helper()
+	cli, err := p.cli(t.Context())
+	require.NoError(t, err)
+	t.Setenv(envCLI, cli)
+	p.Cache = dockertest.Cache(t)
 }
 
 // works builds something on the engine.
@@ -93,10 +104,22 @@ func works(t *testing.T, e *Engine) {
 	assert.Equal(t, text, got)
 }
 
+// programContext is the context of a build that runs a Go program as its only step.
+func programContext(t *testing.T, source string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), []byte(source), 0o644))
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "program"), filepath.Join(dir, "main.go"))
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+platformOS, "GOARCH="+platformArch)
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, string(out))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY program /\nRUN [\"/program\"]\n"), 0o644))
+	return dir
+}
+
 func TestDockerBuildRunsPrograms(t *testing.T) {
 	connectDocker(t)
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), []byte(`package main
+	dir := programContext(t, `package main
 
 import ("fmt"; "net"; "os")
 
@@ -104,13 +127,7 @@ func main() {
 	links, err := net.Interfaces()
 	os.WriteFile("/out", fmt.Append(nil, os.Getpid(), len(links), err), 0o644)
 }
-`), 0o644))
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "program"), filepath.Join(dir, "main.go"))
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+platformOS, "GOARCH="+platformArch)
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, string(out))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY program /\nRUN [\"/program\"]\n"), 0o644))
-
+`)
 	var log bytes.Buffer
 	o := options(t)
 	o.LogOutput = &log
@@ -140,6 +157,7 @@ func TestTwoEnginesInOneProcess(t *testing.T) {
 
 func TestEphemeralEngineLeavesNothing(t *testing.T) {
 	p := testProvider(t)
+	ownCache(t, p)
 	o := p.Options
 	o.Ephemeral = true
 	e, err := Connect(t.Context(), o)
@@ -153,17 +171,15 @@ func TestEphemeralEngineLeavesNothing(t *testing.T) {
 	for _, v := range volumes {
 		assert.NotContains(t, v, p.name)
 	}
-	names, err := ephemerals(p.Cache)
+	left, err := os.ReadDir(p.Cache.Path("tmp"))
 	require.NoError(t, err)
-	for _, n := range names {
-		assert.NotContains(t, n, p.name, "a lock was left")
-	}
+	assert.Empty(t, left)
 }
 
 // ephemeralContainers lists those whose name begins with the provider's.
 func ephemeralContainers(t *testing.T, p *provider) (names []string) {
 	t.Helper()
-	all, err := p.docker.Containers(t.Context(), daemon.LabelRole+"="+role, daemon.LabelLaunch)
+	all, err := p.docker.Containers(t.Context(), daemon.LabelRole+"="+role)
 	require.NoError(t, err)
 	for _, c := range all {
 		if strings.HasPrefix(c.Name, p.name+"-") {
@@ -269,33 +285,25 @@ func TestStrangersContainerIsLeftAlone(t *testing.T) {
 
 // A killed process's removal may still be under way in the daemon when the next
 // process removes the same.
-func TestDiscardWaitsForAnotherRemoval(t *testing.T) {
+func TestForgetWaitsForAnotherRemoval(t *testing.T) {
 	p := testProvider(t)
-	image, _, err := p.findImage(t.Context())
+	e, err := p.connect(t.Context())
 	require.NoError(t, err)
-	labels := map[string]string{daemon.LabelRole: role}
-	require.NoError(t, p.docker.CreateVolume(t.Context(), volumeOf(p.name), labels))
-	id, err := p.docker.Create(t.Context(), daemon.Container{
-		Name: p.name, Image: image, Labels: labels, Entrypoint: []string{"sh", "-c", "sleep 600"},
-		Mounts: []daemon.Mount{{Type: "volume", Source: volumeOf(p.name), Target: "/state"}},
-	})
-	require.NoError(t, err)
-	require.NoError(t, p.docker.Start(t.Context(), id))
+	require.NoError(t, e.Close())
 	var removals errgroup.Group
 	for range 4 {
-		removals.Go(func() error { return discard(t.Context(), p.docker, p.Cache, p.name) })
+		removals.Go(func() error { return p.forget(t.Context()) })
 	}
 	require.NoError(t, removals.Wait())
-	_, err = p.docker.Inspect(t.Context(), id)
-	assert.ErrorIs(t, err, daemon.ErrNotFound)
-	left, err := p.volumes(t.Context())
+	s, err := Status(t.Context(), p.Options)
 	require.NoError(t, err)
-	assert.Empty(t, left)
+	assert.Equal(t, State{Name: p.name}, s)
 }
 
 func TestOutdatedEngineIsReplacedWhenNobodyUsesIt(t *testing.T) {
 	p := testProvider(t)
 	old := stranger(t, p, map[string]string{daemon.LabelRole: role, daemon.LabelInputs: "old"})
+	require.NoError(t, p.record(t.Context(), owned.Lasting{Kind: owned.KindContainer, ID: old}))
 	user, err := p.docker.Exec(t.Context(), old, "cat")
 	require.NoError(t, err)
 	var waited atomic.Bool
@@ -335,6 +343,8 @@ func TestStatusStopAndPrune(t *testing.T) {
 	assert.True(t, s.Current)
 	assert.Positive(t, s.Users)
 	assert.Equal(t, volumeOf(p.name), s.Volume)
+	assert.Positive(t, s.Size)
+	assert.EqualValues(t, stateLimit, s.Limit)
 	require.NoError(t, e.Close())
 	var log bytes.Buffer
 	require.NoError(t, Logs(t.Context(), o, &log, "all", false))
@@ -358,7 +368,7 @@ func TestEngineThatTheUserRuns(t *testing.T) {
 	e, err := p.connect(t.Context())
 	require.NoError(t, err)
 	defer e.Close()
-	b, err := openBridge(p.docker, p.Cache, p.name, p.name)
+	b, err := openBridge(p.docker, p.Cache, filepath.Join(p.socketFolder(), socketName), p.name)
 	require.NoError(t, err)
 	defer b.Close()
 	t.Setenv(envRunnerHost, b.host())
@@ -517,14 +527,18 @@ func otherRoot(t *testing.T, docker *daemon.Client) string {
 	return other
 }
 
-// kill kills the child after a random part of at most.
+// kill kills the child after a random part of at most. What it was doing then is
+// in the test's log, which is shown if the test fails.
 func (c *child) kill(t *testing.T, most time.Duration) {
 	t.Helper()
 	n, err := rand.Int(rand.Reader, big.NewInt(int64(most)))
 	require.NoError(t, err)
-	time.Sleep(time.Duration(n.Int64()))
+	after := time.Duration(n.Int64())
+	time.Sleep(after)
 	require.NoError(t, c.Process.Kill())
 	c.Wait()
+	said := strings.Split(strings.TrimSpace(c.errors.String()), "\n")
+	t.Logf("killed after %s, having said %q", after, said[len(said)-1])
 }
 
 func TestKilledAtAnyMoment(t *testing.T) {

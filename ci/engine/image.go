@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"cmp"
 	"compress/gzip"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +14,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -27,12 +25,10 @@ import (
 // recipe changes whenever the same sources, packages and files give another image.
 const recipe = "1"
 
-// engineConfig is BuildKit's configuration in the engine. Old results are
-// dropped before the disk runs full.
+// engineConfig is BuildKit's configuration in the engine. The limits of its
+// garbage collection are arguments, so that the official image has them, too.
 const engineConfig = `[worker.oci]
   gc = true
-  maxUsedSpace = "50%"
-  minFreeSpace = "10%"
 `
 
 // entrypoint starts the engine. Under cgroup v2 a group with processes of its own
@@ -198,17 +194,4 @@ func assemble(rootfs, temp string, files []file, inputs string) (v1.Image, error
 		WorkingDir: "/",
 	}
 	return mutate.ConfigFile(img, config)
-}
-
-// load gives the image to Docker under its tag.
-func load(ctx context.Context, docker *daemon.Client, tag string, img v1.Image) error {
-	ref, err := name.NewTag(tag)
-	if err != nil {
-		return err
-	}
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(tarball.Write(ref, img, w)) }()
-	err = docker.Load(ctx, r)
-	r.CloseWithError(err) // lets the writer go if the daemon stopped reading
-	return err
 }

@@ -7,13 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
+	"path/filepath"
 	"strings"
 
-	"github.com/gofrs/flock"
-
 	"github.com/berthdev/berth/docker/daemon"
-	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/docker/owned"
 )
 
 // A State is what there is of the persistent engine.
@@ -24,6 +22,8 @@ type State struct {
 	Current   bool   // made from what the checkout asks for
 	Users     int    // connections to it
 	Volume    string // with its state, empty if there is none
+	Size      int64  // bytes in the volume
+	Limit     int64  // bytes that the engine keeps between builds; 0 if that isn't known, for an engine out of date
 }
 
 // Status says what there is of the persistent engine. It changes nothing.
@@ -42,10 +42,16 @@ func Status(ctx context.Context, o Options) (State, error) {
 		s.Container, s.Image, s.Users = c.State, c.Image, len(c.Execs)
 		s.Current = c.Labels[daemon.LabelRole] == role && p.wanted(c.Labels[daemon.LabelInputs])
 	}
-	volumes, err := p.volumes(ctx)
-	if slices.Contains(volumes, volumeOf(p.name)) {
-		s.Volume = volumeOf(p.name)
+	if s.Current {
+		s.Limit = p.limit
 	}
+	if _, err := p.docker.Volume(ctx, volumeOf(p.name)); errors.Is(err, daemon.ErrNotFound) {
+		return s, nil
+	} else if err != nil {
+		return State{}, err
+	}
+	s.Volume = volumeOf(p.name)
+	s.Size, err = p.docker.VolumeSize(ctx, s.Volume)
 	return s, err
 }
 
@@ -75,28 +81,22 @@ func Start(ctx context.Context, o Options) error {
 }
 
 // Stop stops the persistent engine, and the builds that use it. It keeps its
-// state. That there is none is no error.
+// state. Stop is a no-op if there is none.
 func Stop(ctx context.Context, o Options) error {
 	p, err := manager(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer p.docker.Close()
-	c, err := p.ours(ctx)
+	c, err := p.container(ctx)
 	if err != nil || c == nil {
+		return err
+	}
+	if err := p.mayRemove(ctx, c); err != nil {
 		return err
 	}
 	// It writes its database and takes its network apart: seconds.
 	return p.docker.Stop(ctx, c.ID, 30)
-}
-
-// ours is container, but an error if it isn't an engine of Berth's.
-func (p *provider) ours(ctx context.Context) (*daemon.Status, error) {
-	c, err := p.container(ctx)
-	if err == nil && c != nil && c.Labels[daemon.LabelRole] != role {
-		return nil, p.notOurs()
-	}
-	return c, err
 }
 
 // Logs writes the log of the persistent engine: tail lines or "all", and what
@@ -107,11 +107,11 @@ func Logs(ctx context.Context, o Options, w io.Writer, tail string, follow bool)
 		return err
 	}
 	defer p.docker.Close()
-	c, err := p.ours(ctx)
+	c, err := p.container(ctx)
 	if err != nil {
 		return err
 	}
-	if c == nil {
+	if c == nil || c.Labels[daemon.LabelRole] != role {
 		return fmt.Errorf("there is no engine %s. Start one with\n\tgo tool mage engine:start", p.name)
 	}
 	frames, err := p.docker.Logs(ctx, c.ID, tail, follow)
@@ -122,9 +122,10 @@ func Logs(ctx context.Context, o Options, w io.Writer, tail string, follow bool)
 	return daemon.Demultiplex(w, frames)
 }
 
-// Prune removes the persistent engine with its state, what killed processes
-// left of others, the images that engines of Berth's ran from, and the compiled
-// programs. All of it can be made again.
+// Prune removes the persistent engine with its state, what killed processes left,
+// the images that were built for engines, and the compiled programs. All of it can
+// be made again. What this daemon has of other people's, or what other daemons
+// have, stays, and stays on record.
 func Prune(ctx context.Context, o Options) error {
 	p, err := manager(ctx, o)
 	if err != nil {
@@ -136,111 +137,77 @@ func Prune(ctx context.Context, o Options) error {
 		return err
 	}
 	defer unlock()
-	if err := p.sweep(ctx); err != nil {
+	if _, err := owned.Sweep(ctx, p.Cache, p.docker, true); err != nil {
 		return err
 	}
 	if err := p.forget(ctx); err != nil {
 		return err
 	}
-	images, err := p.docker.Images(ctx, daemon.LabelRole+"="+role)
-	if err != nil {
+	if err := p.removeImages(ctx); err != nil {
 		return err
 	}
-	for _, i := range images {
-		if err := p.removeImage(ctx, i); err != nil {
-			return err
-		}
-	}
-	return os.RemoveAll(p.Cache.Path("engine"))
+	return p.removePrograms()
 }
 
-// forget removes the engine with its state.
+// forget removes the engine with its state, in every version of it.
 func (p *provider) forget(ctx context.Context) error {
-	c, err := p.ours(ctx)
+	c, err := p.container(ctx)
 	if err != nil {
 		return err
 	}
 	if c != nil {
+		if err := p.mayRemove(ctx, c); err != nil {
+			return err
+		}
 		if err := p.remove(ctx, c.ID); err != nil {
 			return err
 		}
 	}
-	volumes, err := p.volumes(ctx)
+	id, err := p.docker.ID(ctx)
+	if err != nil {
+		return err
+	}
+	volumes, err := owned.Recorded(p.Cache, owned.KindVolume, id)
 	if err != nil {
 		return err
 	}
 	for _, v := range volumes {
-		if err := patiently(ctx, func() error { return p.docker.RemoveVolume(ctx, v) }); err != nil {
-			return err
+		if v.For == p.name {
+			if err := p.removeVolume(ctx, v.ID); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// removeImage removes an image of ours unless another engine uses it.
-func (p *provider) removeImage(ctx context.Context, id string) error {
-	i, err := p.docker.Image(ctx, id)
-	for _, tag := range i.Tags {
-		err = errors.Join(err, p.docker.RemoveImage(ctx, tag))
-	}
-	if errors.Is(err, daemon.ErrConflict) || errors.Is(err, daemon.ErrNotFound) {
-		return nil
-	}
-	return err
-}
-
-// volumes lists the volumes with the engine's state, in every version.
-func (p *provider) volumes(ctx context.Context) ([]string, error) {
-	all, err := p.docker.Volumes(ctx, daemon.LabelRole+"="+role)
-	return slices.DeleteFunc(all, func(v string) bool { return !isVolumeOf(v, p.name) }), err
-}
-
-// claim marks an ephemeral engine as this process's, until done, which removes it.
-func (p *provider) claim(ctx context.Context) (done func() error, err error) {
-	unlock, err := p.Cache.Lock(ctx, lockName(p.launch), nil)
-	if err != nil {
-		return nil, err
-	}
-	return func() error {
-		defer unlock()
-		// Also when ctx has ended.
-		return discard(context.Background(), p.docker, p.Cache, p.name)
-	}, nil
-}
-
-func lockName(launch string) string { return "ephemeral-" + launch }
-
-// discard removes an ephemeral engine, its state and the file of its lock.
-func discard(ctx context.Context, docker *daemon.Client, dir cache.Dir, name string) error {
-	err := errors.Join(
-		patiently(ctx, func() error { return docker.Remove(ctx, name) }),
-		patiently(ctx, func() error { return docker.RemoveVolume(ctx, volumeOf(name)) }),
-		os.RemoveAll(socketFolder(dir, name)),
-	)
+// removeImages removes the images on record that no container uses. Names that
+// others gave them stay.
+func (p *provider) removeImages(ctx context.Context) error {
+	id, err := p.docker.ID(ctx)
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(dir.Path("locks", lockName(name))); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// sweep removes the ephemeral engines whose processes are dead. Those of another
-// cache folder are not ours to judge: their locks lie there. The caller holds
-// the lock under which they are claimed.
-func (p *provider) sweep(ctx context.Context) error {
-	names, err := ephemerals(p.Cache)
+	images, err := owned.Recorded(p.Cache, owned.KindImage, id)
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		lock := flock.New(p.Cache.Path("locks", lockName(name)))
-		if held, err := lock.TryLock(); err != nil || !held {
-			continue // its process lives
+	for _, l := range images {
+		if l.For != role {
+			continue
 		}
-		err := discard(ctx, p.docker, p.Cache, name)
-		lock.Unlock()
+		i, err := p.docker.Image(ctx, l.ID)
+		for _, tag := range i.Tags {
+			if strings.HasPrefix(tag, repository+":") {
+				err = errors.Join(err, p.docker.RemoveImage(ctx, tag))
+			}
+		}
+		if errors.Is(err, daemon.ErrConflict) {
+			continue // in use
+		}
+		if err == nil || errors.Is(err, daemon.ErrNotFound) {
+			err = owned.Forget(p.Cache, l)
+		}
 		if err != nil {
 			return err
 		}
@@ -248,35 +215,18 @@ func (p *provider) sweep(ctx context.Context) error {
 	return nil
 }
 
-// sweepUp sweeps if there is something to sweep, unless another process is at
-// work on engines: that one has swept.
-func (p *provider) sweepUp(ctx context.Context) error {
-	names, err := ephemerals(p.Cache)
-	if err != nil || len(names) == 0 {
-		return err
+// removePrograms removes the compiled programs and this engine's socket. Beside
+// them lie the sockets of engines of other names, which run on.
+func (p *provider) removePrograms() error {
+	entries, err := os.ReadDir(p.Cache.Path("engine"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	now, cancel := context.WithCancel(ctx)
-	cancel()
-	unlock, err := p.Cache.Lock(now, engineLock, nil)
-	if err != nil {
-		return ctx.Err()
-	}
-	defer unlock()
-	return p.sweep(ctx)
-}
-
-// ephemerals lists the ephemeral engines of this cache folder by their locks,
-// which exist as long as anything else of them.
-func ephemerals(dir cache.Dir) ([]string, error) {
-	locks, err := os.ReadDir(dir.Path("locks"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	var names []string
-	for _, l := range locks {
-		if name, ok := strings.CutPrefix(l.Name(), lockName("")); ok {
-			names = append(names, name)
+	sockets := filepath.Dir(p.socketFolder())
+	for _, e := range entries {
+		if path := p.Cache.Path("engine", e.Name()); path != sockets {
+			err = errors.Join(err, os.RemoveAll(path))
 		}
 	}
-	return names, nil
+	return errors.Join(err, os.RemoveAll(p.socketFolder()))
 }

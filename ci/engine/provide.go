@@ -8,23 +8,26 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"dagger.io/dagger"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/owned"
 )
 
 // A provider makes an engine run in Docker.
 type provider struct {
 	*builder
-	docker *daemon.Client
-	way    string // $BERTH_ENGINE_SOURCE
-	name   string
-	launch string // of an ephemeral engine
-	// How long an engine may take from its start to an answer.
-	patience time.Duration
+	docker   *daemon.Client
+	way      string // $BERTH_ENGINE_SOURCE
+	name     string
+	things   *owned.Things // that an ephemeral engine is made of
+	patience time.Duration // how long an engine may take from its start to an answer
+	limit    int64         // bytes of its state
 }
 
 func newProvider(docker *daemon.Client, o Options) (*provider, error) {
@@ -36,22 +39,21 @@ func newProvider(docker *daemon.Client, o Options) (*provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &provider{builder: b, docker: docker, way: way, name: o.name(), patience: time.Minute}
+	p := &provider{builder: b, docker: docker, way: way, name: o.name(), patience: time.Minute, limit: stateLimit}
 	if o.Ephemeral {
 		p.name = randomName(p.name)
-		p.launch = p.name
 	}
 	return p, nil
 }
 
-// officialInputs is what the label with the inputs' hash says on containers of
-// the official image.
+// officialInputs is the label with the inputs' hash on containers of the official
+// image: of its name, and of what a change of the arguments needs a new container for.
 func officialInputs() string {
-	sum := sha256.Sum256([]byte(official))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", official, int64(stateLimit)))
 	return hex.EncodeToString(sum[:])
 }
 
-// wanted says whether an engine made from these inputs will do.
+// wanted reports whether an engine made from these inputs will do.
 func (p *provider) wanted(inputs string) bool {
 	return p.way != "image" && inputs == p.inputs || p.way != "source" && inputs == officialInputs()
 }
@@ -59,10 +61,10 @@ func (p *provider) wanted(inputs string) bool {
 // connect connects to the engine. An engine that runs is taken as it is, at
 // once; whatever else there is to do is done by one process at a time.
 func (p *provider) connect(ctx context.Context) (*Engine, error) {
-	if err := p.sweepUp(ctx); err != nil {
+	if _, err := owned.Sweep(ctx, p.Cache, p.docker, false); err != nil {
 		return nil, err
 	}
-	if p.launch == "" {
+	if !p.Ephemeral {
 		if e, err := p.connectRunning(ctx); e != nil || err != nil {
 			return e, err
 		}
@@ -72,14 +74,15 @@ func (p *provider) connect(ctx context.Context) (*Engine, error) {
 		return nil, err
 	}
 	defer unlock()
-	if p.launch == "" {
-		return p.mend(ctx)
+	if !p.Ephemeral {
+		return p.ensureRunning(ctx)
 	}
-	done, err := p.claim(ctx)
-	if err != nil {
+	if p.things, err = owned.Claim(p.Cache, p.docker, role); err != nil {
 		return nil, err
 	}
-	e, err := p.mend(ctx)
+	p.things.NoteDaemon(ctx)
+	done := func() error { return p.things.Close(context.WithoutCancel(ctx)) }
+	e, err := p.ensureRunning(ctx)
 	if err != nil {
 		return nil, errors.Join(err, done())
 	}
@@ -129,9 +132,9 @@ func (p *provider) container(ctx context.Context) (*daemon.Status, error) {
 // errNoAnswer says that it is the engine that fails, not the way to it.
 var errNoAnswer = errors.New("it doesn't answer")
 
-// mend starts the engine and connects to it. An engine that doesn't answer is
+// ensureRunning starts the engine and connects to it. An engine that doesn't answer is
 // made anew, the second time without its state.
-func (p *provider) mend(ctx context.Context) (*Engine, error) {
+func (p *provider) ensureRunning(ctx context.Context) (*Engine, error) {
 	cli, err := p.cli(ctx)
 	if err != nil {
 		return nil, err
@@ -153,11 +156,14 @@ func (p *provider) mend(ctx context.Context) (*Engine, error) {
 		if !errors.Is(err, errNoAnswer) {
 			return nil, err
 		}
-		if log := p.lastWords(ctx, id); log != "" {
+		if log := p.logTail(ctx, id); log != "" {
 			err = fmt.Errorf("%w\nIts log ends with:\n%s", err, log)
 		}
 		if try == 2 {
 			return nil, err
+		}
+		if rerr := p.mayRemove(ctx, &daemon.Status{ID: id, Labels: map[string]string{daemon.LabelRole: role}}); rerr != nil {
+			return nil, fmt.Errorf("%w\n%w", err, rerr)
 		}
 		p.Report.Printf("The engine is made anew, after an error: %v", err)
 		if err := p.remove(ctx, id); err != nil {
@@ -165,31 +171,74 @@ func (p *provider) mend(ctx context.Context) (*Engine, error) {
 		}
 		if try == 1 {
 			p.Report.Printf("Its state goes too: what was built before is built again")
-			if err := p.docker.RemoveVolume(ctx, volumeOf(p.name)); err != nil {
+			if err := p.removeVolume(ctx, volumeOf(p.name)); err != nil {
 				return nil, err
 			}
 		}
 	}
 }
 
-// remove removes a container, also while somebody else does.
-func (p *provider) remove(ctx context.Context, id string) error {
-	return patiently(ctx, func() error { return p.docker.Remove(ctx, id) })
+// mayRemove returns an error unless a container is this provider's to remove: the
+// ephemeral engine, or one on record.
+func (p *provider) mayRemove(ctx context.Context, c *daemon.Status) error {
+	if p.Ephemeral {
+		return nil
+	}
+	if c.Labels[daemon.LabelRole] != role {
+		return p.notOurs()
+	}
+	id, err := p.docker.ID(ctx)
+	if err != nil {
+		return err
+	}
+	ours, err := owned.Owns(p.Cache, owned.KindContainer, id, c.ID)
+	if err == nil && !ours {
+		err = p.notRecorded("container " + p.name)
+	}
+	return err
 }
 
-// patiently does something again, for half a minute, as long as Docker says that
-// it conflicts with something else: a removal goes on in the daemon when the
-// process that asked for it is killed.
-func patiently(ctx context.Context, do func() error) error {
-	for end := time.Now().Add(30 * time.Second); ; {
-		err := do()
-		if !errors.Is(err, daemon.ErrConflict) || time.Now().After(end) {
-			return err
-		}
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
-			return err
-		}
+// remove removes the engine's container, also while somebody else does, and the
+// record of it.
+func (p *provider) remove(ctx context.Context, id string) error {
+	if err := owned.RetryOnConflict(ctx, func() error { return p.docker.Remove(ctx, id) }); err != nil {
+		return err
 	}
+	daemonID, err := p.docker.ID(ctx)
+	if err != nil {
+		return err
+	}
+	return owned.Forget(p.Cache, owned.Lasting{Kind: owned.KindContainer, Daemon: daemonID, ID: id})
+}
+
+// removeVolume removes a volume with the engine's state, if it is on record.
+func (p *provider) removeVolume(ctx context.Context, name string) error {
+	remove := func() error {
+		return owned.RetryOnConflict(ctx, func() error { return p.docker.RemoveVolume(ctx, name) })
+	}
+	if p.Ephemeral {
+		return remove()
+	}
+	id, err := p.docker.ID(ctx)
+	if err != nil {
+		return err
+	}
+	v, err := p.docker.Volume(ctx, name)
+	if err == nil {
+		ours, err := owned.OwnsVolume(p.Cache, id, v)
+		if err != nil {
+			return err
+		}
+		if !ours {
+			return p.notRecorded("volume " + name)
+		}
+		if err := remove(); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, daemon.ErrNotFound) {
+		return err
+	}
+	return owned.Forget(p.Cache, owned.Lasting{Kind: owned.KindVolume, Daemon: id, ID: name})
 }
 
 // run makes the engine's container run and returns its ID.
@@ -204,17 +253,30 @@ func (p *provider) run(ctx context.Context) (string, error) {
 		case use:
 			return c.ID, nil
 		case start:
-			if err := p.docker.Start(ctx, c.ID); err == nil {
+			if err = p.docker.Start(ctx, c.ID); err == nil {
 				return c.ID, nil
 			}
 			// Perhaps its volume or its image is gone.
+			if merr := p.mayRemove(ctx, c); merr != nil {
+				return "", fmt.Errorf("%w\n%w", err, merr)
+			}
 			err = p.remove(ctx, c.ID)
+		case resume:
+			if err = p.docker.Unpause(ctx, c.ID); err == nil {
+				return c.ID, nil
+			}
 		case replace:
+			if err = p.mayRemove(ctx, c); err != nil {
+				break
+			}
 			// What takes its place comes first: it may not be to be had.
 			if _, _, err = p.findImage(ctx); err == nil {
 				err = p.remove(ctx, c.ID)
 			}
 		case wait:
+			if err = p.mayRemove(ctx, c); err != nil {
+				break
+			}
 			if !waiting {
 				waiting = true
 				p.Report.Printf("The engine %s is out of date, but another build uses it: waiting for its end. (Another name in %s gives another engine.)", p.name, envName)
@@ -243,6 +305,13 @@ func (p *provider) notOurs() error {
 	return fmt.Errorf("%w: the container %s isn't an engine of Berth's. Name another one in %s, or remove it", ErrUnavailable, p.name, envName)
 }
 
+// notRecorded is the error about something that would have to go, but may be
+// another person's.
+func (p *provider) notRecorded(what string) error {
+	return fmt.Errorf("%w: the %s isn't on record in %s as made from there: it belongs to another person, or to another cache folder, and Berth doesn't stop or remove it. Use an engine of your own:\n\texport %s=berth-engine-%d",
+		ErrUnavailable, what, p.Cache.Path("owned"), envName, os.Getuid())
+}
+
 func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):
@@ -253,34 +322,48 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // create makes the container, in the first way that the host allows, and starts it.
-func (p *provider) create(ctx context.Context) (string, error) {
+func (p *provider) create(ctx context.Context) (id string, err error) {
 	image, inputs, err := p.findImage(ctx)
 	if err != nil {
 		return "", err
 	}
-	s := spec{name: p.name, image: image, inputs: inputs, launch: p.launch, group: os.Getgid()}
+	things := p.things
+	if things == nil {
+		// What is made is on record before it exists, until it has a lasting record.
+		if things, err = owned.Claim(p.Cache, p.docker, role); err != nil {
+			return "", err
+		}
+		defer func() { err = errors.Join(err, things.Close(context.WithoutCancel(ctx))) }()
+	}
+	s := spec{name: p.name, image: image, inputs: inputs, group: os.Getgid(), limit: p.limit}
 	if strings.HasPrefix(p.docker.Host(), "unix://") {
-		s.socket = socketFolder(p.Cache, p.name)
+		s.socket = p.socketFolder()
 		if err := os.MkdirAll(s.socket, 0o700); err != nil {
 			return "", err
 		}
 	}
-	if err := p.docker.CreateVolume(ctx, s.volume(), s.labels()); err != nil {
+	if err := p.createVolume(ctx, things, s); err != nil {
 		return "", err
 	}
 	p.Report.Update("Starting the engine %s from %s", p.name, image)
 	ways := s.containers()
 	for i, way := range ways {
-		id, err := p.docker.Create(ctx, way)
+		id, err := things.Container(ctx, way)
 		if err != nil && noSuchFolder(err) {
 			continue // the daemon has another file system than this process
 		} else if err != nil {
 			return "", err
 		}
 		if err = p.docker.Start(ctx, id); err == nil {
-			return id, nil
+			if p.Ephemeral {
+				return id, nil
+			}
+			if err = p.record(ctx, owned.Lasting{Kind: owned.KindContainer, ID: id}); err == nil {
+				things.Gone()
+			}
+			return id, err
 		}
-		if rerr := p.remove(context.WithoutCancel(ctx), id); rerr != nil {
+		if rerr := p.docker.Remove(context.WithoutCancel(ctx), id); rerr != nil {
 			return "", errors.Join(err, rerr)
 		}
 		if !notPrivileged(err) {
@@ -291,6 +374,38 @@ func (p *provider) create(ctx context.Context) (string, error) {
 		}
 	}
 	panic("an engine has no way to run")
+}
+
+// createVolume makes the volume with the engine's state, unless there is one:
+// somebody else's is used, and never removed.
+func (p *provider) createVolume(ctx context.Context, things *owned.Things, s spec) error {
+	if _, err := p.docker.Volume(ctx, s.volume()); !errors.Is(err, daemon.ErrNotFound) {
+		return err
+	}
+	if err := things.Volume(ctx, s.volume(), s.labels()); err != nil || p.Ephemeral {
+		return err
+	}
+	v, err := p.docker.Volume(ctx, s.volume())
+	if err != nil {
+		return err
+	}
+	// Another process may have been faster. Its volume stays if this one gives up.
+	if things.Made(v.Labels) {
+		err = p.record(ctx, owned.Lasting{Kind: owned.KindVolume, ID: v.Name, Created: v.Created})
+	}
+	if err == nil {
+		things.Gone()
+	}
+	return err
+}
+
+// record gives something that belongs to the persistent engine a record that lasts.
+func (p *provider) record(ctx context.Context, l owned.Lasting) (err error) {
+	if l.Daemon, err = p.docker.ID(ctx); err != nil {
+		return err
+	}
+	l.For = p.name
+	return owned.Record(p.Cache, l)
 }
 
 // findImage returns the engine's image, which is pulled or built if need be, and
@@ -327,7 +442,7 @@ func (p *provider) findImage(ctx context.Context) (image, inputs string, err err
 	return p.tag(), p.inputs, err
 }
 
-// has says whether Docker has an image with these labels.
+// has reports whether Docker has an image with these labels.
 func (p *provider) has(ctx context.Context, ref string, labels map[string]string) (bool, error) {
 	i, err := p.docker.Image(ctx, ref)
 	if errors.Is(err, daemon.ErrNotFound) {
@@ -367,30 +482,34 @@ func (p *provider) pull(ctx context.Context, ref string) error {
 // dial connects to the engine in a container that runs. One that was just
 // started gets time to open its socket.
 func (p *provider) dial(ctx context.Context, cli, container string, started bool) (*Engine, error) {
-	b, err := openBridge(p.docker, p.Cache, p.name, container)
+	b, err := openBridge(p.docker, p.Cache, filepath.Join(p.socketFolder(), socketName), container)
 	if err != nil {
 		return nil, err
 	}
+	before, err := p.docker.Inspect(ctx, container)
+	if err != nil {
+		b.Close()
+		return nil, fmt.Errorf("%w: %w", errNoAnswer, err)
+	}
 	// The context that the client is given is that of the whole connection.
 	life, end := context.WithCancelCause(ctx)
-	watch, unwatch := context.WithTimeout(ctx, p.patience)
-	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		for watch.Err() == nil {
-			c, err := p.docker.Inspect(watch, container)
-			if watch.Err() == nil && (err != nil || c.State != "running") {
+	opening, opened := context.WithTimeout(ctx, p.patience)
+	var work sync.WaitGroup
+	work.Go(func() {
+		for opening.Err() == nil {
+			c, err := p.docker.Inspect(opening, container)
+			if opening.Err() == nil && (err != nil || c.State != "running") {
 				end(fmt.Errorf("%w: its container has stopped (%s, exit code %d)", errNoAnswer, c.State, c.ExitCode))
 				b.Close()
 				return
 			}
-			sleep(watch, 200*time.Millisecond)
+			sleep(opening, 200*time.Millisecond)
 		}
-		if errors.Is(watch.Err(), context.DeadlineExceeded) {
+		if errors.Is(opening.Err(), context.DeadlineExceeded) {
 			end(fmt.Errorf("%w within %s", errNoAnswer, p.patience))
 			b.Close()
 		}
-	}()
+	})
 	var client *dagger.Client
 	if started {
 		if err = awaitAnswer(life, p.docker, container); err != nil {
@@ -400,8 +519,8 @@ func (p *provider) dial(ctx context.Context, cli, container string, started bool
 	if err == nil {
 		client, err = openSession(life, cli, b.host(), p.LogOutput)
 	}
-	unwatch()
-	<-gone
+	opened()
+	work.Wait()
 	if cause := context.Cause(life); cause != nil {
 		err = cause
 	}
@@ -413,14 +532,17 @@ func (p *provider) dial(ctx context.Context, cli, container string, started bool
 		}
 		return nil, err
 	}
-	return &Engine{Client: client, release: func() error {
+	work.Go(func() { p.watch(life, b) })
+	release := func() error {
 		end(nil)
+		work.Wait()
 		return b.Close()
-	}}, nil
+	}
+	return &Engine{Client: client, release: release, stopped: func() error { return p.stopped(b, before) }}, nil
 }
 
-// lastWords returns the end of a container's log.
-func (p *provider) lastWords(ctx context.Context, id string) string {
+// logTail returns the last lines of a container's log, empty if it has none.
+func (p *provider) logTail(ctx context.Context, id string) string {
 	frames, err := p.docker.Logs(ctx, id, "15", false)
 	if err != nil {
 		return "" // the container is gone

@@ -32,8 +32,9 @@ type session struct {
 	ended  chan struct{} // closed when the process is gone
 }
 
-// farewell is how long a session may take to say to its engine that it ends.
-const farewell = 5 * time.Second
+// closeTimeout is how long a session may take to tell its engine that it ends. It
+// leaves time to clean up: mage gives a target that is interrupted 5 s in all.
+const closeTimeout = 2 * time.Second
 
 // openSession starts a command line and returns the client to it. The session
 // lasts until the client's Close, or until ctx ends. Without a host the
@@ -61,7 +62,7 @@ func openSession(ctx context.Context, cli, host string, log io.Writer) (*dagger.
 	}
 	// It ends, in its own time, when its input does.
 	cmd.Cancel = input.Close
-	cmd.WaitDelay = farewell
+	cmd.WaitDelay = closeTimeout
 	s := &session{end: end, ended: make(chan struct{})}
 	go func() {
 		defer close(s.ended)

@@ -1,7 +1,7 @@
 package engine
 
 import (
-	"os"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +12,16 @@ import (
 const (
 	role     = "engine"          // of everything here, in daemon.LabelRole
 	stateDir = "/var/lib/dagger" // in the container
+
+	// The engine's socket in the folder that it shares with this machine.
+	sharedDir  = "/run/berth" // in the container
+	socketName = "engine.sock"
+
+	// stateLimit is how many bytes of old results the engine keeps, and freeSpace
+	// how many it leaves free on its disk. It collects garbage between builds: some
+	// images of CUDA's size stay, an afternoon's worth of them doesn't.
+	stateLimit = 20_000_000_000
+	freeSpace  = 5_000_000_000
 )
 
 // A spec says how an engine is run in Docker.
@@ -19,9 +29,9 @@ type spec struct {
 	name   string
 	image  string
 	inputs string // hash of what the image was made from
-	launch string // of an ephemeral engine
 	socket string // folder of this machine for the engine's socket; empty where the daemon is elsewhere
 	group  int    // that the socket belongs to
+	limit  int64  // bytes of state
 }
 
 // volume is the name of the volume with the engine's state. Another version of
@@ -30,20 +40,8 @@ func (s spec) volume() string { return volumeOf(s.name) }
 
 func volumeOf(name string) string { return name + "-" + Version }
 
-// isVolumeOf says whether a volume has the state of the engine of that name, in
-// whatever version.
-func isVolumeOf(volume, name string) bool { return strings.HasPrefix(volume, name+"-v") }
-
 func (s spec) labels() map[string]string {
-	l := map[string]string{
-		daemon.LabelRole:   role,
-		daemon.LabelOwner:  strconv.Itoa(os.Getuid()),
-		daemon.LabelInputs: s.inputs,
-	}
-	if s.launch != "" {
-		l[daemon.LabelLaunch] = s.launch
-	}
-	return l
+	return map[string]string{daemon.LabelRole: role, daemon.LabelInputs: s.inputs}
 }
 
 // containers are the ways to run the engine, best first. It builds images, for
@@ -57,8 +55,11 @@ func (s spec) containers() []daemon.Container {
 		Name:  s.name,
 		Image: s.image,
 		// Network namespaces kept ready: half as many as by default make its stop
-		// as much faster.
-		Command: []string{"--oci-cni-pool-size", "8"},
+		// as much faster. The limits are in megabytes: reserved, free, at most.
+		Command: []string{
+			"--oci-cni-pool-size", "8",
+			"--oci-worker-gc-keepstorage", fmt.Sprintf("0,%d,%d", int64(freeSpace/1e6), s.limit/1e6),
+		},
 		// Without it, steps that ask for a GPU are refused; it changes nothing else.
 		Env:        []string{"_EXPERIMENTAL_DAGGER_GPU_SUPPORT=1"},
 		Labels:     s.labels(),
@@ -81,20 +82,22 @@ func (s spec) containers() []daemon.Container {
 	for _, far := range []daemon.Container{privileged, limited} {
 		near := far
 		near.Labels = s.labels()
-		near.Command = append(slices.Clone(far.Command), "--group", strconv.Itoa(s.group))
-		near.Mounts = append(slices.Clone(far.Mounts), daemon.Mount{Type: "bind", Source: s.socket, Target: "/run/dagger"})
+		// It goes on to listen in its own file system, too: whoever removes the
+		// folder doesn't take the engine away.
+		near.Command = append(slices.Clone(far.Command), "--group", strconv.Itoa(s.group), "--addr", "unix://"+sharedDir+"/"+socketName)
+		near.Mounts = append(slices.Clone(far.Mounts), daemon.Mount{Type: "bind", Source: s.socket, Target: sharedDir})
 		ways = append(ways, near)
 	}
 	return append(ways[2:], ways[:2]...)
 }
 
-// noSuchFolder says whether a container wasn't created because the daemon lacks a
+// noSuchFolder reports whether a container wasn't created because the daemon lacks a
 // folder that it was to share.
 func noSuchFolder(err error) bool {
 	return strings.Contains(err.Error(), "bind source path does not exist")
 }
 
-// notPrivileged says whether a container failed to start because the host can't
+// notPrivileged reports whether a container failed to start because the host can't
 // give it all that --privileged asks for.
 func notPrivileged(err error) bool {
 	text := strings.ToLower(err.Error())
@@ -108,13 +111,14 @@ const (
 	create  action = iota // there is none
 	use                   // it runs
 	start                 // it is the right one, but doesn't run
+	resume                // it is the right one, but paused
 	replace               // it is out of date
 	wait                  // it is out of date, but in use
 	refuse                // it isn't ours
 )
 
 // decide says what to do about the container of that name, nil if there is none.
-// wanted says whether an engine made from these inputs will do.
+// wanted reports whether an engine made from these inputs will do.
 func decide(c *daemon.Status, wanted func(inputs string) bool) action {
 	switch {
 	case c == nil:
@@ -130,7 +134,9 @@ func decide(c *daemon.Status, wanted func(inputs string) bool) action {
 		return use
 	case c.State == "created" || c.State == "exited":
 		return start
-	default: // paused, dead, removing
+	case c.State == "paused":
+		return resume
+	default: // dead, removing
 		return replace
 	}
 }

@@ -1,7 +1,8 @@
 // Package daemon speaks to the Docker Engine API. It is the one package that
 // imports Docker's client and types (frozen upstream at v28.5.2), so that
 // another client replaces it here and nowhere else: what goes in and out are
-// the plain values below. It decides nothing: no policy, no output, no files.
+// the plain values below. It decides nothing: no policy, no output. Of files it
+// reads Docker's own configuration alone, and writes none.
 package daemon
 
 import (
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
@@ -59,7 +61,13 @@ type Client struct {
 // Connect reaches the daemon that the docker command would (DOCKER_HOST and its
 // relatives, or the context that is in use) and agrees on an API version with it.
 // Its errors are instructions and wrap ErrUnavailable.
-func Connect(ctx context.Context) (*Client, error) {
+func Connect(ctx context.Context) (*Client, error) { return connect(ctx, answering) }
+
+// answering is how long a daemon may take for its first answer. A healthy one
+// takes milliseconds.
+const answering = 10 * time.Second
+
+func connect(ctx context.Context, patience time.Duration) (*Client, error) {
 	chosen, err := contextOptions()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -68,9 +76,15 @@ func Connect(ctx context.Context) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: its settings in the environment (DOCKER_HOST, DOCKER_TLS_VERIFY, …) make no sense: %w", ErrUnavailable, err)
 	}
-	ping, err := api.Ping(ctx)
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	ping, err := api.Ping(limited)
 	if err != nil {
 		api.Close()
+		if ctx.Err() == nil && limited.Err() != nil {
+			return nil, fmt.Errorf("%w: the daemon at %s takes connections, but gave no answer within %s. Look at it, and restart it, with\n\tsystemctl status docker\n\tsudo systemctl restart docker\nor point DOCKER_HOST at another one: %w",
+				ErrUnavailable, api.DaemonHost(), patience, err)
+		}
 		return nil, explainUnavailable(api.DaemonHost(), err)
 	}
 	// Now, not with the first request: two at once would race for it.
@@ -133,7 +147,20 @@ type Mount struct {
 	Source   string // host path or volume name; empty for tmpfs
 	Target   string
 	ReadOnly bool
+
+	// Of a bind, what becomes of the mounts below its source: "" takes them in, and
+	// before API 1.44 they are writable even if ReadOnly is set.
+	Submounts Submounts `json:",omitempty"`
 }
+
+// Submounts are the mounts below the source of a bind.
+type Submounts string
+
+// The ways to keep them from being written to, by docker run's words.
+const (
+	SubmountsLeftOut  Submounts = "disabled"
+	SubmountsReadOnly Submounts = "readonly" // from API 1.44 on; refused where the kernel can't (before Linux 5.12)
+)
 
 // A Container says how to create one. The zero value of a field is Docker's own
 // default.
@@ -230,7 +257,14 @@ func (c Container) hostConfig() *container.HostConfig {
 	}
 	for _, m := range c.Mounts {
 		// Mounts, not Binds: a missing source is refused, not created as root.
-		h.Mounts = append(h.Mounts, mount.Mount{Type: mount.Type(m.Type), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly})
+		to := mount.Mount{Type: mount.Type(m.Type), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly}
+		switch m.Submounts {
+		case SubmountsLeftOut:
+			to.BindOptions = &mount.BindOptions{NonRecursive: true}
+		case SubmountsReadOnly:
+			to.BindOptions = &mount.BindOptions{ReadOnlyForceRecursive: true, Propagation: mount.PropagationRPrivate}
+		}
+		h.Mounts = append(h.Mounts, to)
 	}
 	return h
 }
@@ -244,6 +278,11 @@ func (c *Client) Create(ctx context.Context, spec Container) (string, error) {
 // Start starts a container that was created.
 func (c *Client) Start(ctx context.Context, id string) error {
 	return explain(c.api.ContainerStart(ctx, id, container.StartOptions{}), "starting container %s", id)
+}
+
+// Unpause lets a container go on that was paused.
+func (c *Client) Unpause(ctx context.Context, id string) error {
+	return explain(c.api.ContainerUnpause(ctx, id), "resuming container %s", id)
 }
 
 // Stop ends a container with its stop signal and, after grace seconds, kills
@@ -271,6 +310,7 @@ type Status struct {
 	ExitCode int
 	Error    string // of the last start
 	Labels   map[string]string
+	Started  string   // when it last started; not in lists
 	Execs    []string // IDs of the commands that Exec runs in it now; not in lists
 }
 
@@ -283,7 +323,7 @@ func (c *Client) Inspect(ctx context.Context, id string) (Status, error) {
 	return Status{
 		ID: r.ID, Name: strings.TrimPrefix(r.Name, "/"), Image: r.Image,
 		State: string(r.State.Status), ExitCode: r.State.ExitCode, Error: r.State.Error, Labels: r.Config.Labels,
-		Execs: r.ExecIDs,
+		Started: r.State.StartedAt, Execs: r.ExecIDs,
 	}, nil
 }
 
@@ -465,4 +505,19 @@ func (c *Client) Volumes(ctx context.Context, labels ...string) ([]string, error
 		names = append(names, v.Name)
 	}
 	return names, nil
+}
+
+// VolumeSize returns how many bytes lie in a volume. The daemon counts them, which
+// takes it seconds where there are many files.
+func (c *Client) VolumeSize(ctx context.Context, name string) (int64, error) {
+	usage, err := c.api.DiskUsage(ctx, types.DiskUsageOptions{Types: []types.DiskUsageObject{types.VolumeObject}})
+	if err != nil {
+		return 0, explain(err, "asking for the size of volume %s", name)
+	}
+	for _, v := range usage.Volumes {
+		if v.Name == name && v.UsageData != nil {
+			return v.UsageData.Size, nil
+		}
+	}
+	return 0, fmt.Errorf("asking for the size of volume %s: %w", name, ErrNotFound)
 }

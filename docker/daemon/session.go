@@ -125,9 +125,14 @@ func (c *Client) Kill(ctx context.Context, id, signal string) error {
 }
 
 // ReadFile returns a file of at most limit bytes from the file system of a
-// container, which needn't run. A missing file is ErrNotFound.
+// container, which needn't run. Symbolic links are followed, within the container.
+// A missing file is ErrNotFound.
 func (c *Client) ReadFile(ctx context.Context, id, path string, limit int64) ([]byte, error) {
-	r, _, err := c.api.CopyFromContainer(ctx, id, path)
+	r, stat, err := c.api.CopyFromContainer(ctx, id, path)
+	if err == nil && stat.LinkTarget != "" { // the end of all links
+		r.Close()
+		r, _, err = c.api.CopyFromContainer(ctx, id, stat.LinkTarget)
+	}
 	if err != nil {
 		return nil, explain(err, "reading %s in container %s", path, id)
 	}

@@ -203,9 +203,9 @@ func (d Display) Open(ctx context.Context, folder string) (*Grant, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer c.Close()
 		var id uint32
 		if id, cookie, err = c.generate(); err != nil {
+			c.Close()
 			return nil, fmt.Errorf("asking the X server for a cookie: %w", err)
 		}
 		g.undo = append(g.undo, func() error {
@@ -216,7 +216,7 @@ func (d Display) Open(ctx context.Context, folder string) (*Grant, error) {
 			}
 			defer c.Close()
 			return c.revoke(id)
-		})
+		}, c.hold())
 	}
 	// Without any cookie, the server knows the person, and so the container, by uid.
 	if g.Xauthority = []byte{}; cookie != nil {

@@ -19,15 +19,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // A Machine is what the host's NVIDIA driver says, and what is there when it
 // says nothing.
 type Machine struct {
 	GPUs      []GPU
-	Driver    string // version of the driver, such as "570.133.20"; "" unless it answers
 	Complaint string // what nvidia-smi said instead
 	SMI       bool   // nvidia-smi is installed
 	Loaded    bool   // the driver's kernel module is loaded
@@ -39,11 +36,10 @@ type Machine struct {
 
 // A GPU is one device, as nvidia-smi lists it.
 type GPU struct {
-	Index     int    // in the order of the PCI bus
-	UUID      string // "GPU-…"
-	Name      string
-	MemoryMiB int
-	MIG       []Instance // its partitions, if it is partitioned
+	Index int    // in the order of the PCI bus
+	UUID  string // "GPU-…"
+	Name  string
+	MIG   []Instance // its partitions, if it is partitioned
 }
 
 // An Instance is a partition of a GPU (NVIDIA calls it MIG).
@@ -78,17 +74,8 @@ func Probe(ctx context.Context, root string) (Machine, error) {
 	if m.SMI = smi != ""; !m.SMI {
 		return m, ctx.Err()
 	}
-	var list, table string
-	g, both := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		list, err = ask(both, smi, "--list-gpus")
-		return err
-	})
-	g.Go(func() (err error) {
-		table, err = ask(both, smi, "--query-gpu=uuid,memory.total,driver_version", "--format=csv,noheader,nounits")
-		return err
-	})
-	if err := g.Wait(); err != nil {
+	list, err := ask(ctx, smi, "--list-gpus")
+	if err != nil {
 		m.Complaint = err.Error()
 		return m, ctx.Err()
 	}
@@ -96,7 +83,6 @@ func Probe(ctx context.Context, root string) (Machine, error) {
 	if len(m.GPUs) == 0 {
 		m.Complaint = strings.TrimSpace(list)
 	}
-	m.describe(table)
 	return m, nil
 }
 
@@ -174,20 +160,4 @@ func parseList(out string) []GPU {
 		}
 	}
 	return gpus
-}
-
-// describe adds what a table of UUID, memory and driver version says.
-func (m *Machine) describe(table string) {
-	for line := range strings.Lines(table) {
-		fields := strings.Split(line, ",")
-		if len(fields) != 3 {
-			continue
-		}
-		for i := range m.GPUs {
-			if g := &m.GPUs[i]; g.UUID == strings.TrimSpace(fields[0]) {
-				g.MemoryMiB, _ = strconv.Atoi(strings.TrimSpace(fields[1])) // some GPUs say [N/A]
-				m.Driver = strings.TrimSpace(fields[2])
-			}
-		}
-	}
 }

@@ -21,18 +21,14 @@ const list = `GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-11111111-aaaa-bbbb-cccc-00
 GPU 1: NVIDIA A100 (80 GB) (UUID: GPU-22222222-aaaa-bbbb-cccc-000000000000)
 `
 
-const table = `GPU-22222222-aaaa-bbbb-cccc-000000000000, 81920, 570.133.20
-GPU-11111111-aaaa-bbbb-cccc-000000000000, 40960, 570.133.20
-`
-
 var two = Machine{
-	SMI: true, Driver: "570.133.20", Toolkit: true, Loaded: true,
+	SMI: true, Toolkit: true, Loaded: true,
 	GPUs: []GPU{
-		{Index: 0, UUID: "GPU-11111111-aaaa-bbbb-cccc-000000000000", Name: "NVIDIA A100-SXM4-40GB", MemoryMiB: 40960, MIG: []Instance{
+		{Index: 0, UUID: "GPU-11111111-aaaa-bbbb-cccc-000000000000", Name: "NVIDIA A100-SXM4-40GB", MIG: []Instance{
 			{Index: 0, UUID: "MIG-33333333-aaaa-bbbb-cccc-000000000000", Profile: "1g.5gb"},
 			{Index: 1, UUID: "MIG-44444444-aaaa-bbbb-cccc-000000000000", Profile: "3g.20gb"},
 		}},
-		{Index: 1, UUID: "GPU-22222222-aaaa-bbbb-cccc-000000000000", Name: "NVIDIA A100 (80 GB)", MemoryMiB: 81920},
+		{Index: 1, UUID: "GPU-22222222-aaaa-bbbb-cccc-000000000000", Name: "NVIDIA A100 (80 GB)"},
 	},
 }
 
@@ -54,7 +50,6 @@ func host(t *testing.T, files, programs map[string]string) string {
 // smi is an nvidia-smi that knows two GPUs.
 const smi = `case $1 in
 --list-gpus) printf '%s' "` + list + `" ;;
---query-gpu=*) printf '%s' "` + table + `" ;;
 *) exit 6 ;;
 esac
 `

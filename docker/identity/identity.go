@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // A User is a person, as passwd(5) and group(5) describe them.
@@ -124,8 +125,11 @@ type entry struct {
 }
 
 // parse returns ok false for what is no entry: a comment, an empty line, a
-// reference to NIS.
+// reference to NIS, or a line that would do something to a terminal.
 func parse(line string) (e entry, ok bool) {
+	if strings.ContainsFunc(strings.TrimRight(line, "\r\n"), unicode.IsControl) {
+		return entry{}, false
+	}
 	e.fields = strings.Split(strings.TrimRight(line, "\r\n"), ":")
 	if len(e.fields) < 3 || e.fields[0] == "" || strings.ContainsAny(e.fields[0][:1], "#+-") {
 		return entry{}, false
@@ -146,7 +150,8 @@ func (u User) HomeDir() string {
 }
 
 // Passwd returns an image's passwd file with the user in it. Root and the
-// image's system users stay; an entry with the user's uid or name goes, because
+// image's system users stay, lines that are no entries go, for nothing vouches for
+// what an image has in them; an entry with the user's uid or name goes, because
 // the person who calls is who they are, whatever the image thinks of 1000.
 func (u User) Passwd(image []byte, home, shell string) []byte {
 	out := without(image, map[int]bool{u.UID: true}, map[string]bool{u.Name: true})
@@ -156,8 +161,8 @@ func (u User) Passwd(image []byte, home, shell string) []byte {
 	return fmt.Appendf(out, "%s:x:%d:%d:%s:%s:%s\n", u.Name, u.UID, u.Groups[0].GID, u.Gecos, home, shell)
 }
 
-// Group returns an image's group file with the user's groups in it, in place of
-// those of the image that have a gid or name in common with them.
+// Group returns the entries of an image's group file with the user's groups in
+// place of those that have a gid or name in common with them.
 func (u User) Group(image []byte) []byte {
 	ids, names := map[int]bool{}, map[string]bool{}
 	for _, g := range u.Groups {
@@ -177,15 +182,14 @@ func (u User) Group(image []byte) []byte {
 	return out
 }
 
-// without returns the lines of a passwd or group file, as they are, save the
-// entries with one of the ids or names.
+// without returns the entries of a passwd or group file, as they are, save those
+// with one of the ids or names.
 func without(file []byte, ids map[int]bool, names map[string]bool) []byte {
 	var out []byte
 	for line := range bytes.Lines(file) {
-		if e, ok := parse(string(line)); ok && (ids[e.id] || names[e.name]) {
-			continue
+		if e, ok := parse(string(line)); ok && !ids[e.id] && !names[e.name] {
+			out = append(out, line...)
 		}
-		out = append(out, line...)
 	}
 	if len(out) > 0 && out[len(out)-1] != '\n' {
 		out = append(out, '\n')

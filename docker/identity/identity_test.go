@@ -72,9 +72,7 @@ no newline:x:5:5::/:/bin/sh`
 func TestPasswd(t *testing.T) {
 	u := User{Name: "alice", UID: 1000, Gecos: "Alice", Groups: []Group{{"alice", 1000}}}
 	assert.Equal(t, `root:x:0:0:root:/root:/bin/bash
-# a comment
 daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
-+::::::
 no newline:x:5:5::/:/bin/sh
 alice:x:1000:1000:Alice:/home/alice:/bin/bash
 `, string(u.Passwd([]byte(image), "/home/alice", "/bin/bash")))
@@ -94,22 +92,25 @@ video:x:44:alice
 `, string(u.Group([]byte("root:x:0:\nvideo:x:44:bob\nsystemd-network:x:998:\nusers:x:100:\nubuntu:x:1000:\n"))))
 }
 
-// Whatever an image has in its files, the caller is in the result once, root is
-// there, and lines that aren't about the caller stay as they were.
+// Whatever an image has in its files, every line of the result is an entry, the
+// caller is in it once, and root is there.
 func FuzzPasswd(f *testing.F) {
 	f.Add([]byte(image))
 	f.Add([]byte("\n\n::::\nalice\nx:y:1000\r\n"))
 	f.Add([]byte("x:x:00001000:"))
+	f.Add([]byte("EN\x00D\nEND\ntouch /tmp/x\nx:x:1:\x1b]0;\a\r:\r"))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		u := User{Name: "alice", UID: 1000, Groups: []Group{{"alice", 1000}}}
 		got := u.Passwd(file, "/home/alice", "/bin/sh")
 		seen, root := 0, false
 		for line := range strings.Lines(string(got)) {
-			if e, ok := parse(line); ok {
-				root = root || e.id == 0
-				if e.id == 1000 || e.name == "alice" {
-					seen++
-				}
+			e, ok := parse(line)
+			if !ok {
+				t.Fatalf("%q is no entry", line)
+			}
+			root = root || e.id == 0
+			if e.id == 1000 || e.name == "alice" {
+				seen++
 			}
 		}
 		if seen != 1 || !root {

@@ -77,7 +77,7 @@ func logs(t *testing.T, d *daemon.Client, id string) string {
 
 // xvfb starts an X server that only who has its cookie may use, and gives the
 // cookie to the person.
-func xvfb(t *testing.T, p *person) *server {
+func xvfb(t *testing.T, p *person, flags ...string) *server {
 	s := &server{folder: t.TempDir(), number: strconv.Itoa(200 + rand.N(700))}
 	require.NoError(t, os.Chmod(filepath.Dir(s.folder), 0o755))
 	require.NoError(t, os.Chmod(s.folder, 0o755))
@@ -95,7 +95,7 @@ func xvfb(t *testing.T, p *person) *server {
 	authority := filepath.Join(s.folder, "authority")
 	require.NoError(t, os.WriteFile(authority, file, 0o600))
 	s.id = serve(t, p.options.Image, "/tmp/.X11-unix/X"+s.number, s.folder,
-		"Xvfb", ":"+s.number, "-auth", "/test/authority", "-noreset", "-listen", "tcp", "-screen", "0", "320x240x24", "-fbdir", "/test")
+		append([]string{"Xvfb", ":" + s.number, "-auth", "/test/authority", "-listen", "tcp", "-screen", "0", "320x240x24", "-fbdir", "/test"}, flags...)...)
 	require.Eventually(t, func() bool {
 		info, err := os.Stat(filepath.Join(s.folder, "Xvfb_screen0"))
 		return err == nil && info.Size() > 0
@@ -123,6 +123,21 @@ func (s *server) screen(t *testing.T) image.Image {
 		}
 	}
 	return img
+}
+
+var red, lime, blue = color.RGBA{255, 0, 0, 255}, color.RGBA{0, 255, 0, 255}, color.RGBA{0, 0, 255, 255}
+
+// has reports whether the screen shows a colour.
+func (s *server) has(t *testing.T, c color.Color) bool {
+	img := s.screen(t)
+	for y := range img.Bounds().Dy() {
+		for x := range img.Bounds().Dx() {
+			if img.At(x, y) == c {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // colours is how many different ones an image has.
@@ -168,7 +183,7 @@ func newArtist(t *testing.T) *person {
 
 func TestX11(t *testing.T) {
 	p := newArtist(t)
-	s := xvfb(t, p)
+	s := xvfb(t, p, "-noreset")
 	s.waitFor(t, -1)
 
 	r := p.run(`xdpyinfo -queryExtensions | grep -c MIT-SHM; stat -c '%a %u' $XAUTHORITY; ls -A /tmp/.X11-unix; env | grep QT_X11`, "")
@@ -180,22 +195,9 @@ func TestX11(t *testing.T) {
 
 	first := p.sit(shell("xlogo -fg red -geometry 100x100+0+0 & echo drawing; wait"), 24, 80)
 	first.expect("drawing")
-	second := p.sit(shell("xlogo -fg blue -geometry 100x100+150+0 & echo drawing; wait"), 24, 80)
+	second := p.sit(shell("xlogo -fg blue -geometry 100x100+150+0 & echo drawing; read line; xlogo -fg lime -geometry 100x100+0+100 & wait"), 24, 80)
 	second.expect("drawing")
-	red, blue := color.RGBA{255, 0, 0, 255}, color.RGBA{0, 0, 255, 255}
-	has := func(c color.Color) func() bool {
-		return func() bool {
-			img := s.screen(t)
-			for y := range img.Bounds().Dy() {
-				for x := range img.Bounds().Dx() {
-					if img.At(x, y) == c {
-						return true
-					}
-				}
-			}
-			return false
-		}
-	}
+	has := func(c color.Color) func() bool { return func() bool { return s.has(t, c) } }
 	require.Eventually(t, has(red), 20*time.Second, 100*time.Millisecond)
 	require.Eventually(t, has(blue), 20*time.Second, 100*time.Millisecond)
 	keep(t, "x11.png", s.screen(t))
@@ -203,16 +205,34 @@ func TestX11(t *testing.T) {
 	require.NoError(t, first.cmd.Process.Signal(syscall.SIGTERM))
 	first.code()
 	require.Eventually(t, func() bool { return !has(red)() }, 20*time.Second, 100*time.Millisecond)
-	time.Sleep(300 * time.Millisecond)
-	assert.True(t, has(blue)(), "one end disturbed another")
+	second.enter("")
+	require.Eventually(t, has(lime), 20*time.Second, 100*time.Millisecond, "one end took another's cookie")
+	assert.True(t, s.has(t, blue), "one end disturbed another")
 	require.NoError(t, second.cmd.Process.Signal(syscall.SIGTERM))
 	second.code()
 	s.waitFor(t, -1)
 }
 
+// An X server as a person starts it by hand: when its last client leaves it
+// resets, and forgets the cookies that it made.
+func TestX11WithoutOtherClients(t *testing.T) {
+	p := newArtist(t)
+	s := xvfb(t, p, "-reset")
+	for range 2 {
+		r := p.run("xdpyinfo > /dev/null && xdpyinfo > /dev/null && echo open", "")
+		require.Equal(t, "open\n", r.out, r.err)
+		window := p.sit(shell("xlogo -fg red & echo drawing; wait"), 24, 80)
+		window.expect("drawing")
+		require.Eventually(t, func() bool { return s.has(t, red) }, 20*time.Second, 100*time.Millisecond)
+		require.NoError(t, window.cmd.Process.Signal(syscall.SIGTERM))
+		window.code()
+		require.Eventually(t, func() bool { return !s.has(t, red) }, 20*time.Second, 100*time.Millisecond)
+	}
+}
+
 func TestX11IsClosedToOthers(t *testing.T) {
 	p := newArtist(t)
-	s := xvfb(t, p)
+	s := xvfb(t, p, "-noreset")
 	// Within the container, the cookie is the key.
 	r := p.run("XAUTHORITY=/dev/null xdpyinfo", "")
 	assert.NotEqual(t, 0, r.code)
@@ -244,7 +264,7 @@ func TestX11IsClosedToOthers(t *testing.T) {
 
 func TestX11OverTCP(t *testing.T) {
 	p := newArtist(t)
-	s := xvfb(t, p)
+	s := xvfb(t, p, "-noreset")
 	// As ssh forwards it: a port of the host's loopback, which a container with
 	// its own network can't reach.
 	p.env = append(p.env, "DISPLAY=localhost:"+s.number+".0")

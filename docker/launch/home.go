@@ -1,79 +1,215 @@
 package launch
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
 
 	"github.com/berthdev/berth/docker/daemon"
 )
 
-// seed makes the home if it is missing and, while nobody has lived in it, copies
-// the skeleton into it. What is in a home is never overwritten.
-func (h Home) seed() error {
-	err := os.MkdirAll(filepath.Dir(h.Path), 0o755)
-	if err == nil {
-		if err = os.Mkdir(h.Path, 0o700); errors.Is(err, fs.ErrExist) {
-			err = nil
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("making the home for containers: %w", err)
-	}
-	entries, err := os.ReadDir(h.Path)
-	if err != nil {
-		return fmt.Errorf("looking into the home for containers: %w. It must belong to you: sudo chown -R \"$(id -u):$(id -g)\" %s", err, h.Path)
-	}
-	for _, e := range entries {
-		if e.Name() != ".gitkeep" {
-			return nil
-		}
-	}
-	if _, err := os.Stat(h.Skeleton); err != nil {
-		return nil // a checkout may do without
-	}
-	return copyFolder(h.Path, h.Skeleton)
+// homeIn is the home in a checkout.
+func homeIn(checkout string) Home {
+	return Home{Checkout: checkout, Path: filepath.Join(checkout, home), Skeleton: filepath.Join(checkout, skeleton)}
 }
 
-// copyFolder copies files and folders, with their modes. It overwrites nothing.
-func copyFolder(to, from string) error {
-	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
+// check refuses a home or a skeleton that a symbolic link leads to.
+func (h Home) check() error {
+	if err := unlinked(h.Checkout, h.Path); err != nil {
+		return err
+	}
+	return unlinked(h.Checkout, h.Skeleton)
+}
+
+// unlinked refuses a path of which a part below the checkout is a symbolic link:
+// a container, which may write to the checkout, would choose by it what the next
+// launch mounts or reads. A path outside of the checkout, or one that doesn't
+// exist, is no concern of it.
+func unlinked(checkout, path string) error {
+	rel, err := filepath.Rel(checkout, path)
+	if err != nil || !filepath.IsLocal(rel) {
+		return nil
+	}
+	at := checkout
+	for name := range strings.SplitSeq(rel, string(filepath.Separator)) {
+		at = filepath.Join(at, name)
+		info, err := os.Lstat(at)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("looking for symbolic links in the checkout: %w", err)
+		}
+		if info.Mode().Type() == fs.ModeSymlink {
+			to, _ := os.Readlink(at)
+			return fmt.Errorf("%s is a symbolic link to %s, and Berth follows none in the checkout: a container may have made it. If you didn't, find out who did. Then type\n\trm %s",
+				at, to, word(at))
+		}
+	}
+	return nil
+}
+
+// seeding is a folder in a home that isn't complete yet: a file is written in
+// it, and moved to its place when it is whole.
+const seeding = ".berth-seeding"
+
+// seed makes the home if it is missing and, while nobody has lived in it, copies
+// the skeleton into it. What is in a home is never overwritten. When it returns,
+// the home is complete, also if another launch makes the same one, or if one was
+// killed in the middle of it. An existing folder is filled, not replaced: a
+// container may have it mounted.
+func (h Home) seed(ctx context.Context) error {
+	if err := h.check(); err != nil {
+		return err
+	}
+	if err := h.fill(ctx); errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("making the home for containers: %w. It must belong to you: sudo chown -R \"$(id -u):$(id -g)\" %s", err, word(h.Path))
+	} else if err != nil {
+		return fmt.Errorf("making the home for containers: %w", err)
+	}
+	return nil
+}
+
+func (h Home) fill(ctx context.Context) error {
+	// Whatever a container makes of the checkout meanwhile, a Root leads nowhere
+	// out of it.
+	checkout, err := os.OpenRoot(h.Checkout)
+	if err != nil {
+		return err
+	}
+	defer checkout.Close()
+	path, err := filepath.Rel(h.Checkout, h.Path)
+	if err != nil {
+		return err
+	}
+	if err := checkout.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := checkout.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	to, err := checkout.OpenRoot(path)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	if ready, err := lived(to); err != nil || ready {
+		return err
+	}
+
+	lock := flock.New(h.Path, flock.SetFlag(os.O_RDONLY))
+	if held, err := lock.TryLockContext(ctx, 5*time.Millisecond); held {
+		defer lock.Unlock()
+	} else if ctx.Err() != nil {
+		return err
+	} // else the file system has no locks, and two first launches at once may disturb each other
+	if ready, err := lived(to); err != nil || ready {
+		return err // meanwhile, by another launch
+	}
+	path, err = filepath.Rel(h.Checkout, h.Skeleton)
+	if err != nil {
+		return err
+	}
+	from, err := checkout.OpenRoot(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a checkout may do without
+	} else if err != nil {
+		return err
+	}
+	defer from.Close()
+	if err := to.Mkdir(seeding, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := copySkeleton(to, from); err != nil {
+		return err
+	}
+	return to.RemoveAll(seeding)
+}
+
+// lived reports whether a home is complete: it has files, and no seeding was cut
+// off in it.
+func lived(folder *os.Root) (bool, error) {
+	entries, err := fs.ReadDir(folder.FS(), ".")
+	if err != nil {
+		return false, err
+	}
+	files := 0
+	for _, e := range entries {
+		switch e.Name() {
+		case seeding:
+			return false, nil
+		case ".gitkeep":
+		default:
+			files++
+		}
+	}
+	return files > 0, nil
+}
+
+// copySkeleton copies files, folders and links, with their modes. What is there
+// already stays.
+func copySkeleton(to, from *os.Root) error {
+	return fs.WalkDir(from.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || name == "." {
 			return err
 		}
-		rel, err := filepath.Rel(from, path)
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(to, rel)
 		if e.IsDir() {
-			return os.MkdirAll(target, 0o755)
+			return to.MkdirAll(name, 0o755)
 		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
+		if _, err := to.Lstat(name); err == nil {
+			return nil
 		}
-		info, err := e.Info()
-		if err != nil {
-			return err
+		switch e.Type() {
+		case 0:
+			return copyFile(to, from, name)
+		case fs.ModeSymlink: // never followed here: in a container it leads to the container's own files
+			target, err := from.Readlink(name)
+			if err != nil {
+				return err
+			}
+			return to.Symlink(target, name)
 		}
-		f, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm())
-		if err != nil {
-			return err
-		}
-		if _, err := f.Write(data); err != nil {
-			f.Close()
-			return err
-		}
-		return f.Close()
+		return fmt.Errorf("%s in the skeleton is neither a file, a folder nor a link. Remove it", name)
 	})
+}
+
+// copyFile makes a file that is whole as soon as it has its name.
+func copyFile(to, from *os.Root, name string) error {
+	in, err := from.Open(name)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	part := filepath.Join(seeding, "part")
+	if err := to.RemoveAll(part); err != nil { // of a launch that was killed
+		return err
+	}
+	out, err := to.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm())
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if err := errors.Join(err, out.Close()); err != nil {
+		return err
+	}
+	return to.Rename(part, name)
 }
 
 // makeMountPoints makes what the mounts that lie within another one are mounted
 // on, where it is missing. Docker would make it too, but as root, and in the
-// person's own folders.
+// person's own folders. It makes nothing outside of those, whatever links a
+// container has left in them.
 func makeMountPoints(mounts []daemon.Mount) error {
 	for _, inner := range mounts {
 		for _, outer := range mounts {
@@ -85,19 +221,32 @@ func makeMountPoints(mounts []daemon.Mount) error {
 			if err != nil {
 				continue // Docker says so
 			}
-			at := filepath.Join(outer.Source, rel)
-			if source.IsDir() {
-				err = os.MkdirAll(at, 0o755)
-			} else if err = os.MkdirAll(filepath.Dir(at), 0o755); err == nil {
-				var f *os.File
-				if f, err = os.OpenFile(at, os.O_CREATE, 0o644); err == nil {
-					f.Close()
-				}
-			}
-			if err != nil {
-				return fmt.Errorf("making the place where %s is to be mounted: %w", inner.Source, err)
+			if err := makeMountPoint(outer.Source, rel, source.IsDir()); err != nil {
+				return fmt.Errorf("making the place where %s is to be mounted: %w. If a symbolic link in %s is in the way, remove it, or choose another target",
+					inner.Source, err, outer.Source)
 			}
 		}
 	}
 	return nil
+}
+
+func makeMountPoint(within, path string, folder bool) error {
+	root, err := os.OpenRoot(within)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if folder {
+		return root.MkdirAll(path, 0o755)
+	}
+	if err := root.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := root.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return f.Close()
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -45,6 +46,9 @@ type Host struct {
 	Display   display.Found
 	Local     bool     // the daemon runs on this machine, as far as its address tells
 	Abandoned []string // what killed processes left in Docker, by name
+
+	Sources     map[string]string // of mounts, by absolute path: what those are without symbolic links that have any
+	MountPoints []string          // on this machine; only if something is to be mounted read-only
 }
 
 // A Terminal is what standard input and output are connected to.
@@ -59,8 +63,9 @@ type Streams struct {
 	In, Out, Err *os.File
 }
 
-// Probe looks at everything that a plan depends on, and leaves everything as it
-// was.
+// Probe looks at everything that a plan depends on. It changes nothing of the
+// person's: to read the users of an image that it meets for the first time, it
+// makes a container that never starts, removes it, and keeps them in the cache.
 func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, error) {
 	var id [4]byte
 	rand.Read(id[:])
@@ -86,6 +91,9 @@ func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, e
 	}
 	if err != nil {
 		return Host{}, fmt.Errorf("looking for the working folder: %w", err)
+	}
+	if err := homeIn(h.Root).check(); err != nil {
+		return Host{}, err
 	}
 	dir, err := cache.Open()
 	if err != nil {
@@ -120,17 +128,70 @@ func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, e
 	}
 	g.Go(func() (err error) {
 		if h.Image, err = d.Image(ctx, o.Image); errors.Is(err, daemon.ErrNotFound) {
-			return fmt.Errorf("the image %s isn't in Docker. Build it with\n\tgo tool mage build -t=%s\n%w", o.Image, o.Image, err)
+			return fmt.Errorf("the image %s isn't in Docker. %s\n%w", o.Image, obtain(o), err)
 		} else if err != nil {
 			return err
 		}
 		h.Passwd, h.Group, err = imageUsers(ctx, d, dir, h.Image.ID)
 		return err
 	})
-	return h, g.Wait()
+	if err := g.Wait(); err != nil {
+		return Host{}, err
+	}
+	return h, h.follow(o)
 }
 
-// dependsOnInfo says whether a plan depends on what the daemon says of itself.
+// follow notes what the sources of mounts are without symbolic links.
+func (h *Host) follow(o Options) error {
+	mounts, err := parseMounts(o.Mounts)
+	if err != nil || !h.Local {
+		return nil // NewPlan says what is wrong with them; and another machine's aren't here
+	}
+	h.Sources = map[string]string{}
+	for _, m := range mounts {
+		source := onHost(*h, m.source)
+		// Docker says which one is missing.
+		if real, err := filepath.EvalSymlinks(source); err == nil && real != source {
+			h.Sources[source] = real
+		}
+		if m.readOnly && h.MountPoints == nil {
+			info, err := os.ReadFile("/proc/self/mountinfo")
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("looking for what is mounted on this machine: %w", err)
+			}
+			h.MountPoints = mountPoints(string(info))
+		}
+	}
+	return nil
+}
+
+// mountPoints reads the format of /proc/self/mountinfo (proc_pid_mountinfo(5)):
+// the fifth field of a line, with octal escapes.
+func mountPoints(info string) []string {
+	var points []string
+	for line := range strings.Lines(info) {
+		if fields := strings.Fields(line); len(fields) > 4 {
+			points = append(points, octal.ReplaceAllStringFunc(fields[4], func(escape string) string {
+				code, _ := strconv.ParseUint(escape[1:], 8, 8) // three digits, 377 at most
+				return string([]byte{byte(code)})
+			}))
+		}
+	}
+	return points
+}
+
+var octal = regexp.MustCompile(`\\[0-3][0-7]{2}`)
+
+// obtain says how to get an image: the project's own is built, others come from
+// a registry.
+func obtain(o Options) string {
+	if name, _, _ := strings.Cut(o.Image, ":"); name == o.Project {
+		return "Build it with\n\tgo tool mage build -t=" + word(o.Image)
+	}
+	return "Get it with\n\tdocker pull " + word(o.Image)
+}
+
+// dependsOnInfo reports whether a plan depends on what the daemon says of itself.
 // That takes an idle one longer than all other answers together, and for a
 // container without GPUs on a plain machine it changes nothing.
 func dependsOnInfo(d *daemon.Client, o Options) bool {

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	}
 	options := os.Getenv("BERTH_TEST_RUN")
 	if options == "" {
-		os.Exit(m.Run())
+		os.Exit(dockertest.Main(m))
 	}
 	os.Unsetenv("BERTH_TEST_RUN")
 	code, err := launchWith(options)
@@ -93,19 +93,12 @@ func newPerson(t *testing.T) *person {
 	p.cache = t.TempDir()
 	p.env = append(os.Environ(), "BERTH_CACHE="+p.cache, "TERM=xterm-256color")
 	skel := filepath.Join(p.options.Root, skeleton)
-	require.NoError(t, copyInto(skel, "../../"+skeleton))
+	require.NoError(t, os.CopyFS(skel, os.DirFS("../../"+skeleton)))
 	t.Cleanup(func() {
 		assert.Empty(t, p.containers(), "containers were left")
 		assert.Empty(t, entries(t, filepath.Join(p.cache, "tmp")), "files were left")
 	})
 	return p
-}
-
-func copyInto(to, from string) error {
-	if err := os.MkdirAll(to, 0o755); err != nil {
-		return err
-	}
-	return copyFolder(to, from)
 }
 
 // become makes the person another one, with the group that may use Docker.

@@ -25,7 +25,7 @@ type Options struct {
 	Image      string // image to run; no default
 	Digest     string // of the image's manifest, which Docker doesn't know of an image that was loaded; "" if unknown; asked of the project, not of a person
 	Command    string // run by the image's shell instead of opening it; default: an interactive shell
-	Entrypoint string // run instead of the image's entry point; default: the image's
+	Entrypoint string // program to run in place of the image's entry point, as docker run has it: a shell runs Command, another program gets the shell that does as its arguments; default: the image's own
 	Name       string // of the container; default: the project and 8 random hex digits
 	Hostname   string // default: the host's
 	GPUs       string // "0" (default: the first, where there is one), "all", "none", "2,3", UUIDs, their prefixes, MIG instances

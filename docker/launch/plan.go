@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/display"
@@ -36,6 +37,7 @@ const (
 // A Plan is everything that a launch does, decided.
 type Plan struct {
 	Launch    string           // id
+	API       string           // version of the Docker API
 	Container daemon.Container // without what depends on where the files below lie
 	Files     []File
 	Env       []Variable // of the container, in order; Container.Env is empty
@@ -59,8 +61,9 @@ type File struct {
 
 // A Home is the folder that $HOME keeps its files in.
 type Home struct {
-	Path     string // on the host; made if it is missing
-	Skeleton string // folder whose files are copied into a new home
+	Checkout string // on the host, without symbolic links; none below it is followed
+	Path     string // in the checkout; made if it is missing
+	Skeleton string // folder of the checkout whose files are copied into a new home
 }
 
 var (
@@ -72,7 +75,7 @@ var (
 // same plan. Its errors are about what the person typed, or what the machine lacks
 // for that.
 func NewPlan(h Host, o Options) (Plan, error) {
-	p := Plan{Launch: h.Launch, Abandoned: h.Abandoned}
+	p := Plan{Launch: h.Launch, API: h.API, Abandoned: h.Abandoned}
 	c := daemon.Container{
 		Name:        cmp.Or(o.Name, o.Project+"-"+h.Launch),
 		Image:       o.Image,
@@ -118,7 +121,7 @@ func NewPlan(h Host, o Options) (Plan, error) {
 		{Name: "passwd", Target: "/etc/passwd", Content: string(u.Passwd(h.Passwd, at, "/bin/bash")), Mode: 0o644},
 		{Name: "group", Target: "/etc/group", Content: string(u.Group(h.Group)), Mode: 0o644},
 	}
-	p.Home = Home{Path: filepath.Join(h.Root, home), Skeleton: filepath.Join(h.Root, skeleton)}
+	p.Home = homeIn(h.Root)
 	c.Mounts = []daemon.Mount{
 		{Type: "bind", Source: h.Root, Target: Workspace},
 		{Type: "bind", Source: p.Home.Path, Target: at},
@@ -128,7 +131,12 @@ func NewPlan(h Host, o Options) (Plan, error) {
 		return Plan{}, err
 	}
 	for _, m := range mounts {
-		c.Mounts = append(c.Mounts, daemon.Mount{Type: "bind", Source: onHost(h, m.source), Target: path.Clean(m.target), ReadOnly: m.readOnly})
+		mount, notes := chooseMount(h, m)
+		c.Mounts = append(c.Mounts, mount)
+		p.Notes = append(p.Notes, notes...)
+	}
+	if err := spellable(c); err != nil {
+		return Plan{}, err
 	}
 	if err := distinct(c.Mounts, p.Files); err != nil {
 		return Plan{}, err
@@ -194,7 +202,9 @@ func NewPlan(h Host, o Options) (Plan, error) {
 	}
 	p.Env = append(p.Env, env...) // last, so that it wins
 
-	c.Entrypoint, c.Command = command(h, o.Command)
+	if c.Entrypoint, c.Command, err = command(h, o); err != nil {
+		return Plan{}, err
+	}
 	c.ConsoleSize = [2]uint{h.Terminal.Rows, h.Terminal.Columns}
 	p.Container = c
 	return p, nil
@@ -272,6 +282,60 @@ func onHost(h Host, typed string) string {
 	return filepath.Join(h.Dir, typed)
 }
 
+// chooseMount returns the mount that a person asks for, and what they should
+// know of it.
+func chooseMount(h Host, o mountOption) (m daemon.Mount, notes []string) {
+	m = daemon.Mount{Type: "bind", Source: onHost(h, o.source), Target: path.Clean(o.target), ReadOnly: o.readOnly}
+	if real, ok := h.Sources[m.Source]; ok {
+		if within(h.Root, m.Source) && !within(h.Root, real) {
+			// A data set on another disk, or what a container would like to see.
+			notes = append(notes, fmt.Sprintf("-v: a symbolic link in the checkout leads %s to %s, which the container gets", o.source, real))
+		}
+		m.Source = real
+	}
+	if !m.ReadOnly {
+		return m, notes
+	}
+	var below []string
+	for _, at := range h.MountPoints {
+		if at != m.Source && within(m.Source, at) {
+			below = append(below, at)
+		}
+	}
+	switch {
+	case len(below) > 0 && atLeast(h.API, 1, 44):
+		m.Submounts = daemon.SubmountsReadOnly
+	case len(below) > 0:
+		notes = append(notes, fmt.Sprintf("-v: Docker before 25 can't make what is mounted below %s read-only, so the container doesn't get %s. Mount it by itself if you need it",
+			m.Source, strings.Join(below, ", ")))
+		fallthrough
+	default:
+		m.Submounts = daemon.SubmountsLeftOut // also one that comes meanwhile
+	}
+	return m, notes
+}
+
+// within reports whether a path is a folder or below it.
+func within(folder, path string) bool {
+	rel, err := filepath.Rel(folder, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+// spellable refuses paths that can't be told to Docker, which speaks JSON: in them
+// it would get other characters, and mount a folder of that name.
+func spellable(c daemon.Container) error {
+	paths := []string{c.WorkingDir}
+	for _, m := range c.Mounts {
+		paths = append(paths, m.Source, m.Target)
+	}
+	for _, p := range paths {
+		if !utf8.ValidString(p) {
+			return fmt.Errorf("%w: the path %q isn't valid UTF-8, so Docker can't be told of it. Rename the file or folder", usage.Err, p)
+		}
+	}
+	return nil
+}
+
 // distinct refuses two mounts on one target.
 func distinct(mounts []daemon.Mount, files []File) error {
 	taken := map[string]bool{}
@@ -295,29 +359,57 @@ var shells = []string{"sh", "bash", "dash", "zsh", "ksh", "ash"}
 // resize comes only after the start.
 const sized = `stty rows %d columns %d 2>/dev/null; exec "$@"`
 
-// command decides what the container runs: the image's own entry point with the
-// image's own command, or with the typed one in the shell that the image opens.
-// Nil means the image's own.
-func command(h Host, typed string) (entrypoint, cmd []string) {
-	shell := "sh"
-	known := len(h.Image.Command) > 0 && slices.Contains(shells, path.Base(h.Image.Command[0]))
-	if known {
-		shell = h.Image.Command[0]
+// interpreters are programs that take their first argument for a script, not for
+// a program to run; versions such as python3.12 are cut off.
+var interpreters = append([]string{"python", "pypy", "node", "ruby", "perl", "lua", "php", "Rscript", "julia", "java"}, shells...)
+
+// runsArguments reports whether an entry point may run the command that follows
+// it: nearly all do, by an exec "$@" at their end. An interpreter that has flags
+// alone would take the command's first word for its script.
+func runsArguments(entrypoint []string) bool {
+	if len(entrypoint) == 0 {
+		return true
 	}
-	if typed != "" {
-		cmd = []string{shell, "-c", typed}
-	}
-	// Without a shell there is nothing to set the size with.
-	if t := h.Terminal; t.Present && t.Rows > 0 && t.Columns > 0 && !atLeast(h.API, 1, 42) && (known || typed != "") {
-		entrypoint = append([]string{shell, "-c", fmt.Sprintf(sized, t.Rows, t.Columns), shell}, h.Image.Entrypoint...)
-		if cmd == nil {
-			cmd = h.Image.Command // with an entry point of ours, Docker drops the image's command
-		}
-	}
-	return entrypoint, cmd
+	isFlag := func(word string) bool { return strings.HasPrefix(word, "-") }
+	program := strings.TrimRight(path.Base(entrypoint[0]), ".0123456789")
+	return !slices.Contains(interpreters, program) || slices.ContainsFunc(entrypoint[1:], func(word string) bool { return !isFlag(word) })
 }
 
-// atLeast says that a version such as "1.41" is major.minor or later.
+// command decides what the container runs: the entry point (the image's, or the
+// one that was asked for) with the image's own command, or with the typed one in
+// the shell that the image opens. Nil means the image's own.
+func command(h Host, o Options) (entrypoint, cmd []string, err error) {
+	before, usual := h.Image.Entrypoint, h.Image.Command
+	shell := "sh"
+	known := len(usual) > 0 && slices.Contains(shells, path.Base(usual[0]))
+	if known {
+		shell = usual[0]
+	}
+	line := []string{shell, "-c", o.Command}
+	if o.Entrypoint != "" {
+		entrypoint, before, usual = []string{o.Entrypoint}, []string{o.Entrypoint}, nil // as Docker drops the image's command
+		if slices.Contains(shells, path.Base(o.Entrypoint)) {
+			shell, known, line = o.Entrypoint, true, []string{"-c", o.Command}
+		}
+	}
+	if o.Command != "" {
+		if o.Entrypoint == "" && !runsArguments(before) {
+			return nil, nil, fmt.Errorf("-cmd: %w: the entry point of the image, %s, would take the command for its own arguments and not run it. Add -entrypoint=%s",
+				usage.Err, words(before), shell)
+		}
+		cmd = line
+	}
+	// Without a shell there is nothing to set the size with.
+	if t := h.Terminal; t.Present && t.Rows > 0 && t.Columns > 0 && !atLeast(h.API, 1, 42) && (known || o.Command != "") {
+		entrypoint = append([]string{shell, "-c", fmt.Sprintf(sized, t.Rows, t.Columns), shell}, before...)
+		if cmd == nil {
+			cmd = usual // with an entry point of ours, Docker drops the image's command
+		}
+	}
+	return entrypoint, cmd, nil
+}
+
+// atLeast reports whether a version such as "1.41" is major.minor or later.
 func atLeast(version string, major, minor int) bool {
 	var a, b int
 	fmt.Sscanf(version, "%d.%d", &a, &b)

@@ -30,7 +30,7 @@ func workstation() Host {
 		Image:    daemon.Image{ID: "sha256:0123", Command: []string{"bash"}},
 		Passwd:   []byte("root:x:0:0:root:/root:/bin/bash\nwww-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\nubuntu:x:1000:1000:Ubuntu:/home/ubuntu:/bin/bash\n"),
 		Group:    []byte("root:x:0:\nvideo:x:44:\nwww-data:x:33:\nubuntu:x:1000:\n"),
-		GPU: gpu.Machine{SMI: true, Loaded: true, Toolkit: true, Hardware: true, Driver: "570.133.20", GPUs: []gpu.GPU{
+		GPU: gpu.Machine{SMI: true, Loaded: true, Toolkit: true, Hardware: true, GPUs: []gpu.GPU{
 			{Index: 0, UUID: "GPU-11111111-aaaa-bbbb-cccc-000000000000", Name: "NVIDIA H200"},
 			{Index: 1, UUID: "GPU-22222222-aaaa-bbbb-cccc-000000000000", Name: "NVIDIA H200"},
 		}},
@@ -104,6 +104,54 @@ func TestPlans(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, string(want), got)
 		})
+	}
+}
+
+// Docker speaks JSON, which can't say these: it would mount another folder.
+func TestPathsThatAreNotUTF8(t *testing.T) {
+	for name, change := range map[string]func(*Host, *Options){
+		"checkout":           func(h *Host, o *Options) { h.Root, h.Dir = "/home/alice/\xff", "/home/alice/\xff" },
+		"folder in it":       func(h *Host, o *Options) { h.Dir = h.Root + "/\xff" },
+		"source of a mount":  func(h *Host, o *Options) { o.Mounts = "/\xff:/data" },
+		"what it is by link": func(h *Host, o *Options) { o.Mounts = "/a:/data"; h.Sources = map[string]string{"/a": "/\xff"} },
+		"target of a mount":  func(h *Host, o *Options) { o.Mounts = "/a:/\xff" },
+	} {
+		h, o := workstation(), options()
+		change(&h, &o)
+		_, err := NewPlan(h, o)
+		assert.ErrorIs(t, err, usage.Err, name)
+		assert.ErrorContains(t, err, `\xff" isn't valid UTF-8, so Docker can't be told of it. Rename the file or folder`, name)
+	}
+}
+
+func TestReadOnlyMounts(t *testing.T) {
+	for api, want := range map[string]struct {
+		submounts daemon.Submounts
+		flag      string
+		notes     int
+	}{
+		"1.41": {daemon.SubmountsLeftOut, "readonly,bind-nonrecursive", 1},
+		"1.44": {daemon.SubmountsReadOnly, "readonly,bind-recursive=readonly,bind-propagation=rprivate", 0},
+	} {
+		h, o := workstation(), options()
+		h.API, h.MountPoints = api, []string{"/", "/mnt/data/disk", "/mnt/database"}
+		o.Mounts = "/mnt/data:/data:ro,/mnt/data:/rw,/mnt/database:/base:ro"
+		p, err := NewPlan(h, o)
+		require.NoError(t, err)
+		assert.Equal(t, want.submounts, p.Container.Mounts[2].Submounts)
+		assert.Empty(t, p.Container.Mounts[3].Submounts)
+		assert.Equal(t, daemon.SubmountsLeftOut, p.Container.Mounts[4].Submounts, "nothing is mounted below it")
+		assert.Contains(t, p.Shell(), "--mount type=bind,source=/mnt/data,target=/data,"+want.flag+" ")
+		assert.Len(t, p.Notes, want.notes)
+	}
+}
+
+func TestRunsArguments(t *testing.T) {
+	for entrypoint, want := range map[string]bool{
+		"": true, "/opt/nvidia/nvidia_entrypoint.sh": true, "tini --": true, "python3 /entry.py": true, "python3 -m runner": true, "/app/server": true,
+		"python3": false, "/usr/bin/python3.12 -u": false, "bash": false, "/bin/sh -c": false, "node": false, `/bin/bash -c exec"$@" --`: true,
+	} {
+		assert.Equal(t, want, runsArguments(strings.Fields(entrypoint)), entrypoint)
 	}
 }
 

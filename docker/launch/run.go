@@ -42,18 +42,24 @@ const patience = 3 * time.Second
 // the command's own. When it returns, the terminal is as it was and nothing of
 // the launch is left.
 //
-// It takes over the signals INT, TERM, HUP and QUIT of the process (those that
-// aren't ignored). Without a terminal they go to the command, as with docker
-// run; with one they mean that the person is gone, and end the container. So
-// does the end of ctx. A last read of standard input may still be waiting when
-// it returns.
+// It takes over the signals INT, TERM, HUP and QUIT of the process. Those that are
+// ignored, as under nohup, stay so, unless the caller has asked for them. Without
+// a terminal they go to the command, as with docker run; with one they mean that
+// the person is gone, and end the container. So does the end of ctx. A last read of
+// standard input may still be waiting when it returns.
 func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, err error) {
 	caught := slices.DeleteFunc([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, signals.Ignored)
 	// Others may have asked for these, to exit the process soon after the first:
 	// from here on they are the command's.
-	signal.Reset(caught...)
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, caught...)
+	starting, stop := ctx, context.CancelFunc(func() {})
+	if len(caught) > 0 { // to the signal package, none are all
+		signal.Reset(caught...)
+		signal.Notify(signals, caught...)
+		// Until the container runs, a signal gives up; cleaning up goes on.
+		starting, stop = signal.NotifyContext(ctx, caught...)
+	}
+	defer stop()
 	defer signal.Stop(signals)
 	// A closed pipe is an error of the write, not the end of this process.
 	broken := make(chan os.Signal, 1)
@@ -73,7 +79,7 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 			fmt.Fprintf(s.Err, "Removing what a killed launch left: %v\n", err)
 		}
 	}
-	if err := p.Home.seed(); err != nil {
+	if err := p.Home.seed(ctx); err != nil {
 		return ExitDaemon, err
 	}
 	if err := makeMountPoints(p.Container.Mounts); err != nil {
@@ -100,10 +106,7 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 	}
 
 	l := launch{daemon: d, things: things, streams: s, tty: spec.TTY}
-	// Until the container runs, a signal gives up; cleaning up goes on.
-	starting, stop := signal.NotifyContext(ctx, caught...)
-	defer stop()
-	if err := l.start(starting, lasting, spec); err != nil {
+	if err := l.start(starting, lasting, spec, p.check); err != nil {
 		if starting.Err() != nil && ctx.Err() == nil {
 			return exitSignal + int((<-signals).(syscall.Signal)), nil
 		}
@@ -145,6 +148,17 @@ func (p Plan) realize(folder string, g *display.Grant) (daemon.Container, error)
 	return c, nil
 }
 
+// check refuses mounts that a container has turned into symbolic links since the
+// plan was made. What Docker mounts at the start, moments later, is what was planned.
+func (p Plan) check() error {
+	for _, m := range p.Container.Mounts {
+		if err := unlinked(p.Home.Checkout, m.Source); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // A launch is a container and the streams that it is connected to.
 type launch struct {
 	daemon  *daemon.Client
@@ -156,9 +170,9 @@ type launch struct {
 	ended   func() (int, error) // waits for its exit code and its removal
 }
 
-// start creates the container, waits for its end, connects to it and starts it:
-// in this order no exit code and no output is lost.
-func (l *launch) start(ctx, lasting context.Context, spec daemon.Container) (err error) {
+// start creates the container, waits for its end, connects to it, has a last check
+// made and starts it: in this order no exit code and no output is lost.
+func (l *launch) start(ctx, lasting context.Context, spec daemon.Container, check func() error) (err error) {
 	if l.id, err = l.things.Container(lasting, spec); err != nil {
 		return err
 	}
@@ -166,6 +180,9 @@ func (l *launch) start(ctx, lasting context.Context, spec daemon.Container) (err
 		return err
 	}
 	if l.session, err = l.daemon.Attach(ctx, l.id); err != nil {
+		return err
+	}
+	if err := check(); err != nil {
 		return err
 	}
 	return l.daemon.Start(ctx, l.id)
@@ -195,7 +212,7 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 	}
 
 	// The person is gone: what to tell the container.
-	gone := make(chan syscall.Signal, 2)
+	gone := make(chan syscall.Signal, 1)
 	go func() {
 		_, err := io.Copy(l.session, l.streams.In)
 		if l.tty {
@@ -205,19 +222,12 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 			l.session.CloseWrite()
 		}
 	}()
-	copied := make(chan struct{})
+	copied := make(chan error, 1)
 	go func() {
-		defer close(copied)
-		var err error
 		if l.tty {
-			err = l.session.CopyTerminal(l.streams.Out)
+			copied <- l.session.CopyTerminal(l.streams.Out)
 		} else {
-			err = l.session.CopyStreams(l.streams.Out, l.streams.Err)
-		}
-		if errors.Is(err, syscall.EPIPE) {
-			gone <- syscall.SIGPIPE
-		} else if err != nil {
-			gone <- syscall.SIGHUP
+			copied <- l.session.CopyStreams(l.streams.Out, l.streams.Err)
 		}
 	}()
 	type result struct {
@@ -240,6 +250,7 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 		}
 	}
 	cancelled := ctx.Done()
+	var lost error // why output can't be passed on, unless its reader just left
 	for {
 		select {
 		case r := <-ended:
@@ -247,14 +258,29 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 				return ExitDaemon, r.err
 			}
 			l.things.Gone()
+			if copied != nil && why == 0 {
+				select {
+				case err := <-copied:
+					lost = l.lost(err)
+				case s := <-signals: // while nobody reads the last of the output
+					return exitSignal + int(s.(syscall.Signal)), nil
+				}
+			}
+			if lost != nil {
+				return ExitDaemon, lost
+			}
 			if why != 0 {
 				return exitSignal + int(why), nil
 			}
-			select {
-			case <-copied:
-				return r.code, nil
-			case s := <-signals: // while nobody reads the last of the output
-				return exitSignal + int(s.(syscall.Signal)), nil
+			return r.code, nil
+		case err := <-copied:
+			copied = nil
+			if lost = l.lost(err); lost != nil {
+				end(syscall.SIGTERM)
+			} else if errors.Is(err, syscall.EPIPE) {
+				end(syscall.SIGPIPE)
+			} else if err != nil {
+				end(syscall.SIGHUP)
 			}
 		case s := <-signals:
 			if l.tty {
@@ -272,6 +298,16 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 			l.daemon.Kill(lasting, l.id, "KILL")
 		}
 	}
+}
+
+// lost returns what is to be said of the end of the output. A reader that leaves
+// and a terminal that is closed are ends like others, a full disk isn't: the
+// command would go on, and nobody would ever see what it found.
+func (l *launch) lost(err error) error {
+	if err == nil || l.tty || errors.Is(err, syscall.EPIPE) {
+		return nil
+	}
+	return fmt.Errorf("passing on the command's output: %w. The container was ended. If a disk is full, make room or send the output elsewhere", err)
 }
 
 // resize gives the container's terminal the size of the person's.

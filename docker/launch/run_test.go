@@ -39,9 +39,8 @@ func session(t *testing.T, p *person) {
 	s.expect("24 100\r\n")
 
 	s.resize(31, 91)
-	time.Sleep(200 * time.Millisecond)
-	s.enter("stty size")
-	s.expect("31 91\r\n")
+	s.enter("until test \"$(stty size)\" = '31 91'; do sleep 0.02; done; echo res''ized")
+	s.expect("resized\r\n")
 
 	s.enter("sh -c 'echo started; exec sleep 100'")
 	s.expect("started\r\n")
@@ -160,6 +159,9 @@ func TestSignals(t *testing.T) {
 			time.Sleep(time.Duration(i) * 20 * time.Millisecond)
 			require.NoError(t, c.Process.Signal(syscall.SIGTERM))
 			c.Wait()
+			// Before Run has taken the signals over, the process dies of it.
+			died := c.ProcessState.Sys().(syscall.WaitStatus).Signal() == syscall.SIGTERM
+			assert.True(t, died || c.ProcessState.ExitCode() == exitSignal+int(syscall.SIGTERM), "after %d ms: %s", i*20, c.ProcessState)
 		}
 		assert.Empty(t, p.containers())
 	})
@@ -249,9 +251,10 @@ func TestDockerRunLineCanBePasted(t *testing.T) {
 	o := p.options
 	o.Command = `echo "it's $(whoami) at $PWD with $A"; exit 5`
 	o.Env = `A="1, 2"`
+	o.Mounts = t.TempDir() + ":/data:ro"
 	plan, err := NewPlan(h, o)
 	require.NoError(t, err)
-	require.NoError(t, plan.Home.seed())
+	require.NoError(t, plan.Home.seed(t.Context()))
 	script := strings.Replace(plan.Shell(), "rm -r \"$dir\"\n", "code=$?\nrm -r \"$dir\"\nexit $code\n", 1)
 	out, err := exec.Command("sh", "-c", script).CombinedOutput()
 	var exit *exec.ExitError

@@ -6,8 +6,10 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/docker/go-units"
 
@@ -16,13 +18,14 @@ import (
 )
 
 // Table is the plan as a table, for a person to read. Values that come from the
-// host's environment aren't in it.
+// host's environment aren't in it. To a shell, each line is a comment: what names
+// and commands are in it, it runs nothing.
 func (p Plan) Table() string {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	row := func(name string, values ...string) {
 		for _, v := range values {
-			fmt.Fprintf(t, "%s\t%s\n", name, v)
+			fmt.Fprintf(t, "# %s\t%s\n", name, oneLine(v))
 			name = ""
 		}
 	}
@@ -102,7 +105,7 @@ func (p Plan) Shell() string {
 	var b strings.Builder
 	b.WriteString("dir=$(mktemp -d)\n")
 	for _, f := range p.Files {
-		fmt.Fprintf(&b, "cat >\"$dir/%s\" <<'END'\n%sEND\n", f.Name, f.Content)
+		fmt.Fprintf(&b, "printf %%s %s >\"$dir/%s\"\n", word(f.Content), f.Name)
 	}
 	socket := word(p.Display.Address)
 	if p.Display.Kind == display.X11 {
@@ -154,7 +157,7 @@ func (p Plan) Shell() string {
 		flag("tmpfs", at+":"+c.Tmpfs[at])
 	}
 	for _, m := range c.Mounts {
-		flag("mount", mountFlag(m))
+		flag("mount", mountFlag(m, p.API))
 	}
 	for _, f := range p.Files {
 		arg("--mount", `type=bind,source="$dir/`+f.Name+`",target=`+f.Target+",readonly")
@@ -199,11 +202,20 @@ func (p Plan) Shell() string {
 	return b.String()
 }
 
-// mountFlag is the value of --mount: comma-separated values, as in a CSV file.
-func mountFlag(m daemon.Mount) string {
+// mountFlag is the value of --mount: comma-separated values, as in a CSV file. The
+// docker command is taken to be as old as the API of the daemon.
+func mountFlag(m daemon.Mount, api string) string {
 	fields := []string{"type=" + m.Type, "source=" + m.Source, "target=" + m.Target}
 	if m.ReadOnly {
 		fields = append(fields, "readonly")
+	}
+	switch {
+	case m.Submounts == daemon.SubmountsReadOnly:
+		fields = append(fields, "bind-recursive=readonly", "bind-propagation=rprivate")
+	case m.Submounts == daemon.SubmountsLeftOut && atLeast(api, 1, 44):
+		fields = append(fields, "bind-recursive=disabled")
+	case m.Submounts == daemon.SubmountsLeftOut:
+		fields = append(fields, "bind-nonrecursive")
 	}
 	for i, f := range fields {
 		if strings.ContainsAny(f, ",\"\n") {
@@ -211,6 +223,15 @@ func mountFlag(m daemon.Mount) string {
 		}
 	}
 	return strings.Join(fields, ",")
+}
+
+// oneLine shows characters that would move a terminal's cursor as escapes.
+func oneLine(s string) string {
+	if !strings.ContainsFunc(s, unicode.IsControl) {
+		return s
+	}
+	quoted := strconv.Quote(s)
+	return quoted[1 : len(quoted)-1]
 }
 
 var plain = regexp.MustCompile(`^[A-Za-z0-9_./:=@%+,-]+$`)
