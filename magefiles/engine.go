@@ -40,7 +40,7 @@ func (Engine) Status(
 			state += ", out of date: the next build replaces it"
 		}
 		volume := s.Volume
-		if volume != "" {
+		if s.Size > 0 {
 			volume += ", " + units.HumanSize(float64(s.Size))
 		}
 		if s.Limit > 0 {

@@ -40,7 +40,8 @@ func TestFailures(t *testing.T) {
 }
 
 func TestFindStep(t *testing.T) {
-	all := instructions("# escape=\\\nFROM a AS one\nRUN make \\\n\n  # why\n  all\nRUN <<A cat <<-\"B\"\nRUN make all\nA\n\tB\nFROM b\nRUN make all\nRUN echo ${X:-y} $Z\nRUN same\nRUN same\n")
+	all := instructions("# escape=\\\nFROM a AS one\nRUN make \\\n\n  # why\n  all\nRUN <<A cat <<-\"B\"\nRUN make all\nA\n\tB\n" +
+		"FROM b\nRUN make all\nRUN echo ${X:-y} $Z\nRUN same\nRUN same\n")
 	at := func(stage, step string) (int, int) {
 		in, _ := findStep(all, stage, step)
 		return in.first, in.last

@@ -31,13 +31,14 @@ func main() {
 	io.CopyN(f, rand.Reader, 50e6)
 }
 `)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY program round /\nRUN [\"/program\"]\n"), 0o644))
+	dockerfile := []byte("FROM scratch\nCOPY program round /\nRUN [\"/program\"]\n")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), dockerfile, 0o644))
 	for round := range 5 {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "round"), fmt.Append(nil, round), 0o644))
 		_, err := e.Host().Directory(dir).DockerBuild().Sync(t.Context())
 		require.NoError(t, err)
 	}
-	before, err := p.docker.VolumeSize(t.Context(), volumeOf(p.name))
+	before, err := p.size(t.Context())
 	require.NoError(t, err)
 	assert.Greater(t, before, int64(250e6))
 	require.NoError(t, e.Close()) // what a session made is in use until its end
@@ -45,7 +46,7 @@ func main() {
 	require.NoError(t, err)
 	defer e.Close()
 	require.NoError(t, e.Engine().LocalCache().Prune(t.Context(), dagger.EngineCachePruneOpts{UseDefaultPolicy: true}))
-	after, err := p.docker.VolumeSize(t.Context(), volumeOf(p.name))
+	after, err := p.size(t.Context())
 	require.NoError(t, err)
 	assert.Less(t, after, int64(200e6), "the limit, and databases")
 }

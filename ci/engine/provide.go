@@ -241,6 +241,13 @@ func (p *provider) removeVolume(ctx context.Context, name string) error {
 	return owned.Forget(p.Cache, owned.Lasting{Kind: owned.KindVolume, Daemon: id, ID: name})
 }
 
+// How often another process, with which this one has no lock in common, may be in
+// the way, and how long this one waits each time.
+const (
+	maxRivals  = 100
+	rivalPause = 100 * time.Millisecond
+)
+
 // run makes the engine's container run and returns its ID.
 func (p *provider) run(ctx context.Context) (string, error) {
 	waiting := false
@@ -253,13 +260,20 @@ func (p *provider) run(ctx context.Context) (string, error) {
 		case use:
 			return c.ID, nil
 		case start:
+			foreign := p.mayRemove(ctx, c)
+			if foreign != nil && c.State == "created" && rivals < maxRivals {
+				// Whoever makes it is about to start it, or to try another way.
+				rivals++
+				err = sleep(ctx, rivalPause)
+				break
+			}
 			if err = p.docker.Start(ctx, c.ID); err == nil {
 				return c.ID, nil
 			}
-			// Perhaps its volume or its image is gone.
-			if merr := p.mayRemove(ctx, c); merr != nil {
-				return "", fmt.Errorf("%w\n%w", err, merr)
+			if foreign != nil {
+				return "", fmt.Errorf("%w\n%w", err, foreign)
 			}
+			// Perhaps its volume or its image is gone.
 			err = p.remove(ctx, c.ID)
 		case resume:
 			if err = p.docker.Unpause(ctx, c.ID); err == nil {
@@ -290,10 +304,10 @@ func (p *provider) run(ctx context.Context) (string, error) {
 				return id, nil
 			}
 		}
-		if (errors.Is(err, daemon.ErrConflict) || errors.Is(err, daemon.ErrNotFound)) && rivals < 50 {
+		if (errors.Is(err, daemon.ErrConflict) || errors.Is(err, daemon.ErrNotFound)) && rivals < maxRivals {
 			// Somebody else, with another cache folder, has made or removed it meanwhile.
 			rivals++
-			err = sleep(ctx, 100*time.Millisecond)
+			err = sleep(ctx, rivalPause)
 		}
 		if err != nil {
 			return "", err
@@ -308,8 +322,8 @@ func (p *provider) notOurs() error {
 // notRecorded is the error about something that would have to go, but may be
 // another person's.
 func (p *provider) notRecorded(what string) error {
-	return fmt.Errorf("%w: the %s isn't on record in %s as made from there: it belongs to another person, or to another cache folder, and Berth doesn't stop or remove it. Use an engine of your own:\n\texport %s=berth-engine-%d",
-		ErrUnavailable, what, p.Cache.Path("owned"), envName, os.Getuid())
+	return fmt.Errorf("%w: the %s isn't on record in %s: it belongs to another person or cache folder, and isn't Berth's to stop or remove."+
+		" Use an engine of your own:\n\texport %s=berth-engine-%d", ErrUnavailable, what, p.Cache.Path("owned"), envName, os.Getuid())
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -391,7 +405,7 @@ func (p *provider) createVolume(ctx context.Context, things *owned.Things, s spe
 	}
 	// Another process may have been faster. Its volume stays if this one gives up.
 	if things.Made(v.Labels) {
-		err = p.record(ctx, owned.Lasting{Kind: owned.KindVolume, ID: v.Name, Created: v.Created})
+		err = p.record(ctx, owned.Lasting{Kind: owned.KindVolume, ID: v.Name, Claim: v.Labels[daemon.LabelClaim]})
 	}
 	if err == nil {
 		things.Gone()

@@ -92,7 +92,8 @@ func (p *provider) stopped(b *bridge, before daemon.Status) error {
 		case err != nil:
 			return nil
 		case now.State != "running" && now.State != "paused":
-			return fmt.Errorf("the engine %s stopped (exit code %d) in mid-build. Build again; if nobody stopped it, its log says more:\n\tdocker logs --tail 20 %[1]s", p.name, now.ExitCode)
+			return fmt.Errorf("the engine %s stopped (exit code %d) in mid-build. Build again; if nobody stopped it, its log says more:\n"+
+				"\tdocker logs --tail 20 %[1]s", p.name, now.ExitCode)
 		case now.Started != before.Started:
 			return fmt.Errorf("the engine %s was restarted in mid-build. Build again", p.name)
 		}

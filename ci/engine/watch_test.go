@@ -28,8 +28,8 @@ func TestSilenceIsReportedOnce(t *testing.T) {
 	assert.Empty(t, s.note(at(5), true, state))
 	assert.Empty(t, s.note(at(11), false, state), "6 s")
 	assert.Zero(t, asked)
-	assert.Equal(t, "The engine berth-engine hasn't answered for 8 s (its container is paused). docker unpause berth-engine lets it go on. Ctrl-C ends this build",
-		s.note(at(13), false, state))
+	assert.Equal(t, "The engine berth-engine hasn't answered for 8 s (its container is paused). "+
+		"docker unpause berth-engine lets it go on. Ctrl-C ends this build", s.note(at(13), false, state))
 	assert.Empty(t, s.note(at(60), false, state))
 	assert.Equal(t, "The engine berth-engine answers again", s.note(at(61), true, state))
 	assert.Empty(t, s.note(at(67), false, state))
@@ -110,7 +110,8 @@ func startStuckBuild(t *testing.T) *stuckBuild {
 func TestPausedEngine(t *testing.T) {
 	b := startStuckBuild(t)
 	quiet := b.reported.String()
-	assert.Never(t, func() bool { return b.reported.String() != quiet }, maxSilence+2*time.Second, 100*time.Millisecond, "a quiet step isn't a silent engine")
+	assert.Never(t, func() bool { return b.reported.String() != quiet }, maxSilence+2*time.Second, 100*time.Millisecond,
+		"a quiet step isn't a silent engine")
 
 	do(t, b.docker, b.name, "pause")
 	assert.Eventually(t, func() bool {

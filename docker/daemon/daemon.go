@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
@@ -505,19 +504,4 @@ func (c *Client) Volumes(ctx context.Context, labels ...string) ([]string, error
 		names = append(names, v.Name)
 	}
 	return names, nil
-}
-
-// VolumeSize returns how many bytes lie in a volume. The daemon counts them, which
-// takes it seconds where there are many files.
-func (c *Client) VolumeSize(ctx context.Context, name string) (int64, error) {
-	usage, err := c.api.DiskUsage(ctx, types.DiskUsageOptions{Types: []types.DiskUsageObject{types.VolumeObject}})
-	if err != nil {
-		return 0, explain(err, "asking for the size of volume %s", name)
-	}
-	for _, v := range usage.Volumes {
-		if v.Name == name && v.UsageData != nil {
-			return v.UsageData.Size, nil
-		}
-	}
-	return 0, fmt.Errorf("asking for the size of volume %s: %w", name, ErrNotFound)
 }

@@ -47,9 +47,8 @@ func ConnectTo(ctx context.Context, address string) (*Client, error) {
 
 // A VolumeStatus is what the daemon says of a volume that exists.
 type VolumeStatus struct {
-	Name    string
-	Created time.Time // to the second
-	Labels  map[string]string
+	Name   string
+	Labels map[string]string
 }
 
 // Volume returns the status of the volume with that name.
@@ -58,9 +57,5 @@ func (c *Client) Volume(ctx context.Context, name string) (VolumeStatus, error) 
 	if err != nil {
 		return VolumeStatus{}, explain(err, "looking at volume %s", name)
 	}
-	created, err := time.Parse(time.RFC3339, v.CreatedAt)
-	if err != nil {
-		return VolumeStatus{}, fmt.Errorf("looking at volume %s: when was it made? %w", name, err)
-	}
-	return VolumeStatus{Name: v.Name, Created: created, Labels: v.Labels}, nil
+	return VolumeStatus{Name: v.Name, Labels: v.Labels}, nil
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"time"
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/cache"
@@ -22,11 +21,11 @@ const (
 
 // A Lasting is something in Docker that stays when the process that made it ends.
 type Lasting struct {
-	Kind    string    `json:"kind"`
-	Daemon  string    `json:"daemon"` // its own ID
-	ID      string    `json:"id"`     // of a container or image; a volume's name
-	Created time.Time `json:"created,omitzero"`
-	For     string    `json:"for,omitempty"` // what it belongs to: a project's checkout, an engine's name
+	Kind   string `json:"kind"`
+	Daemon string `json:"daemon"`          // its own ID
+	ID     string `json:"id"`              // of a container or image; a volume's name
+	Claim  string `json:"claim,omitempty"` // that a volume was made under, by its label: a name may be given again
+	For    string `json:"for,omitempty"`   // what it belongs to: a project's checkout, an engine's name
 }
 
 func (l Lasting) path(dir cache.Dir) string {
@@ -80,7 +79,7 @@ func Owns(dir cache.Dir, kind, daemon, id string) (bool, error) {
 func OwnsVolume(dir cache.Dir, daemonID string, v daemon.VolumeStatus) (bool, error) {
 	all, err := Recorded(dir, KindVolume, daemonID)
 	for _, l := range all {
-		if l.ID == v.Name && l.Created.Equal(v.Created) {
+		if l.ID == v.Name && l.Claim != "" && l.Claim == v.Labels[daemon.LabelClaim] {
 			return true, err
 		}
 	}

@@ -1,7 +1,7 @@
 // Package owned decides what of Docker's objects is Berth's to remove. The proof is
 // always a record in Berth's cache folder that names the object by what nothing
-// else can have: a container or image by its ID, a volume by its name and the time
-// of its creation, a daemon by its own ID. Labels only find candidates, since
+// else can have: a container or image by its ID, a volume by its name and the claim
+// that it was made under, a daemon by its own ID. Labels only find candidates, since
 // images that are committed from a container, and containers of such images,
 // inherit them. Where there is no record, nothing is removed.
 //
