@@ -23,8 +23,8 @@ import (
 // peer's and their ratio.
 func BenchmarkBuild(b *testing.B) {
 	dockertest.Connect(b)
-	berth := filepath.Join(b.TempDir(), "berth")
-	must(b, command("..", "go", "tool", "mage", "-compile", berth))
+	berth, err := compiled()
+	require.NoError(b, err)
 	p := project
 	p.Root = b.TempDir()
 	must(b, exec.Command("cp", "-r", "../docker", "../rootfs", "../magefiles", "../ci", "../trainer", "../testdata", "../go.mod", "../go.sum", "../.dockerignore", p.Root))
@@ -77,8 +77,8 @@ func BenchmarkBuild(b *testing.B) {
 // milliseconds, and the ratio. -benchtime=30x gives thirty pairs.
 func BenchmarkRun(b *testing.B) {
 	testenv.NeedsCommand(b, testenv.DockerCommand, "docker") // the peer
-	berth := filepath.Join(b.TempDir(), "berth")
-	must(b, command("..", "go", "tool", "mage", "-compile", berth))
+	berth, err := compiled()
+	require.NoError(b, err)
 	must(b, command("..", berth, "build"))
 	for _, network := range []string{"host", "bridge"} {
 		b.Run(network, func(b *testing.B) {
@@ -101,7 +101,7 @@ func BenchmarkRun(b *testing.B) {
 // dockerRun returns the docker run line that a launch amounts to. What the line
 // needs beside it, it has until the benchmark ends.
 func dockerRun(b *testing.B, berth string, run []string) string {
-	plan, err := command("..", berth, append(run, "-dry", "-n=berth-bench-peer")...).Output()
+	plan, err := command("..", berth, append(run, "-dry", "-n="+dockertest.Name(b))...).Output()
 	require.NoError(b, err)
 	_, script, found := strings.Cut(string(plan), "dir=$(mktemp -d)\n")
 	require.True(b, found, string(plan))

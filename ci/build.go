@@ -1,6 +1,7 @@
 package ci
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -58,7 +59,7 @@ func ReadInputs(p Project) (Inputs, error) {
 }
 
 func inputsOf(p Project, lock debian.Lock, toolchain golang.Toolchain) (Inputs, error) {
-	files, err := readContext(p.Root, p.Dockerfile)
+	files, err := contextOf(p)
 	if err != nil {
 		return Inputs{}, err
 	}
@@ -115,9 +116,11 @@ type Result struct {
 // was made from the same inputs it is done at once, without an engine.
 func Build(ctx context.Context, p Project, o BuildOptions) (Result, error) {
 	start := time.Now()
-	if o.Tag == "" {
-		o.Tag = p.Tag()
+	tag, err := checkTag(cmp.Or(o.Tag, p.Tag()))
+	if err != nil {
+		return Result{}, err
 	}
+	o.Tag = tag
 	in, err := ReadInputs(p)
 	if err != nil {
 		return Result{}, err

@@ -2,10 +2,12 @@ package ci
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -16,15 +18,34 @@ import (
 	"github.com/berthdev/berth/internal/dockertest"
 )
 
-// compiled is the binary of the targets, as `mage -compile` makes it.
+// compiled is the binary of the targets, as `mage -compile` makes it, for a
+// project of the tests' name.
 var compiled = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "berth-test-")
 	if err != nil {
 		return "", err
 	}
 	removeCompiled = func() { os.RemoveAll(dir) }
+	const name = `"demo-cnn"`
+	original := project.Path("magefiles/project.go")
+	text, err := os.ReadFile(original)
+	if err != nil {
+		return "", err
+	} else if strings.Count(string(text), name) != 1 {
+		return "", fmt.Errorf("%s doesn't have the name %s once", original, name)
+	}
+	renamed, overlay := filepath.Join(dir, "project.go"), filepath.Join(dir, "overlay.json")
+	list, err := json.Marshal(map[string]any{"Replace": map[string]string{original: renamed}})
+	if err := errors.Join(
+		err,
+		os.WriteFile(renamed, []byte(strings.Replace(string(text), name, strconv.Quote(project.Name), 1)), 0o644),
+		os.WriteFile(overlay, list, 0o644),
+	); err != nil {
+		return "", err
+	}
 	c := exec.Command("go", "tool", "mage", "-compile", filepath.Join(dir, "berth"))
 	c.Dir = ".."
+	c.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay)
 	if out, err := c.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
@@ -93,17 +114,18 @@ func TestExitCodes(t *testing.T) {
 
 func TestBuildAndRunByHand(t *testing.T) {
 	dockertest.Connect(t)
-	build(t, project, "")
-	stdout, stderr, code := berth(t, filepath.Join(project.Root, "docker"), nil, "build", "-json")
+	p := checkout(t, 0o022)
+	build(t, p, "")
+	stdout, stderr, code := berth(t, filepath.Join(p.Root, "docker"), nil, "build", "-json")
 	require.Zero(t, code, stderr)
 	var r Result
 	require.NoError(t, json.Unmarshal([]byte(stdout), &r))
 	assert.True(t, r.Cached)
-	assert.Equal(t, "demo-cnn:latest", r.Image)
+	assert.Equal(t, project.Tag(), r.Image)
 
 	// From a folder of the checkout to the same folder inside, with the command's
 	// own exit code.
-	stdout, stderr, code = berth(t, filepath.Join(project.Root, "docker"), nil, "run", "-cmd=pwd; ls /usr/share/datasets/fashion-mnist; exit 42")
+	stdout, stderr, code = berth(t, filepath.Join(p.Root, "docker"), nil, "run", "-cmd=pwd; ls /usr/share/datasets/fashion-mnist; exit 42")
 	assert.Equal(t, 42, code, stderr)
 	assert.Contains(t, stdout, "/my_workspace/docker\n")
 	assert.Contains(t, stdout, "train-images-idx3-ubyte.gz")
@@ -164,19 +186,20 @@ func TestData(t *testing.T) {
 
 func TestSmoke(t *testing.T) {
 	dockertest.Connect(t)
-	stdout, stderr, code := berth(t, project.Root, nil, "smoke")
+	stdout, stderr, code := berth(t, checkout(t, 0o022).Root, nil, "smoke")
 	require.Zero(t, code, stdout+stderr)
 	assert.Regexp(t, `(?m)^trainer smoke: ok \(\d+\.\d s\)$`, stdout)
 }
 
 func TestImageIsSound(t *testing.T) {
 	dockertest.Connect(t)
-	build(t, project, "")
-	stdout, stderr, code := berth(t, project.Root, nil, "run", "-cmd=dpkg --audit && dpkg -l | grep -c ^ii && dpkg --verify | grep -v ' c /etc/bash.bashrc$'; echo $LANG; ls -d /usr/lib/x86_64-linux-gnu/libEGL.so.1")
+	p := checkout(t, 0o022)
+	build(t, p, "")
+	stdout, stderr, code := berth(t, p.Root, nil, "run", "-cmd=dpkg --audit && dpkg -l | grep -c ^ii && dpkg --verify | grep -v ' c /etc/bash.bashrc$'; echo $LANG; ls -d /usr/lib/x86_64-linux-gnu/libEGL.so.1")
 	require.Zero(t, code, stderr)
 	lines := strings.Split(strings.TrimSpace(stdout), "\n")
 	require.Len(t, lines, 3, stdout)
-	in, err := ReadInputs(project)
+	in, err := ReadInputs(p)
 	require.NoError(t, err)
 	assert.Equal(t, fmt.Sprint(len(in.Lock.Packages)), lines[0], "not every package is installed")
 	assert.Equal(t, "C.UTF-8", lines[1])

@@ -1,16 +1,19 @@
 package ci
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/moby/patternmatcher"
@@ -29,17 +32,72 @@ type contextFile struct {
 	path string      // slash-separated, relative to the context
 	mode fs.FileMode // 0644, 0755 or fs.ModeSymlink: all that git keeps, whatever the umask of the clone
 	link string      // target of a symbolic link
-	data []byte      // content of a regular file
+	size int64       // of a regular file
+
+	sum    [sha256.Size]byte // of the content
+	source string            // where the content is
 }
 
-// readContext reads the build context below root: every file that its
-// .dockerignore lets through, and the Dockerfile, in lexical order.
-func readContext(root, dockerfile string) ([]contextFile, error) {
-	ignored, err := readIgnoreFile(filepath.Join(root, ".dockerignore"))
+// A hashed is the hash that a file of the context had, and what tells whether it is
+// still the same file.
+type hashed struct {
+	identity
+	SHA256 string
+}
+
+// An identity changes whenever its file does. The zero value is of no file.
+type identity struct {
+	Size              int64
+	Modified, Changed int64 // Unix times, in ns, of the content and of the inode
+	Inode             uint64
+}
+
+// before reports whether the file last changed before a moment.
+func (i identity) before(moment time.Time) bool {
+	return i != identity{} && max(i.Modified, i.Changed) < moment.UnixNano()
+}
+
+// fresh is how long ago a file must have changed for its hash to be remembered:
+// another change in the same tick of the file system's clock would leave no trace.
+const fresh = 2 * time.Second
+
+// contextOf reads the project's build context. Hashes of files that didn't change
+// are remembered in the cache.
+func contextOf(p Project) ([]contextFile, error) {
+	dir, err := cache.Open()
 	if err != nil {
 		return nil, err
 	}
-	var files []contextFile
+	record := dir.Path("contexts", contextName(p.Root)+".hashes")
+	known := map[string]hashed{}
+	if !cache.ReadRecord(record, &known) {
+		known = nil // what a damaged record has in it doesn't count
+	}
+	files, seen, err := readContext(p.Root, p.Dockerfile, known, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if cache.Use(record) && maps.Equal(known, seen) {
+		return files, nil
+	}
+	return files, cache.WriteRecord(record, seen)
+}
+
+// contextName names what belongs to the checkout at root in the cache.
+func contextName(root string) string {
+	sum := sha256.Sum256([]byte(root))
+	return "context-" + hex.EncodeToString(sum[:6])
+}
+
+// readContext reads the build context below root: every file that its
+// .dockerignore lets through, and the Dockerfile, in lexical order. known has hashes
+// from before, seen those to remember; now is not later than the reading.
+func readContext(root, dockerfile string, known map[string]hashed, now time.Time) (files []contextFile, seen map[string]hashed, err error) {
+	ignored, err := readIgnoreFile(filepath.Join(root, ".dockerignore"))
+	if err != nil {
+		return nil, nil, err
+	}
+	seen = map[string]hashed{}
 	err = filepath.WalkDir(root, func(name string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -62,17 +120,21 @@ func readContext(root, dockerfile string) ([]contextFile, error) {
 		if skip && rel != path.Clean(dockerfile) || rel == rootfsName || rel == golangName {
 			return nil
 		}
-		f, err := readContextFile(name, rel, e)
+		key := strconv.Quote(rel) // JSON has no bytes that aren't UTF-8
+		f, h, err := readContextFile(name, rel, e, known[key])
 		if err != nil {
 			return err
+		}
+		if h.before(now.Add(-fresh)) {
+			seen[key] = h
 		}
 		files = append(files, f)
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("reading the build context: %w", err)
+		return nil, nil, fmt.Errorf("reading the build context: %w", err)
 	}
-	return files, nil
+	return files, seen, nil
 }
 
 func readIgnoreFile(name string) (*patternmatcher.PatternMatcher, error) {
@@ -94,7 +156,7 @@ func readIgnoreFile(name string) (*patternmatcher.PatternMatcher, error) {
 	return m, nil
 }
 
-// mayHold says whether a pattern that takes files back in ("!docker/…") could
+// mayHold reports whether a pattern that takes files back in ("!docker/…") could
 // match below the ignored folder.
 func mayHold(ignored *patternmatcher.PatternMatcher, dir string) bool {
 	for _, p := range ignored.Patterns() {
@@ -106,33 +168,61 @@ func mayHold(ignored *patternmatcher.PatternMatcher, dir string) bool {
 	return false
 }
 
-func readContextFile(name, rel string, e fs.DirEntry) (contextFile, error) {
+// readContextFile reads a file of the context, its content unless it is the one that
+// is known. It returns what to remember of it, if anything.
+func readContextFile(name, rel string, e fs.DirEntry, known hashed) (f contextFile, h hashed, err error) {
 	switch e.Type() {
 	case fs.ModeSymlink:
 		target, err := os.Readlink(name)
-		return contextFile{path: rel, mode: fs.ModeSymlink, link: target}, err
+		return contextFile{path: rel, mode: fs.ModeSymlink, link: target, sum: sha256.Sum256(nil)}, hashed{}, err
 	case 0:
 		info, err := e.Info()
 		if err != nil {
-			return contextFile{}, err
+			return f, h, err
 		}
-		data, err := os.ReadFile(name)
-		mode := fs.FileMode(0o644)
+		f = contextFile{path: rel, mode: 0o644, source: name}
 		if info.Mode()&0o100 != 0 {
-			mode = 0o755
+			f.mode = 0o755
 		}
-		return contextFile{path: rel, mode: mode, data: data}, err
+		before, err := identify(name)
+		if err != nil {
+			return f, h, err
+		}
+		if n, err := hex.Decode(f.sum[:], []byte(known.SHA256)); before == known.identity && before != (identity{}) && n == len(f.sum) && err == nil {
+			f.size = known.Size
+			return f, known, nil
+		}
+		if f.sum, f.size, err = hashFile(name); err != nil {
+			return f, h, err
+		}
+		after, err := identify(name)
+		if before == after {
+			h = hashed{after, hex.EncodeToString(f.sum[:])}
+		}
+		return f, h, err
 	default:
-		return contextFile{}, fmt.Errorf("%s is neither a file, a folder nor a link (%s). Name it in .dockerignore", rel, e.Type())
+		return f, h, fmt.Errorf("%s is neither a file, a folder nor a link (%s). Name it in .dockerignore", rel, e.Type())
 	}
+}
+
+// hashFile returns the SHA-256 and the size of a file's content.
+func hashFile(name string) (sum [sha256.Size]byte, size int64, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return sum, 0, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	size, err = io.Copy(h, f)
+	h.Sum(sum[:0])
+	return sum, size, err
 }
 
 // hashContext identifies a build context: paths, modes, contents, nothing else.
 func hashContext(files []contextFile) string {
 	h := sha256.New()
 	for _, f := range files {
-		content := sha256.Sum256(f.data)
-		fmt.Fprintf(h, "%q %v %q %x\n", f.path, f.mode, f.link, content)
+		fmt.Fprintf(h, "%q %v %q %x\n", f.path, f.mode, f.link, f.sum)
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
@@ -204,8 +294,8 @@ func stageFile(name string, f contextFile) error {
 			return nil
 		}
 	}
-	if err == nil && info.Mode() == f.mode && info.Size() == int64(len(f.data)) {
-		if have, err := os.ReadFile(name); err == nil && bytes.Equal(have, f.data) {
+	if err == nil && info.Mode() == f.mode && info.Size() == f.size {
+		if sum, _, err := hashFile(name); err == nil && sum == f.sum {
 			return nil
 		}
 	}
@@ -215,7 +305,37 @@ func stageFile(name string, f contextFile) error {
 	if f.mode == fs.ModeSymlink {
 		return os.Symlink(f.link, name)
 	}
-	return cache.WriteFile(name, f.data, f.mode)
+	return copyFile(name, f)
+}
+
+// errChanged is in the chain of the error about a file of the context that isn't any
+// more what the inputs' hash says.
+var errChanged = errors.New("it changed after the build had begun. Build again")
+
+// copyFile copies a file of the context. If it is interrupted, the half file counts
+// for nothing: what is staged is compared by its hash.
+func copyFile(name string, f contextFile) error {
+	in, err := os.Open(f.source)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w (%w)", errChanged, err)
+	} else if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	h := sha256.New()
+	_, err = io.Copy(io.MultiWriter(out, h), in)
+	err = errors.Join(err, out.Chmod(f.mode), out.Close())
+	if err == nil && [sha256.Size]byte(h.Sum(nil)) != f.sum {
+		err = errChanged
+	}
+	if err != nil {
+		os.Remove(name)
+	}
+	return err
 }
 
 // linkFile makes target the same file as source, without copying it.

@@ -12,7 +12,7 @@ import (
 
 // Data writes the project's data set, as the image has it, into the folder dir,
 // for work outside of the image: the files of the locked package. It returns
-// their names, and needs neither Docker nor an engine.
+// their names, overwrites nothing, and needs neither Docker nor an engine.
 func Data(ctx context.Context, p Project, dir string, locked bool, report *progress.Reporter) ([]string, error) {
 	lock, err := debian.ReadLock(p.Path(p.Lock))
 	if err != nil {
@@ -20,7 +20,8 @@ func Data(ctx context.Context, p Project, dir string, locked bool, report *progr
 	}
 	lock.Packages = slices.DeleteFunc(lock.Packages, func(one debian.Package) bool { return one.Name != p.Data.Package })
 	if len(lock.Packages) == 0 {
-		return nil, fmt.Errorf("%w: %s doesn't have the package of the data set, %q", debian.ErrPinsDiffer, p.Lock, p.Data.Package)
+		return nil, fmt.Errorf("%w: %s doesn't lock the package of the project's data set, %q. Name it in %s if it isn't there, and type\n\tgo tool mage pin",
+			debian.ErrPinsDiffer, p.Lock, p.Data.Package, p.Packages)
 	}
 	store, err := cache.Open()
 	if err != nil {

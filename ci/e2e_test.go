@@ -31,9 +31,10 @@ import (
 
 // The tests below run the whole pipeline: real packages, real engine, real Docker.
 
-// project is this repository's own, as magefiles/project.go has it.
+// project is this repository's own, as magefiles/project.go has it, but under a
+// name of the tests': the image of whoever works here stays as it is.
 var project = Project{
-	Root: root(), Name: "demo-cnn", Dockerfile: "docker/Dockerfile",
+	Root: root(), Name: dockertest.Process + "-demo", Dockerfile: "docker/Dockerfile",
 	Packages: "docker/packages.toml", Lock: "docker/packages.lock",
 	BaseStage: "base", BaseDigest: "docker/base.digest",
 	GoLock: "docker/golang.lock", GoPackages: []string{"./trainer"},
@@ -65,7 +66,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	code := m.Run()
+	code := dockertest.Main(m)
 	removeCompiled()
 	os.Exit(code)
 }
@@ -232,7 +233,8 @@ func TestBaseDigestIsThePinnedOne(t *testing.T) {
 	assert.Equal(t, want, have, "the base stage isn't what the lock promises. If the change is meant: go tool mage pin")
 }
 
-// TestKilledBuildsLeaveNothing kills builds at random moments.
+// TestKilledBuildsLeaveNothing kills builds at random moments, spread over the
+// time that one takes.
 func TestKilledBuildsLeaveNothing(t *testing.T) {
 	docker := dockertest.Connect(t)
 	kills := 4
@@ -242,37 +244,67 @@ func TestKilledBuildsLeaveNothing(t *testing.T) {
 	p := checkout(t, 0o022)
 	tag := newTag(t, docker)
 	want := build(t, p, tag)
+	dir := ownCache(t)
 	start := time.Now()
 	appendTo(t, p, p.Dockerfile, "RUN echo 0 > /killed\n")
-	build(t, p, tag)
+	inputs := []string{want.Inputs, build(t, p, tag).Inputs}
 	whole := time.Since(start)
-	before := leftovers(t, docker)
+	before := leftovers(t, docker, dir, inputs)
 
-	finished := 0
+	struck := 0
 	for i := range kills {
 		appendTo(t, p, p.Dockerfile, fmt.Sprintf("RUN echo %d > /killed\n", i+1)) // something to do
+		in, err := ReadInputs(p)
+		require.NoError(t, err)
+		inputs = append(inputs, in.Hash)
 		child := exec.Command(os.Args[0])
 		child.Env = append(os.Environ(), "BERTH_TEST_BUILD="+p.Root, "BERTH_TEST_TAG="+tag)
+		var said bytes.Buffer
+		child.Stderr = &said
+		moment := time.Duration(float64(whole) * (float64(i) + rand.Float64()) / float64(kills))
+		start := time.Now()
 		require.NoError(t, child.Start())
-		moment := time.Duration(rand.Int64N(int64(whole)))
-		time.Sleep(moment)
-		child.Process.Kill()
-		if child.Wait() == nil {
-			finished++
+		kill := time.AfterFunc(moment, func() { child.Process.Kill() })
+		err = child.Wait()
+		kill.Stop()
+		if err == nil {
+			whole = min(whole, time.Since(start))
+			t.Logf("build %d ended after %s, before it was killed", i+1, time.Since(start))
+			continue
 		}
-		t.Logf("killed after %s", moment.Round(time.Millisecond))
+		require.Equal(t, -1, child.ProcessState.ExitCode(), "it failed by itself: %s", &said)
+		struck++
+		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
+		t.Logf("build %d was killed after %s of some %s: %s", i+1, moment, whole, lines[len(lines)-1])
 	}
-	t.Logf("%d of %d builds ended before they were killed", finished, kills)
+	assert.GreaterOrEqual(t, 2*struck, kills, "most builds ended before they were killed: nothing was tried")
 	got := build(t, checkout(t, 0o022), tag)
 	assert.Equal(t, want.Digest, got.Digest)
-	assert.Equal(t, before, leftovers(t, docker))
+	assert.Equal(t, before, leftovers(t, docker, dir, inputs))
 }
 
-// leftovers is everything of ours that a build could leave behind.
-func leftovers(t *testing.T, docker *daemon.Client) (all []string) {
+// ownCache gives the test a cache that no other process works in, with what takes
+// long to make.
+func ownCache(t *testing.T) cache.Dir {
 	t.Helper()
-	dir, err := cache.Open()
+	shared, err := cache.Open()
 	require.NoError(t, err)
+	dir := dockertest.Cache(t)
+	programs, err := filepath.Glob(shared.Path("engine", "*", "dagger*"))
+	require.NoError(t, err)
+	for _, name := range append(programs, shared.Path("debs"), shared.Path("golang"), shared.Path("layers"), shared.Path("rootfs")) {
+		to := dir.Path(strings.TrimPrefix(name, string(shared)))
+		require.NoError(t, os.MkdirAll(filepath.Dir(to), 0o755))
+		out, err := exec.Command("cp", "-a", name, to).CombinedOutput()
+		require.NoError(t, err, string(out))
+	}
+	return dir
+}
+
+// leftovers is everything of this process's that builds with that cache and those
+// inputs could leave behind.
+func leftovers(t *testing.T, docker *daemon.Client, dir cache.Dir, inputs []string) (all []string) {
+	t.Helper()
 	entries, err := os.ReadDir(dir.Path("tmp"))
 	require.NoError(t, err)
 	for _, e := range entries {
@@ -281,21 +313,23 @@ func leftovers(t *testing.T, docker *daemon.Client) (all []string) {
 	containers, err := docker.Containers(t.Context(), daemon.LabelRole+"=engine")
 	require.NoError(t, err)
 	for _, c := range containers {
-		if strings.HasPrefix(c.Name, "berth-engine") { // not those of other tests
+		if strings.HasPrefix(c.Name, dockertest.Process) {
 			all = append(all, "container "+c.Name)
 		}
 	}
-	images, err := docker.Images(t.Context(), daemon.LabelInputs)
-	require.NoError(t, err)
-	for _, id := range images {
-		if i, err := docker.Image(t.Context(), id); err == nil && len(i.Tags) == 0 {
-			all = append(all, "image "+id)
+	for _, hash := range inputs {
+		images, err := docker.Images(t.Context(), daemon.LabelInputs+"="+hash)
+		require.NoError(t, err)
+		for _, id := range images {
+			if i, err := docker.Image(t.Context(), id); err == nil && len(i.Tags) == 0 {
+				all = append(all, "image "+id)
+			}
 		}
 	}
 	volumes, err := docker.Volumes(t.Context(), daemon.LabelRole+"=engine")
 	require.NoError(t, err)
 	for _, v := range volumes {
-		if strings.HasPrefix(v, "berth-engine") {
+		if strings.HasPrefix(v, dockertest.Process) {
 			all = append(all, "volume "+v)
 		}
 	}

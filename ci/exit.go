@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -11,6 +12,10 @@ import (
 	"github.com/berthdev/berth/ci/engine"
 	"github.com/berthdev/berth/ci/golang"
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/gpu"
+	"github.com/berthdev/berth/docker/launch"
+	"github.com/berthdev/berth/internal/signals"
+	"github.com/berthdev/berth/internal/usage"
 )
 
 // The exit codes of every target but run, which has those of docker run.
@@ -39,11 +44,34 @@ func ExitCode(err error) int {
 		return 0
 	case errors.Is(err, context.Canceled):
 		return ExitInterrupted
-	case errors.Is(err, daemon.ErrUnavailable), errors.Is(err, engine.ErrUnavailable), errors.Is(err, golang.ErrUnavailable):
+	case errors.Is(err, usage.Err):
+		return ExitUsage
+	case errors.Is(err, daemon.ErrUnavailable), errors.Is(err, engine.ErrUnavailable), errors.Is(err, golang.ErrUnavailable), errors.Is(err, gpu.ErrBroken):
 		return ExitPrerequisite
 	case errors.Is(err, debian.ErrPinsDiffer):
 		return ExitPinsDiffer
 	default:
 		return ExitFailure
 	}
+}
+
+// RunExitCode is the exit code of run for an error from before its container
+// was there: docker run has one for all of them, and a shell's for signals.
+func RunExitCode(err error) int {
+	if i := (signals.Interrupt{}); errors.As(err, &i) {
+		return i.ExitCode()
+	}
+	return launch.ExitDaemon
+}
+
+// Guard calls do, and turns a panic into an error that says where it happened:
+// mage would print the panic's text alone, as if a person could do something
+// about it.
+func Guard(do func() error) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("this is a bug in Berth. Please report it, with what follows: %v\n%s", cause, debug.Stack())
+		}
+	}()
+	return do()
 }

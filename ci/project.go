@@ -1,6 +1,6 @@
 // Package ci is the pipeline: it builds the image of a project through Dagger,
 // makes it canonical, loads it into Docker, and proves that it is the same bit
-// for bit. Its rooms do the work (engine, debian, image); this package puts
+// for bit. Its rooms do the work (engine, debian, golang, image); this package puts
 // them in order. It prints nothing but progress: what a person sees at the end
 // is up to the caller.
 package ci
@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/berthdev/berth/internal/usage"
 )
 
 // A Project says what is built. Its paths are relative to Root.
@@ -54,7 +56,7 @@ func FindRoot(dir string) (string, error) {
 			return "", err
 		}
 		if at == filepath.Dir(at) {
-			return "", fmt.Errorf("%s isn't in a checkout of this project: no folder above it has magefiles. Change into the checkout first", dir)
+			return "", fmt.Errorf("%w: %s isn't in a checkout of this project: no folder above it has magefiles. Change into the checkout first", usage.Err, dir)
 		}
 	}
 }

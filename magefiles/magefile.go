@@ -1,8 +1,8 @@
 //go:build mage
 
 // Berth builds, tests and launches a GPU training container. Exit codes: 0; 1
-// failure; 2 usage; 3 a prerequisite is missing; 4 pins differ; for run, those
-// of docker run.
+// failure; 2 usage; 3 a prerequisite is missing; 4 pins differ; 130 interrupted;
+// for run, those of docker run; for train, once it trains, those of the trainer.
 package main
 
 import (
@@ -11,15 +11,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/magefile/mage/mg"
 
 	"github.com/berthdev/berth/ci"
 	"github.com/berthdev/berth/internal/progress"
+	"github.com/berthdev/berth/internal/signals"
 )
 
 // Build makes the pinned image and loads it into Docker. When nothing changed
@@ -128,25 +127,32 @@ func Data(
 	})
 }
 
-// with finds the checkout and runs do until it ends or a signal asks it to,
-// with progress on standard error, and turns its error into the exit code.
+// with is session, with the error as mage wants it: with its exit code.
 func with(ctx context.Context, do func(context.Context, ci.Project, *progress.Reporter) error) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGHUP)
+	if err := session(ctx, do); err != nil {
+		return mg.Fatal(ci.ExitCode(err), advice(err))
+	}
+	return nil
+}
+
+// session finds the checkout and runs do until it ends or a signal asks it to,
+// with progress on standard error.
+func session(ctx context.Context, do func(context.Context, ci.Project, *progress.Reporter) error) error {
+	ctx, stop := signals.NotifyContext(ctx)
 	defer stop()
 	root, err := ci.FindRoot(".")
 	if err != nil {
-		return mg.Fatal(ci.ExitUsage, err)
+		return err
 	}
 	p := project
 	p.Root = root
 	report := progress.New(os.Stderr)
 	defer report.Close()
-	if err := do(ctx, p, report); err != nil {
-		report.Close()
-		return mg.Fatal(ci.ExitCode(err), strings.TrimSpace(ci.Explain(err).Error()))
-	}
-	return nil
+	return signals.Explain(ctx, ci.Guard(func() error { return do(ctx, p, report) }))
 }
+
+// advice is an error as a person reads it.
+func advice(err error) string { return strings.TrimSpace(ci.Explain(err).Error()) }
 
 func printJSON(v any) error {
 	e := json.NewEncoder(os.Stdout)

@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
+
+	"github.com/magefile/mage/mg"
 
 	"github.com/berthdev/berth/ci"
 	"github.com/berthdev/berth/internal/progress"
@@ -19,6 +22,7 @@ import (
 func Test(
 	ctx context.Context,
 	short *bool, // leave out the tests that take minutes
+	long *bool, // more rounds and more kills where tests try their luck; takes an hour or more
 	run *string, // only the tests that match this pattern
 ) error {
 	return with(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error {
@@ -26,11 +30,20 @@ func Test(
 			return err
 		}
 		args := []string{"test", "-timeout=80m"}
+		if or(long) {
+			if or(short) {
+				return mg.Fatal(ci.ExitUsage, "-short and -long exclude each other")
+			}
+			os.Setenv("BERTH_TEST_LONG", "1")
+			args[1] = "-timeout=4h"
+		}
 		// The race detector needs a C compiler.
 		if cgo, err := output(ctx, p, "go", "env", "CGO_ENABLED"); err != nil {
 			return err
 		} else if strings.TrimSpace(cgo) == "1" {
 			args = append(args, "-race")
+		} else if slices.Contains(strings.Split(os.Getenv("BERTH_TEST_REQUIRE"), ","), "cgo") {
+			return errors.New("BERTH_TEST_REQUIRE lists cgo, but there is no C compiler. Install gcc, or set CGO_ENABLED=1 where it is off")
 		} else {
 			fmt.Fprintln(os.Stderr, "No C compiler, so no race detector: the tests run without it")
 		}

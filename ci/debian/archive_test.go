@@ -11,12 +11,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/ulikunitz/xz"
@@ -28,8 +30,10 @@ import (
 type archive struct {
 	*httptest.Server
 	key   *openpgp.Entity
+	keys  []*openpgp.Entity // that sign, in this order; key alone if none
 	files map[string][]byte // by path
-	until time.Time
+	date  time.Time
+	until time.Time // left out if zero
 	suite string
 	// answer, if set, answers instead of the archive where it returns true.
 	answer func(w http.ResponseWriter, r *http.Request) bool
@@ -39,7 +43,8 @@ func newArchive(t *testing.T, debs ...[]byte) *archive {
 	t.Helper()
 	key, err := openpgp.NewEntity("test", "", "test@example.org", nil)
 	require.NoError(t, err)
-	a := &archive{key: key, until: time.Now().Add(time.Hour).UTC(), suite: "bookworm"}
+	now := time.Now().UTC().Truncate(time.Second)
+	a := &archive{key: key, date: now, until: now.Add(time.Hour), suite: "bookworm"}
 	a.Server = httptest.NewServer(http.HandlerFunc(a.serve))
 	t.Cleanup(a.Close)
 	a.publish(t, debs...)
@@ -78,15 +83,24 @@ func (a *archive) publish(t *testing.T, debs ...[]byte) {
 	require.NoError(t, z.Close())
 	sum := fmt.Sprintf("%x", sha256.Sum256(packed.Bytes()))
 	a.files["dists/bookworm/main/binary-amd64/by-hash/SHA256/"+sum] = packed.Bytes()
-	release := fmt.Sprintf("Codename: %s\nValid-Until: %s\nSHA256:\n %s %d main/binary-amd64/Packages.xz\n",
-		a.suite, a.until.Format(time.RFC1123), sum, packed.Len())
-	a.sign(t, release)
+	release := fmt.Sprintf("Codename: %s\nDate: %s\n", a.suite, a.date.Format(time.RFC1123))
+	if !a.until.IsZero() {
+		release += fmt.Sprintf("Valid-Until: %s\n", a.until.Format(time.RFC1123))
+	}
+	a.sign(t, release+fmt.Sprintf("SHA256:\n %s %d main/binary-amd64/Packages.xz\n", sum, packed.Len()))
 }
 
 func (a *archive) sign(t *testing.T, release string) {
 	t.Helper()
 	var signed bytes.Buffer
-	w, err := clearsign.Encode(&signed, a.key.PrivateKey, nil)
+	keys := []*packet.PrivateKey{a.key.PrivateKey}
+	if len(a.keys) > 0 {
+		keys = nil
+		for _, key := range a.keys {
+			keys = append(keys, key.PrivateKey)
+		}
+	}
+	w, err := clearsign.EncodeMulti(&signed, keys, nil)
 	require.NoError(t, err)
 	_, err = w.Write([]byte(release))
 	require.NoError(t, err)
@@ -105,7 +119,7 @@ func (a *archive) options(others ...string) PinOptions {
 func (a *archive) fetchOptions(t *testing.T, others ...string) FetchOptions {
 	t.Helper()
 	t.Setenv("BERTH_CACHE", t.TempDir())
-	return FetchOptions{PinOptions: a.options(others...), Cache: openCache(t), Stall: 300 * time.Millisecond}
+	return FetchOptions{PinOptions: a.options(others...), Cache: openCache(t)}
 }
 
 func openCache(t testing.TB) cache.Dir {
@@ -207,7 +221,8 @@ func simple(t testing.TB, name, version string, fields ...string) []byte {
 }
 
 func TestPinAndFetch(t *testing.T) {
-	a := newArchive(t, simple(t, "a", "1", "Depends: b (>= 2)"), simple(t, "b", "2"), simple(t, "c", "1", "Essential: yes"), simple(t, "d", "1"))
+	debs := [][]byte{simple(t, "a", "1", "Depends: b (>= 2)"), simple(t, "b", "2"), simple(t, "c", "1", "Essential: yes"), simple(t, "d", "1")}
+	a := newArchive(t, debs...)
 	o := a.fetchOptions(t)
 	l, err := Pin(t.Context(), manifest("a"), Lock{}, o.PinOptions)
 	require.NoError(t, err)
@@ -216,7 +231,8 @@ func TestPinAndFetch(t *testing.T) {
 		names = append(names, p.String())
 	}
 	assert.Equal(t, []string{"a 1", "b 2", "c 1"}, names, "what is wanted, what it needs, what is Essential")
-	assert.NoError(t, Check(manifest("a"), l))
+	assert.Empty(t, stale(manifest("a"), l))
+	assert.Equal(t, map[string]time.Time{"debian bookworm": a.date}, l.Dates)
 
 	path := filepath.Join(t.TempDir(), "packages.lock")
 	require.NoError(t, l.WriteFile(path))
@@ -224,9 +240,18 @@ func TestPinAndFetch(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, l, read)
 
+	a.date = a.date.Add(time.Minute)
+	a.publish(t, debs...)
 	again, err := Pin(t.Context(), manifest("a"), l, PinOptions{Mirrors: o.Mirrors, Keys: o.Keys, Now: time.Now().Add(time.Minute)})
 	require.NoError(t, err)
 	assert.Equal(t, l, again, "pinning again changes nothing")
+
+	undated := l
+	undated.Dates = nil
+	again, err = Pin(t.Context(), manifest("a"), undated, o.PinOptions)
+	require.NoError(t, err)
+	assert.Equal(t, map[string]time.Time{"debian bookworm": a.date}, again.Dates, "an older lock gets its dates")
+	assert.Equal(t, l.Hash(), again.Hash(), "dates change nothing in what is made from a lock")
 
 	got, err := Fetch(t.Context(), l, o)
 	require.NoError(t, err)
@@ -253,6 +278,7 @@ func TestInReleaseIsChecked(t *testing.T) {
 		"foreign key":   {func(_ *archive, o *PinOptions) { o.Keys = nil }, "isn't signed"},
 		"expired":       {func(_ *archive, o *PinOptions) { o.Now = time.Now().Add(1000 * time.Hour) }, "has expired"},
 		"another suite": {func(a *archive, _ *PinOptions) { a.suite = "sid"; a.publish(t) }, "of another suite"},
+		"no date":       {func(a *archive, _ *PinOptions) { a.sign(t, "Codename: bookworm\nSHA256:\n") }, "Date: "},
 		"not there":     {func(a *archive, _ *PinOptions) { delete(a.files, "dists/bookworm/InRelease") }, "404"},
 		"another index": {func(a *archive, _ *PinOptions) {
 			for name := range a.files {
@@ -271,6 +297,74 @@ func TestInReleaseIsChecked(t *testing.T) {
 			require.Error(t, err)
 			assert.Contains(t, err.Error(), c.says)
 			assert.Contains(t, err.Error(), EnvMirror, "what to do is missing")
+		})
+	}
+}
+
+// Each InRelease is signed, and none says how long it is valid.
+func TestRollbackIsRefused(t *testing.T) {
+	a := newArchive(t)
+	a.until = time.Time{}
+	a.publish(t, simple(t, "a", "1"))
+	older, olderDate := a.files, a.date
+	a.date = a.date.Add(time.Hour)
+	a.publish(t, simple(t, "a", "2"))
+	o := a.fetchOptions(t)
+	l, err := Pin(t.Context(), manifest("a"), Lock{}, o.PinOptions)
+	require.NoError(t, err)
+	require.Equal(t, "a 2", l.Packages[0].String())
+
+	newer := a.files
+	a.files = older
+	_, err = Pin(t.Context(), manifest("a"), l, o.PinOptions)
+	require.ErrorIs(t, err, errOlder)
+	assert.ErrorContains(t, err, olderDate.Format(time.RFC1123))
+	assert.ErrorContains(t, err, a.date.Format(time.RFC1123))
+	assert.ErrorContains(t, err, EnvMirror, "what to do is missing")
+	_, err = Fetch(t.Context(), l, o)
+	assert.ErrorIs(t, err, errOlder, "nor does an older suite replace what is gone")
+
+	// A mirror that is up to date makes up for it.
+	good := newArchive(t)
+	good.files = newer
+	o.Mirrors["debian"] = append(o.Mirrors["debian"], good.base())
+	again, err := Pin(t.Context(), manifest("a"), l, o.PinOptions)
+	require.NoError(t, err)
+	assert.Equal(t, l, again)
+}
+
+func TestAnyGoodSignatureWillDo(t *testing.T) {
+	key := func(made time.Time, lifetime time.Duration) *openpgp.Entity {
+		e, err := openpgp.NewEntity("test", "", "test@example.org", &packet.Config{
+			Time: func() time.Time { return made }, KeyLifetimeSecs: uint32(lifetime.Seconds()),
+		})
+		require.NoError(t, err)
+		return e
+	}
+	a := newArchive(t)
+	good, expired, unknown := a.key, key(time.Now().Add(-48*time.Hour), 24*time.Hour), key(time.Now(), 0)
+	for name, c := range map[string]struct {
+		keys []*openpgp.Entity
+		good bool
+	}{
+		"good, expired":          {[]*openpgp.Entity{good, expired}, true},
+		"expired, good":          {[]*openpgp.Entity{expired, good}, true},
+		"unknown, expired, good": {[]*openpgp.Entity{unknown, expired, good}, true},
+		"expired":                {[]*openpgp.Entity{expired}, false},
+		"unknown, expired":       {[]*openpgp.Entity{unknown, expired}, false},
+		"too many":               {append(slices.Repeat([]*openpgp.Entity{expired}, maxSignatures), good), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a.keys = c.keys
+			a.publish(t, simple(t, "a", "1"))
+			o := a.options()
+			o.Keys = openpgp.EntityList{expired, good}
+			_, err := Pin(t.Context(), manifest("a"), Lock{}, o)
+			if c.good {
+				assert.NoError(t, err)
+			} else {
+				assert.ErrorIs(t, err, errUnsigned)
+			}
 		})
 	}
 }

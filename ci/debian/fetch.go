@@ -123,12 +123,13 @@ func Fetch(ctx context.Context, l Lock, o FetchOptions) (Packages, error) {
 		return Packages{}, fmt.Errorf("%w\nMove the lock to what the archive has with\n\tgo tool mage pin\nor name a mirror that still has it in %s, or build without -locked", errors.Join(errs...), EnvMirror)
 	}
 	slices.Sort(missing)
-	return result, f.replace(ctx, l, missing, &result)
+	err = f.replace(ctx, l, missing, &result)
+	return result, err
 }
 
 // replace fetches the nearest versions of the packages that are gone.
 func (f *fetcher) replace(ctx context.Context, l Lock, missing []int, result *Packages) error {
-	offers, err := f.packages(ctx, l.Suites, l.Architecture, f.report)
+	offers, _, err := f.packages(ctx, l.Suites, l.Architecture, l.Dates, f.report)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -59,7 +60,8 @@ func (g getter) get(ctx context.Context, address string, offset int64) (io.ReadC
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return fail(err)
+		// The cause quotes the address, or the part of it that may be a password.
+		return fail(errors.New("its address isn't a URL"))
 	}
 	if offset > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
@@ -68,6 +70,9 @@ func (g getter) get(ctx context.Context, address string, offset int64) (io.ReadC
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return fail(cause)
+		}
+		if u := (*url.Error)(nil); errors.As(err, &u) {
+			err = u.Err // without the address: public names the mirror
 		}
 		return fail(fmt.Errorf("%w: %w", errUnreachable, err))
 	}
@@ -128,13 +133,15 @@ func (g getter) getAll(ctx context.Context, bases []string, path string, limit i
 	return nil, errors.Join(tried...)
 }
 
-// public is a mirror's address without the password that it may have.
+// public is a mirror's address without the user and the password that it may have.
+// It doesn't show an address in which they could be anywhere.
 func public(base string) string {
 	u, err := url.Parse(base)
-	if err != nil {
+	if err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || strings.Contains(u.Path, "@") {
 		return "a mirror whose address makes no sense"
 	}
-	return u.Redacted()
+	u.User = nil
+	return u.String()
 }
 
 func (g getter) getOne(ctx context.Context, address string, limit int64) ([]byte, error) {

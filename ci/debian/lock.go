@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -20,9 +21,8 @@ import (
 	"github.com/berthdev/berth/internal/cache"
 )
 
-// ErrPinsDiffer is in the chain of the error that says that a lock isn't what
-// its packages.toml asks for.
-var ErrPinsDiffer = errors.New("the lock isn't what packages.toml asks for")
+// ErrPinsDiffer is in the chain of errors about a lock that isn't what is asked for.
+var ErrPinsDiffer = errors.New("pins differ")
 
 // A Package is one pinned package.
 type Package struct {
@@ -43,7 +43,8 @@ type Lock struct {
 	Wants        string    // hash of the manifest that it was made for
 	Architecture string
 	Suites       []Suite
-	Packages     []Package // sorted by name
+	Dates        map[string]time.Time // of the suites that it was made from, by archive and name; none of a suite in older locks
+	Packages     []Package            // sorted by name
 }
 
 const lockHeader = "# Written by `go tool mage pin`. A package a line: name, version, architecture,\n# archive, file, size, SHA-256. Every file is for good at\n# https://snapshot.debian.org/archive/<archive>/<snapshot>/<file>.\n"
@@ -51,14 +52,18 @@ const lockHeader = "# Written by `go tool mage pin`. A package a line: name, ver
 const snapshotLayout = "20060102T150405Z"
 
 // WriteFile writes the lock, whole or not at all.
-func (l Lock) WriteFile(path string) error { return cache.WriteFile(path, l.marshal(), 0o644) }
+func (l Lock) WriteFile(path string) error { return cache.WriteFile(path, l.Marshal(), 0o644) }
 
-func (l Lock) marshal() []byte {
+// Marshal returns the content of the lock's file.
+func (l Lock) Marshal() []byte {
 	var b bytes.Buffer
 	b.WriteString(lockHeader)
 	fmt.Fprintf(&b, "snapshot %s\nwants %s\narchitecture %s\n", l.Snapshot.UTC().Format(snapshotLayout), l.Wants, l.Architecture)
 	for _, s := range l.Suites {
 		fmt.Fprintf(&b, "suite %s %s %s\n", s.Archive, s.Name, strings.Join(s.Components, " "))
+	}
+	for _, suite := range slices.Sorted(maps.Keys(l.Dates)) {
+		fmt.Fprintf(&b, "date %s %s\n", suite, l.Dates[suite].UTC().Format(snapshotLayout))
 	}
 	for _, p := range l.Packages {
 		fmt.Fprintf(&b, "package %s %s %s %s %s %d %s\n", p.Name, p.Version, p.Architecture, p.Archive, p.File, p.Size, p.SHA256)
@@ -66,7 +71,8 @@ func (l Lock) marshal() []byte {
 	return b.Bytes()
 }
 
-// Hash identifies the lock's packages.
+// Hash identifies the lock's packages. Dates aren't part of it: they change nothing in
+// what is made from the lock.
 func (l Lock) Hash() string { return hashPackages(l.Snapshot, l.Packages) }
 
 func hashPackages(snapshot time.Time, packages []Package) string {
@@ -135,6 +141,15 @@ func (l *Lock) parseLine(words []string) (err error) {
 		s := Suite{Archive: words[1], Name: words[2], Components: words[3:]}
 		l.Suites = append(l.Suites, s)
 		err = s.check()
+	case len(words) == 4 && words[0] == "date":
+		s := Suite{Archive: words[1], Name: words[2]}
+		if _, twice := l.Dates[s.id()]; twice {
+			return fmt.Errorf("suite %s has two dates", s.id())
+		}
+		if l.Dates == nil {
+			l.Dates = map[string]time.Time{}
+		}
+		l.Dates[s.id()], err = time.Parse(snapshotLayout, words[3])
 	case len(words) == 8 && words[0] == "package":
 		p := Package{Name: words[1], Version: words[2], Architecture: words[3], Archive: words[4], File: words[5], SHA256: words[7]}
 		if p.Size, err = strconv.ParseInt(words[6], 10, 64); err == nil {
@@ -164,9 +179,26 @@ func (p Package) check() error {
 	return nil
 }
 
-// Check compares a lock with the manifest that it should be made for, without
-// asking any archive. The error wraps ErrPinsDiffer.
-func Check(m Manifest, l Lock) error {
+// CheckFiles compares a packages.lock with the packages.toml that it should be made
+// for, without asking any archive. If the lock is stale, the error wraps
+// ErrPinsDiffer.
+func CheckFiles(manifest, lock string) error {
+	m, err := ReadManifest(manifest)
+	if err != nil {
+		return err
+	}
+	l, err := ReadLock(lock)
+	if err != nil {
+		return err
+	}
+	if what := stale(m, l); what != "" {
+		return fmt.Errorf("%w: %s isn't what %s asks for (%s). Type\n\tgo tool mage pin", ErrPinsDiffer, lock, manifest, what)
+	}
+	return nil
+}
+
+// stale returns in what way a lock isn't what the manifest asks for, or "".
+func stale(m Manifest, l Lock) string {
 	locked := map[string]bool{}
 	for _, p := range l.Packages {
 		locked[p.Name] = true
@@ -177,14 +209,14 @@ func Check(m Manifest, l Lock) error {
 			missing = append(missing, p.Name)
 		}
 	}
-	if len(missing) == 0 && l.Wants == m.hash() {
-		return nil
+	switch {
+	case len(missing) > 0:
+		return "not locked: " + strings.Join(missing, ", ")
+	case l.Wants != m.hash():
+		return "its packages, suites or architecture changed since"
+	default:
+		return ""
 	}
-	what := "its packages, suites or architecture changed since"
-	if len(missing) > 0 {
-		what = "not locked: " + strings.Join(missing, ", ")
-	}
-	return fmt.Errorf("%w (%s). Type\n\tgo tool mage pin", ErrPinsDiffer, what)
 }
 
 // A Change is what became of one package from one lock to the next.

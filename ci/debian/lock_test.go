@@ -21,6 +21,9 @@ func TestLockIsStrict(t *testing.T) {
 	for name, c := range map[string]struct{ text, says string }{
 		"good":            {head + "\n# a comment\n" + good, ""},
 		"no packages":     {head, ""},
+		"dated":           {head + "date debian bookworm 20260102T000000Z\n" + good, ""},
+		"dated twice":     {head + strings.Repeat("date debian bookworm 20260102T000000Z\n", 2), "suite debian bookworm has two dates"},
+		"no date":         {head + "date debian bookworm yesterday\n", "line 5: "},
 		"empty":           {"", "lacks its first lines"},
 		"no suite":        {strings.Join(strings.SplitAfter(head, "\n")[:3], ""), "lacks its first lines"},
 		"no time":         {strings.Replace(head, "20260102T030405Z", "yesterday", 1), "line 1: "},

@@ -82,6 +82,9 @@ func (m Manifest) check() error {
 	return nil
 }
 
+// id names the suite among those of a lock.
+func (s Suite) id() string { return s.Archive + " " + s.Name }
+
 // check refuses what can't stand in a path or a line of the lock.
 func (s Suite) check() error {
 	for _, word := range append([]string{s.Archive, s.Name}, s.Components...) {
@@ -92,7 +95,7 @@ func (s Suite) check() error {
 	return nil
 }
 
-// plain says whether a word can stand in a line of the lock and in a path.
+// plain reports whether a word can stand in a line of the lock and in a path.
 func plain(word string) bool {
 	if word == "" || word[0] == '.' || word[0] == '-' {
 		return false

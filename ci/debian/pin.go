@@ -16,14 +16,15 @@ type PinOptions struct {
 }
 
 // Pin resolves what the manifest wants against the archives as they are now. If
-// that gives the same packages as the previous lock, its snapshot time stays, so
-// that pinning again changes nothing.
+// that gives the same packages as the previous lock, its times stay, so that
+// pinning again changes nothing. A suite that is older than the one that the previous
+// lock was made from is refused, whoever signed it.
 func Pin(ctx context.Context, m Manifest, previous Lock, o PinOptions) (Lock, error) {
 	reader, report, err := o.reader()
 	if err != nil {
 		return Lock{}, err
 	}
-	all, err := reader.packages(ctx, m.Suites, m.Architecture, report)
+	all, dates, err := reader.packages(ctx, m.Suites, m.Architecture, previous.Dates, report)
 	if err != nil {
 		return Lock{}, err
 	}
@@ -36,9 +37,14 @@ func Pin(ctx context.Context, m Manifest, previous Lock, o PinOptions) (Lock, er
 	if err != nil {
 		return Lock{}, err
 	}
-	lock := Lock{Snapshot: reader.now, Wants: m.hash(), Architecture: m.Architecture, Suites: m.Suites, Packages: packages}
+	lock := Lock{Snapshot: reader.now, Wants: m.hash(), Architecture: m.Architecture, Suites: m.Suites, Dates: dates, Packages: packages}
 	if len(Diff(previous, lock)) == 0 {
 		lock.Snapshot = previous.Snapshot
+		for suite, date := range previous.Dates {
+			if _, wanted := dates[suite]; wanted {
+				dates[suite] = date
+			}
+		}
 	}
 	return lock, nil
 }

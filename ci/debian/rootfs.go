@@ -250,6 +250,7 @@ type node struct {
 	header  *tar.Header
 	content *content // of a regular file; hard links share it
 	owner   *unpackedDeb
+	isConf  bool // a conffile, which dpkg puts in place when it configures
 }
 
 type content struct {
@@ -308,13 +309,13 @@ func place(name string) (string, error) {
 
 // addPackage puts a package's files into the tree.
 func (t tree) addPackage(u *unpackedDeb) error {
-	fresh := map[string]bool{} // conffiles, which dpkg puts in place when it configures
+	conffiles := map[string]bool{}
 	for _, name := range u.conffiles() {
 		name, err := place(strings.TrimPrefix(name, "/"))
 		if err != nil {
 			return err
 		}
-		fresh[name] = true
+		conffiles[name] = true
 	}
 	mine := map[string]*node{}
 	for _, e := range u.entries {
@@ -329,10 +330,8 @@ func (t tree) addPackage(u *unpackedDeb) error {
 		if err != nil {
 			return err
 		}
+		n.isConf = conffiles[name]
 		mine[name] = n
-		if fresh[name] {
-			name += ".dpkg-new"
-		}
 		if err := t.add(name, n); err != nil {
 			return err
 		}
@@ -476,10 +475,29 @@ func (u *unpackedDeb) list() []byte {
 	return b.Bytes()
 }
 
+// unpacked returns the tree with conffiles under the names that dpkg unpacks them to.
+func (t tree) unpacked() (tree, error) {
+	renamed := make(tree, len(t))
+	for name, n := range t {
+		if n.isConf {
+			name += ".dpkg-new"
+		}
+		if renamed[name] != nil {
+			return nil, fmt.Errorf("%s is there already, which dpkg needs for the configuration file", name)
+		}
+		renamed[name] = n
+	}
+	return renamed, nil
+}
+
 // write writes the tree as a tar, sorted by path.
 func (t tree) write(ctx context.Context, w io.Writer, epoch time.Time) error {
 	buffered := bufio.NewWriterSize(w, 1<<20)
 	out := tar.NewWriter(buffered)
+	t, err := t.unpacked()
+	if err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(t)) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -6,12 +6,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -208,15 +210,16 @@ func FuzzUnpackDeb(f *testing.F) {
 
 func FuzzParseLock(f *testing.F) {
 	f.Add(lockHeader + "snapshot 20260102T030405Z\nwants x\narchitecture amd64\nsuite debian bookworm main\n")
+	f.Add("snapshot 20260102T030405Z\nwants x\narchitecture amd64\nsuite debian bookworm main\ndate debian bookworm 20260102T000000Z\n")
 	f.Add("package a 1 all debian pool/x 1 " + strings.Repeat("0", 64))
 	f.Fuzz(func(t *testing.T, text string) {
 		l, err := parseLock(strings.NewReader(text))
 		if err != nil {
 			return
 		}
-		again, err := parseLock(bytes.NewReader(l.marshal()))
+		again, err := parseLock(bytes.NewReader(l.Marshal()))
 		require.NoError(t, err, "what was read can't be read again")
-		require.Equal(t, l.marshal(), again.marshal())
+		require.Equal(t, l.Marshal(), again.Marshal())
 	})
 }
 
@@ -285,15 +288,17 @@ func TestManifestIsStrict(t *testing.T) {
 
 func TestCheckAndDiff(t *testing.T) {
 	_, l, _ := pinned(t, "1")
-	assert.NoError(t, Check(manifest("a"), l))
-	assert.ErrorIs(t, Check(manifest("a", "b"), l), ErrPinsDiffer)
-	assert.ErrorContains(t, Check(manifest("a", "b"), l), "not locked: b")
+	assert.Empty(t, stale(manifest("a"), l))
+	assert.Equal(t, "not locked: b", stale(manifest("a", "b"), l))
 	without := l
 	without.Packages = nil
-	assert.ErrorIs(t, Check(manifest("a"), without), ErrPinsDiffer, "a line was lost")
+	assert.Equal(t, "not locked: a", stale(manifest("a"), without), "a line was lost")
 	why := manifest("a")
 	why.Packages[0].Why = "another reason"
-	assert.NoError(t, Check(why, l))
+	assert.Empty(t, stale(why, l))
+	other := manifest("a")
+	other.Suites[0].Name = "trixie"
+	assert.Contains(t, stale(other, l), "changed since")
 
 	newer := l
 	newer.Packages = slices.Clone(l.Packages)
@@ -342,6 +347,104 @@ type countWriter int64
 func (c *countWriter) Write(p []byte) (int, error) {
 	*c += countWriter(len(p))
 	return len(p), nil
+}
+
+func TestCheckFilesNamesTheStaleOne(t *testing.T) {
+	_, l, _ := pinned(t, "1")
+	toml := filepath.Join(t.TempDir(), "packages.toml")
+	lock := filepath.Join(t.TempDir(), "packages.lock")
+	require.NoError(t, l.WriteFile(lock))
+	text := "architecture = \"amd64\"\n[[suite]]\narchive = \"debian\"\nname = \"bookworm\"\ncomponents = [\"main\"]\n"
+	a, b := "[[package]]\nname = \"a\"\nwhy = \"x\"\n", "[[package]]\nname = \"b\"\nwhy = \"x\"\n"
+	require.NoError(t, os.WriteFile(toml, []byte(text+a), 0o644))
+	require.NoError(t, CheckFiles(toml, lock))
+	require.NoError(t, os.WriteFile(toml, []byte(text+a+b), 0o644))
+	err := CheckFiles(toml, lock)
+	require.ErrorIs(t, err, ErrPinsDiffer)
+	assert.ErrorContains(t, err, lock+" isn't what "+toml+" asks for (not locked: b)")
+	assert.ErrorContains(t, err, "go tool mage pin")
+	assert.ErrorIs(t, CheckFiles(toml, lock+".gone"), fs.ErrNotExist)
+	assert.ErrorIs(t, CheckFiles(toml+".gone", lock), fs.ErrNotExist)
+}
+
+// What a package loses to one that replaces it isn't in its list of files, nor is it
+// there twice: a conffile is a file like any other, whichever of the two has it as one.
+func TestConffileThatAnotherTakesOver(t *testing.T) {
+	conffile := fileOf{name: "./conffiles", content: "/etc/x\n"}
+	deb := func(name, fields string, more ...fileOf) []byte {
+		return makeDeb(t, fmt.Sprintf(control, name, "1", fields), []fileOf{{name: "./etc/"}, {name: "./etc/x", content: name}, {name: "./etc/x-of-" + name}}, more...)
+	}
+	for name, c := range map[string]struct{ loser, winner []fileOf }{
+		"both":        {[]fileOf{conffile}, []fileOf{conffile}},
+		"loser only":  {[]fileOf{conffile}, nil},
+		"winner only": {nil, []fileOf{conffile}},
+		"neither":     {nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			loser, winner := deb("loser", "", c.loser...), deb("winner", "Replaces: loser", c.winner...)
+			for _, order := range [][][]byte{{loser, winner}, {winner, loser}} {
+				data, err := rootfs(t, order...)
+				require.NoError(t, err)
+				_, files := listing(t, data)
+				assert.Equal(t, "/etc\n/etc/x-of-loser\n", files["var/lib/dpkg/info/loser.list"])
+				assert.Equal(t, "/etc\n/etc/x\n/etc/x-of-winner\n", files["var/lib/dpkg/info/winner.list"])
+				at, other := "etc/x", "etc/x.dpkg-new"
+				if c.winner != nil {
+					at, other = other, at
+				}
+				assert.Equal(t, "winner", files[at])
+				assert.NotContains(t, files, other)
+			}
+			_, err := rootfs(t, loser, deb("winner", "", c.winner...))
+			assert.ErrorContains(t, err, "etc/x is also in package loser")
+		})
+	}
+	_, err := rootfs(t, makeDeb(t, fmt.Sprintf(control, "a", "1", ""), []fileOf{{name: "./etc/x"}, {name: "./etc/x.dpkg-new"}}, conffile))
+	assert.ErrorContains(t, err, "etc/x.dpkg-new is there already")
+}
+
+func TestExtractOverwritesNothing(t *testing.T) {
+	f := Fetched{Package: Package{Name: "set", Version: "1"}, Path: save(t, makeDeb(t, "Package: set\nVersion: 1\nArchitecture: all\n", []fileOf{
+		{name: "./set/a", content: "ay"}, {name: "./set/b", content: "bee"}, {name: "./set/c", content: "sea"},
+	}))}
+	for name, put := range map[string]func(name string) error{
+		"other content": func(name string) error { return os.WriteFile(name, []byte("own"), 0o644) },
+		"longer":        func(name string) error { return os.WriteFile(name, []byte("bees"), 0o644) },
+		"a folder":      func(name string) error { return os.Mkdir(name, 0o755) },
+		"a dead link":   func(name string) error { return os.Symlink("nowhere", name) },
+		"a pipe":        func(name string) error { return syscall.Mkfifo(name, 0o644) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "a"), []byte("ay"), 0o644))
+			require.NoError(t, put(filepath.Join(dir, "b")))
+			before, err := os.Lstat(filepath.Join(dir, "b"))
+			require.NoError(t, err)
+			_, err = Extract(f, "set", dir, t.TempDir())
+			require.ErrorIs(t, err, errDiffers)
+			assert.ErrorContains(t, err, filepath.Join(dir, "b"))
+			assert.NotContains(t, err.Error(), filepath.Join(dir, "a"), "it has the same content")
+			after, err := os.Lstat(filepath.Join(dir, "b"))
+			require.NoError(t, err)
+			assert.True(t, os.SameFile(before, after))
+			assert.NoFileExists(t, filepath.Join(dir, "c"), "something was written")
+		})
+	}
+
+	// What is there with the same content stays, the rest comes to it.
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "b"), []byte("bee"), 0o600))
+	before, err := os.Lstat(filepath.Join(dir, "b"))
+	require.NoError(t, err)
+	for range 2 {
+		names, err := Extract(f, "set", dir, t.TempDir())
+		require.NoError(t, err)
+		assert.ElementsMatch(t, []string{"a", "b", "c"}, names)
+	}
+	after, err := os.Lstat(filepath.Join(dir, "b"))
+	require.NoError(t, err)
+	assert.True(t, os.SameFile(before, after))
+	assert.FileExists(t, filepath.Join(dir, "c"))
 }
 
 func TestExtract(t *testing.T) {

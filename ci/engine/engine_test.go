@@ -40,14 +40,13 @@ var testTime = time.Unix(1e9, 0)
 func connectDocker(t *testing.T) *daemon.Client {
 	t.Helper()
 	docker := dockertest.Connect(t)
-	for _, name := range []string{envRunnerHost, envSessionPort, envName} {
+	for _, name := range []string{envRunnerHost, envSessionPort} {
 		t.Setenv(name, "")
 	}
 	return docker
 }
 
-// options are those of the checkout's own engine, which these tests share with
-// whoever works here.
+// options are those of the engine that these tests share.
 func options(t *testing.T) Options {
 	t.Helper()
 	dir, err := cache.Open()

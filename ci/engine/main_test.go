@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/progress"
 )
 
@@ -17,7 +18,7 @@ import (
 func TestMain(m *testing.M) {
 	root := os.Getenv("BERTH_TEST_CONNECT")
 	if root == "" {
-		os.Exit(m.Run())
+		os.Exit(dockertest.Main(m))
 	}
 	if err := connectAsChild(root); err != nil {
 		fmt.Fprintln(os.Stderr, err)

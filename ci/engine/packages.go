@@ -29,37 +29,25 @@ func (b *builder) packages(ctx context.Context, temp string) (rootfs string, err
 	return debian.RootfsFile(ctx, filepath.Join(temp, "rootfs.tar"), packages, lock.Snapshot, temp, b.Report)
 }
 
-// Pin resolves packages.toml against the archive as it is now, writes
-// packages.lock, and returns what changed. On an error the lock stays as it was.
-func Pin(ctx context.Context, root string, report *progress.Reporter) ([]debian.Change, error) {
+// Resolve resolves packages.toml against the archive as it is now, and returns the
+// file of the lock, the lock that belongs there, and what changed. It writes nothing.
+func Resolve(ctx context.Context, root string, report *progress.Reporter) (file string, lock debian.Lock, changes []debian.Change, err error) {
+	file = lockFile(root)
 	manifest, err := debian.ReadManifest(manifestFile(root))
 	if err != nil {
-		return nil, err
+		return file, lock, nil, err
 	}
-	old, err := debian.ReadLock(lockFile(root))
+	old, err := debian.ReadLock(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return file, lock, nil, err
 	}
-	lock, err := debian.Pin(ctx, manifest, old, debian.PinOptions{Mirrors: debian.HostMirrors(), Progress: report})
-	if err != nil {
-		return nil, err
-	}
-	return debian.Diff(old, lock), lock.WriteFile(lockFile(root))
+	lock, err = debian.Pin(ctx, manifest, old, debian.PinOptions{Mirrors: debian.HostMirrors(), Progress: report})
+	return file, lock, debian.Diff(old, lock), err
 }
 
 // CheckPins fails with debian.ErrPinsDiffer unless packages.lock is what
 // packages.toml asks for. It asks no archive.
-func CheckPins(root string) error {
-	manifest, err := debian.ReadManifest(manifestFile(root))
-	if err != nil {
-		return err
-	}
-	lock, err := debian.ReadLock(lockFile(root))
-	if err != nil {
-		return err
-	}
-	return debian.Check(manifest, lock)
-}
+func CheckPins(root string) error { return debian.CheckFiles(manifestFile(root), lockFile(root)) }
 
 func manifestFile(root string) string { return filepath.Join(root, "ci", "engine", "packages.toml") }
 

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"time"
 
@@ -23,18 +25,23 @@ type Command struct {
 	Temp      string // for temporary files: go leaves them when it is killed
 	OS, Arch  string // to build for
 	Args      []string
+	Env       []string          // beside the caller's
 	Output    io.Writer         // standard output; may be nil
 	Complaint func(line string) // each line of standard error; may be nil
 }
 
 // Run runs the command. An error has the last of what it said on standard error.
 func (c Command) Run(ctx context.Context) error {
+	if err := checkProxies(os.Getenv("GOPROXY")); err != nil {
+		return err
+	}
 	cmd := exec.CommandContext(ctx, "go", c.Args...)
 	cmd.Dir = c.Dir
 	cmd.Env = append(os.Environ(),
 		"GOWORK=off", "GOFLAGS=-mod=readonly", "CGO_ENABLED=0", "GOEXPERIMENT=",
 		"GOOS="+c.OS, "GOARCH="+c.Arch, "GOTMPDIR="+c.Temp,
 	)
+	cmd.Env = append(cmd.Env, c.Env...)
 	// Killed with SIGINT, go waits for its children.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
@@ -49,6 +56,21 @@ func (c Command) Run(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("go %s: %w\n%s", c.Args[0], err, said.String())
+	}
+	return nil
+}
+
+// checkProxies refuses a GOPROXY with an address that isn't a URL. go leaves the
+// password out of an address where it complains about it, but only if it finds it.
+func checkProxies(list string) error {
+	for _, address := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == '|' }) {
+		address = strings.TrimSpace(address)
+		if !strings.Contains(address, ":/") {
+			address = "https://" + address // as go does
+		}
+		if _, err := url.Parse(address); err != nil {
+			return errors.New("GOPROXY has an address that isn't a URL. Look at it with\n\tgo env GOPROXY\nIn a user or a password, write %40 for @, %3A for :, %2F for /, %20 for a space")
+		}
 	}
 	return nil
 }

@@ -123,14 +123,14 @@ func (p Program) modules(ctx context.Context, temp string, report *progress.Repo
 	if names = slices.Compact(names); len(names) == 0 {
 		return nil, nil // else go would download all that go.mod names
 	}
-	return download(ctx, p.Root, temp, names...)
+	return download(ctx, p.Root, temp, nil, names...)
 }
 
 // download brings modules into Go's own cache of them, which checks them against
-// the go.sum in dir or the checksum database.
-func download(ctx context.Context, dir, temp string, names ...string) ([]module, error) {
+// the go.sum in dir or the checksum database. env is beside the caller's.
+func download(ctx context.Context, dir, temp string, env []string, names ...string) ([]module, error) {
 	var out bytes.Buffer
-	c := Command{Dir: dir, Temp: temp, OS: "linux", Arch: "amd64", Output: &out, Args: append([]string{"mod", "download", "-json"}, names...)}
+	c := Command{Dir: dir, Temp: temp, OS: "linux", Arch: "amd64", Env: env, Output: &out, Args: append([]string{"mod", "download", "-json"}, names...)}
 	failed := c.Run(ctx)
 	var modules []module
 	for d := json.NewDecoder(&out); ; {
@@ -150,8 +150,9 @@ func download(ctx context.Context, dir, temp string, names ...string) ([]module,
 
 // download returns the path of the toolchain's zip file, checked against the lock.
 func (t Toolchain) download(ctx context.Context, temp string) (zip string, err error) {
-	// Outside of any module, or go would hold it against that one's go.mod.
-	modules, err := download(ctx, temp, temp, t.module())
+	// Outside of any module, or go would hold it against that one's go.mod. The
+	// checksum database may be out of reach, and isn't needed: the lock has the checksum.
+	modules, err := download(ctx, temp, temp, unchecked, t.module())
 	if err != nil {
 		return "", err
 	}
@@ -160,15 +161,16 @@ func (t Toolchain) download(ctx context.Context, temp string) (zip string, err e
 	if err != nil {
 		return "", err
 	}
-	if t.Sum != "" && sum != t.Sum {
+	if sum != t.Sum {
 		return "", fmt.Errorf("%s has the checksum %s, but %s is locked: it isn't what was pinned. Type\n\tgo clean -modcache\nand try again; if that doesn't help, the server gives another file than it once did", t.module(), sum, t.Sum)
 	}
 	return zip, nil
 }
 
 // Newest returns the newest release of the line that a version such as "1.26.0"
-// is of. temp is a folder for temporary files, outside of any module.
-func Newest(ctx context.Context, version, temp string) (Toolchain, error) {
+// is of, with the checksum that Go's checksum database has, whatever the caller's
+// environment says of that. temp is a folder for temporary files, outside of any module.
+func Newest(ctx context.Context, version, temp string, report *progress.Reporter) (Toolchain, error) {
 	var out bytes.Buffer
 	c := Command{Dir: temp, Temp: temp, OS: "linux", Arch: "amd64", Output: &out, Args: []string{"list", "-m", "-versions", "-f", "{{join .Versions \" \"}}", "go"}}
 	if err := c.Run(ctx); err != nil {
@@ -178,13 +180,53 @@ func Newest(ctx context.Context, version, temp string) (Toolchain, error) {
 	if t.Version == "" {
 		return Toolchain{}, fmt.Errorf("there is no release of Go %s", version)
 	}
-	modules, err := download(ctx, temp, temp, t.module())
-	if err != nil {
+	var sumDB bytes.Buffer
+	c = Command{Dir: temp, Temp: temp, OS: "linux", Arch: "amd64", Output: &sumDB, Args: []string{"env", "GOSUMDB"}}
+	if err := c.Run(ctx); err != nil {
 		return Toolchain{}, err
+	}
+	modules, err := download(ctx, temp, temp, checked(sumDB.String()), t.module())
+	switch {
+	case err == nil:
+	case strings.Contains(err.Error(), "SECURITY ERROR"):
+		return Toolchain{}, fmt.Errorf("%w\nThe server gives another Go %s than everybody else has. Name another one in GOPROXY, and type\n\tgo clean -modcache", err, t.Version)
+	case os.Getenv(EnvUnchecked) != "1":
+		return Toolchain{}, fmt.Errorf("checking Go %s against the checksum database: %w\nIts checksum is locked only if the database agrees. Let GOPROXY name a server that passes on the database (as most do, "+
+			"below /sumdb/), or name a mirror of it in GOSUMDB=\"sum.golang.org https://…\". To lock what the server sends without a check, type\n\t%s=1 go tool mage pin", t.Version, err, EnvUnchecked)
+	default:
+		if modules, err = download(ctx, temp, temp, unchecked, t.module()); err != nil {
+			return Toolchain{}, err
+		}
+		report.Printf("UNCHECKED: the checksum of Go %s is what GOPROXY says, since %s=1 and the checksum database didn't confirm it. "+
+			"Compare it with what another network gives before you share the lock", t.Version, EnvUnchecked)
 	}
 	t.Sum = modules[0].Sum
 	return t, nil
 }
+
+// EnvUnchecked names the variable that, if it is 1, lets a toolchain be locked though
+// the checksum database can't be asked about it.
+const EnvUnchecked = "BERTH_TOOLCHAIN_UNCHECKED"
+
+// checked is the environment in which go holds a toolchain against the checksum
+// database. People who keep private modules out of the database, or can't reach it,
+// set GOSUMDB=off and the like for all modules; GOPROXY=file:// alone is enough that
+// go then believes the server. sumDB is the caller's GOSUMDB: it stays where it only
+// says by which way to reach Go's own database.
+func checked(sumDB string) []string {
+	sumDB = strings.TrimSpace(sumDB)
+	words := strings.Fields(sumDB)
+	if len(words) == 0 || words[0] != "sum.golang.org" && words[0] != "sum.golang.google.cn" {
+		sumDB = "sum.golang.org"
+	}
+	// A comma is a list of no patterns. An empty value would give way to one set by go env -w.
+	return []string{"GOSUMDB=" + sumDB, "GONOSUMDB=,", "GIT_HTTP_USER_AGENT="}
+}
+
+// unchecked is the environment in which go takes a toolchain as the server sends it.
+// The user agent is how the public proxy itself, for which there isn't a checksum
+// database yet, tells it to (useSumDB in cmd/go/internal/modfetch/sumdb.go); there is no other way.
+var unchecked = []string{"GOSUMDB=off", "GIT_HTTP_USER_AGENT=proxy.golang.org"}
 
 // newest returns the last of the releases of a version, or "". It leaves out
 // betas and release candidates.
@@ -246,7 +288,7 @@ func write(ctx context.Context, w io.Writer, toolchain string, modules []module)
 	return t.tar.Close()
 }
 
-// needed says whether a file of a toolchain is needed to compile programs.
+// needed reports whether a file of a toolchain is needed to compile programs.
 func needed(name string) bool {
 	for _, dir := range []string{"src/cmd/", "test/", "doc/", "api/", "misc/"} {
 		if strings.HasPrefix(name, dir) {

@@ -2,8 +2,11 @@ package golang
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bytes"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,8 +17,10 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/sumdb/dirhash"
 
 	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/progress"
 	"github.com/berthdev/berth/internal/testenv"
 )
 
@@ -135,15 +140,163 @@ func TestNewestRelease(t *testing.T) {
 	wanted, err := Wanted(filepath.Join(root, "go.mod"))
 	require.NoError(t, err)
 	assert.True(t, locked.Suits(wanted))
-	have, err := Newest(t.Context(), wanted, t.TempDir())
+	have, err := Newest(t.Context(), wanted, t.TempDir(), nil)
 	require.NoError(t, err)
 	assert.True(t, have.Suits(locked.Version), "%s is older than the locked %s", have.Version, locked.Version)
 	if have.Version == locked.Version {
 		assert.Equal(t, locked, have)
 	}
 
-	_, err = Newest(t.Context(), "1.1", t.TempDir())
+	_, err = Newest(t.Context(), "1.1", t.TempDir(), nil)
 	assert.ErrorContains(t, err, "there is no release of Go 1.1")
+}
+
+// doctored makes a GOPROXY of files that has releases of Go which nobody published, and
+// returns its folder and the checksum of each.
+func doctored(t *testing.T, releases ...string) (dir, sum string) {
+	t.Helper()
+	dir = t.TempDir()
+	at := filepath.Join(dir, toolchainModule, "@v")
+	require.NoError(t, os.MkdirAll(at, 0o755))
+	list := ""
+	for _, release := range releases {
+		tool := Toolchain{Version: release}
+		list += tool.moduleVersion() + "\n"
+		put := func(suffix, text string) string {
+			name := filepath.Join(at, tool.moduleVersion()+suffix)
+			require.NoError(t, os.WriteFile(name, []byte(text), 0o644))
+			return name
+		}
+		put(".info", `{"Version": "`+tool.moduleVersion()+`"}`)
+		put(".mod", "module "+toolchainModule+"\n")
+		var packed bytes.Buffer
+		z := zip.NewWriter(&packed)
+		w, err := z.Create(tool.module() + "/bin/go")
+		require.NoError(t, err)
+		_, err = io.WriteString(w, "#!/bin/sh\necho doctored\n")
+		require.NoError(t, err)
+		require.NoError(t, z.Close())
+		sum, err = dirhash.HashZip(put(".zip", packed.String()), dirhash.Hash1)
+		require.NoError(t, err)
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(at, "list"), []byte(list), 0o644))
+	return dir, sum
+}
+
+// emptyModuleCache gives go a module cache of the test's own.
+func emptyModuleCache(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	t.Setenv("GOMODCACHE", dir)
+	t.Cleanup(func() { // the files in it are read-only
+		clean := exec.Command("go", "clean", "-modcache")
+		clean.Env = append(os.Environ(), "GOMODCACHE="+dir)
+		if out, err := clean.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+}
+
+// A server that has another Go than everybody else isn't believed, whatever people
+// set for their private modules.
+func TestToolchainIsHeldAgainstTheChecksumDatabase(t *testing.T) {
+	dir, sum := doctored(t, "1.26.98", "1.26.99")
+	// This server says that it passes on the checksum database, and has nothing of it.
+	db := filepath.Join(dir, "sumdb/sum.golang.org")
+	require.NoError(t, os.MkdirAll(db, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(db, "supported"), nil, 0o644))
+	server := httptest.NewServer(http.FileServer(http.Dir(dir)))
+	t.Cleanup(server.Close)
+	for _, settings := range [][]string{
+		{"GOSUMDB=off"},
+		{"GONOSUMDB=*"},
+		{"GOPRIVATE=*", "GONOPROXY=none"},
+		{"GOSUMDB=sum.golang.org+033de0ae+AAAA"},
+		{"GOFLAGS=-insecure"},
+		{"GIT_HTTP_USER_AGENT=proxy.golang.org", "GOSUMDB=off"},
+	} {
+		t.Run(settings[0], func(t *testing.T) {
+			emptyModuleCache(t)
+			t.Setenv("GOPROXY", "file://"+dir)
+			for _, s := range settings {
+				key, value, _ := strings.Cut(s, "=")
+				t.Setenv(key, value)
+			}
+			_, err := Newest(t.Context(), "1.26.0", t.TempDir(), nil)
+			require.Error(t, err)
+			assert.ErrorContains(t, err, "checking Go 1.26.99 against the checksum database")
+			assert.ErrorContains(t, err, EnvUnchecked+"=1 go tool mage pin")
+		})
+	}
+	for _, proxy := range []string{"file://" + dir, server.URL} {
+		t.Run(proxy[:4], func(t *testing.T) {
+			emptyModuleCache(t)
+			t.Setenv("GOPROXY", proxy)
+
+			// What came unchecked at another time isn't believed later.
+			t.Setenv(EnvUnchecked, "1")
+			var said bytes.Buffer
+			have, err := Newest(t.Context(), "1.26.0", t.TempDir(), progress.New(&said))
+			require.NoError(t, err)
+			assert.Equal(t, Toolchain{Version: "1.26.99", Sum: sum}, have)
+			assert.Contains(t, said.String(), "UNCHECKED: the checksum of Go 1.26.99")
+			t.Setenv(EnvUnchecked, "")
+			_, err = Newest(t.Context(), "1.26.0", t.TempDir(), nil)
+			assert.ErrorContains(t, err, "checking Go 1.26.99 against the checksum database")
+
+			// Where it is locked, the lock is what counts.
+			zip, err := have.download(t.Context(), t.TempDir())
+			require.NoError(t, err)
+			assert.FileExists(t, zip)
+			_, err = Toolchain{Version: "1.26.98", Sum: "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}.download(t.Context(), t.TempDir())
+			assert.ErrorContains(t, err, "it isn't what was pinned")
+		})
+	}
+}
+
+// With the database's word against it, no variable helps a doctored release.
+func TestDoctoredReleaseIsNeverLocked(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it asks the checksum database")
+	}
+	locked, err := ReadLock(lock)
+	require.NoError(t, err)
+	out, err := exec.Command("go", "env", "GOPROXY").Output()
+	require.NoError(t, err)
+	dir, _ := doctored(t, locked.Version)
+	emptyModuleCache(t)
+	t.Setenv("GOPROXY", "file://"+dir+","+strings.TrimSpace(string(out)))
+	t.Setenv("GOSUMDB", "off")
+	t.Setenv(EnvUnchecked, "1")
+	_, err = Newest(t.Context(), locked.Version, t.TempDir(), nil)
+	require.Error(t, err)
+	assert.ErrorContains(t, err, "SECURITY ERROR")
+	assert.ErrorContains(t, err, "go clean -modcache")
+}
+
+func TestChecked(t *testing.T) {
+	for sumDB, want := range map[string]string{
+		"": "sum.golang.org", "off": "sum.golang.org", "sum.golang.org": "sum.golang.org", "sum.golang.google.cn\n": "sum.golang.google.cn",
+		"sum.golang.org https://mirror.example/sumdb": "sum.golang.org https://mirror.example/sumdb",
+		"sum.golang.org.evil.example":                 "sum.golang.org", "evil.example+033de0ae+AAAA https://x": "sum.golang.org",
+	} {
+		assert.Contains(t, checked(sumDB), "GOSUMDB="+want)
+	}
+}
+
+func TestPasswordsStayOut(t *testing.T) {
+	for _, proxies := range []string{
+		"http://us er:secret@127.0.0.1", "https://good.example|http://user:secret@127.0.0.1:port", "user:%secret@127.0.0.1", "direct, http://user:se\ncret@127.0.0.1",
+		"http://user:secret@127.0.0.1:1", "ftp://user:secret@127.0.0.1", // well-formed: go leaves them out
+	} {
+		t.Setenv("GOPROXY", proxies)
+		_, err := Newest(t.Context(), "1.26.0", t.TempDir(), nil)
+		require.Error(t, err)
+		assert.NotRegexp(t, "secret|cret@", err.Error(), proxies)
+	}
+	for _, good := range []string{"", "off", "direct", "https://a.example,direct", "https://u:p%40ss@a.example | file:///x", "a.example/go"} {
+		assert.NoError(t, checkProxies(good))
+	}
 }
 
 func TestNewest(t *testing.T) {

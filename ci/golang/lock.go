@@ -34,9 +34,10 @@ func (t Toolchain) String() string {
 const lockHead = "# The Go toolchain that docker/Dockerfile compiles with, and its checksum as in\n# go.sum. Written by `go tool mage pin`.\n"
 
 // WriteFile writes the lock of a toolchain, whole or not at all.
-func (t Toolchain) WriteFile(name string) error {
-	return cache.WriteFile(name, []byte(lockHead+t.String()+"\n"), 0o644)
-}
+func (t Toolchain) WriteFile(name string) error { return cache.WriteFile(name, t.Marshal(), 0o644) }
+
+// Marshal returns the content of the lock's file.
+func (t Toolchain) Marshal() []byte { return []byte(lockHead + t.String() + "\n") }
 
 // ReadLock reads the lock of a toolchain.
 func ReadLock(name string) (Toolchain, error) {
@@ -89,7 +90,7 @@ func Wanted(gomod string) (string, error) {
 	return f.Go.Version, nil
 }
 
-// Suits says whether the toolchain is of the release line that a go.mod asks for
+// Suits reports whether the toolchain is of the release line that a go.mod asks for
 // and not older.
 func (t Toolchain) Suits(wanted string) bool {
 	have, want := "v"+t.Version, "v"+wanted

@@ -14,10 +14,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
-)
 
-// ErrUsage is in the chain of errors about a kind of display that there isn't.
-var ErrUsage = errors.New("usage")
+	"github.com/berthdev/berth/internal/usage"
+)
 
 // ErrNone is in the chain of errors about a display that can't be used.
 var ErrNone = errors.New("no display")
@@ -181,7 +180,7 @@ func Choose(kind string, f Found) (d Display, note string, err error) {
 		}
 		return Display{Kind: Off}, note, nil
 	}
-	return Display{}, "", fmt.Errorf("-gui: %w: %q is none of auto, x11, wayland, off", ErrUsage, kind)
+	return Display{}, "", fmt.Errorf("-gui: %w: %q is none of auto, x11, wayland, off", usage.Err, kind)
 }
 
 // A Grant is a display that was given to one container.

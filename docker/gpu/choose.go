@@ -1,7 +1,6 @@
 package gpu
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -9,11 +8,8 @@ import (
 	"strings"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/usage"
 )
-
-// ErrUsage is in the chain of errors about a selection that makes no sense or
-// names what the machine doesn't have.
-var ErrUsage = errors.New("usage")
 
 // A Request is the GPUs that a container is to get. The zero value is none.
 type Request struct {
@@ -70,7 +66,7 @@ func Resolve(selection string, m Machine) (Request, error) {
 			return Request{}, fmt.Errorf("-g=%s: %w. This machine has\n%s", selection, err, m.List())
 		}
 		if slices.Contains(taken, uuid) {
-			return Request{}, fmt.Errorf("-g=%s: %w: %s names a GPU that is in the list already", selection, ErrUsage, item)
+			return Request{}, fmt.Errorf("-g=%s: %w: %s names a GPU that is in the list already", selection, usage.Err, item)
 		}
 		taken = append(taken, uuid)
 		r.IDs = append(r.IDs, id)
@@ -86,7 +82,7 @@ func (m Machine) find(item string) (id, uuid string, err error) {
 				return item, g.UUID, nil
 			}
 		}
-		return "", "", fmt.Errorf("%w: there is no GPU %s", ErrUsage, item)
+		return "", "", fmt.Errorf("%w: there is no GPU %s", usage.Err, item)
 	}
 	if p := instance.FindStringSubmatch(item); p != nil {
 		for _, g := range m.GPUs {
@@ -96,7 +92,7 @@ func (m Machine) find(item string) (id, uuid string, err error) {
 				}
 			}
 		}
-		return "", "", fmt.Errorf("%w: there is no MIG instance %s", ErrUsage, item)
+		return "", "", fmt.Errorf("%w: there is no MIG instance %s", usage.Err, item)
 	}
 	var found []string
 	for _, g := range m.GPUs {
@@ -113,9 +109,9 @@ func (m Machine) find(item string) (id, uuid string, err error) {
 	case len(found) == 1:
 		return found[0], found[0], nil
 	case len(found) > 1:
-		return "", "", fmt.Errorf("%w: %s is the beginning of %s. Type more of it", ErrUsage, item, strings.Join(found, " and "))
+		return "", "", fmt.Errorf("%w: %s is the beginning of %s. Type more of it", usage.Err, item, strings.Join(found, " and "))
 	}
-	return "", "", fmt.Errorf("%w: %q is neither all, none, an index, nor the beginning of a UUID", ErrUsage, item)
+	return "", "", fmt.Errorf("%w: %q is neither all, none, an index, nor the beginning of a UUID", usage.Err, item)
 }
 
 // prefixOf says that item begins a UUID, with or without its GPU- or MIG-.

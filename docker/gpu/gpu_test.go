@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/usage"
 )
 
 const list = `GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-11111111-aaaa-bbbb-cccc-000000000000)
@@ -179,7 +180,7 @@ func TestResolve(t *testing.T) {
 		r, err := Resolve(test.selection, two)
 		if test.err != "" {
 			assert.EqualError(t, err, test.err)
-			assert.ErrorIs(t, err, ErrUsage)
+			assert.ErrorIs(t, err, usage.Err)
 			continue
 		}
 		if assert.NoError(t, err, test.selection) {

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	}
 	options := os.Getenv("BERTH_TEST_RUN")
 	if options == "" {
-		os.Exit(m.Run())
+		os.Exit(dockertest.Main(m))
 	}
 	os.Unsetenv("BERTH_TEST_RUN")
 	code, err := launchWith(options)

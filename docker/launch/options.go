@@ -5,15 +5,13 @@
 package launch
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/docker/go-units"
-)
 
-// ErrUsage is in the chain of errors about what a person typed.
-var ErrUsage = errors.New("usage")
+	"github.com/berthdev/berth/internal/usage"
+)
 
 // Options is what a person asks for, in the words they type it in. An empty
 // string is the default.
@@ -48,7 +46,7 @@ func split(list string, separator byte) ([]string, error) {
 		switch c := list[i]; {
 		case c == '\\':
 			if i++; i == len(list) {
-				return nil, fmt.Errorf("%w: %q ends with a backslash that escapes nothing. Type \\\\ for a backslash", ErrUsage, list)
+				return nil, fmt.Errorf("%w: %q ends with a backslash that escapes nothing. Type \\\\ for a backslash", usage.Err, list)
 			}
 		case c == '"':
 			quoted = !quoted
@@ -58,7 +56,7 @@ func split(list string, separator byte) ([]string, error) {
 		}
 	}
 	if quoted {
-		return nil, fmt.Errorf(`%w: a double quote in %q isn't closed. Type \" for a double quote`, ErrUsage, list)
+		return nil, fmt.Errorf(`%w: a double quote in %q isn't closed. Type \" for a double quote`, usage.Err, list)
 	}
 	if list == "" {
 		return nil, nil
@@ -105,11 +103,11 @@ func parseMounts(list string) ([]mountOption, error) {
 			m.readOnly = true
 		case len(parts) == 3 && parts[2] == "rw":
 		case len(parts) != 2:
-			return nil, fmt.Errorf("-v: %w: %q isn't SOURCE:TARGET or SOURCE:TARGET:ro. For example: -v=~/data:/data:ro", ErrUsage, item)
+			return nil, fmt.Errorf("-v: %w: %q isn't SOURCE:TARGET or SOURCE:TARGET:ro. For example: -v=~/data:/data:ro", usage.Err, item)
 		}
 		m.source, m.target = parts[0], parts[1]
 		if m.source == "" || !strings.HasPrefix(m.target, "/") {
-			return nil, fmt.Errorf("-v: %w: in %q, the source must be a path on the host and the target an absolute path in the container. For example: -v=~/data:/data:ro", ErrUsage, item)
+			return nil, fmt.Errorf("-v: %w: in %q, the source must be a path on the host and the target an absolute path in the container. For example: -v=~/data:/data:ro", usage.Err, item)
 		}
 		mounts = append(mounts, m)
 	}
@@ -132,7 +130,7 @@ func parseEnv(list string, host map[string]string) ([]Variable, error) {
 	for _, item := range items {
 		name, value, given := strings.Cut(unquote(item), "=")
 		if name == "" || strings.ContainsAny(name, "\x00 \t\n") || strings.Contains(value, "\x00") {
-			return nil, fmt.Errorf("-e: %w: %q isn't NAME=VALUE or NAME. For example: -e=EPOCHS=5,WANDB_API_KEY", ErrUsage, item)
+			return nil, fmt.Errorf("-e: %w: %q isn't NAME=VALUE or NAME. For example: -e=EPOCHS=5,WANDB_API_KEY", usage.Err, item)
 		}
 		if given {
 			vars = append(vars, Variable{Name: name, Value: value})
@@ -147,7 +145,7 @@ func parseEnv(list string, host map[string]string) ([]Variable, error) {
 func parseSize(size string) (int64, error) {
 	n, err := units.RAMInBytes(size)
 	if err != nil || n <= 0 {
-		return 0, fmt.Errorf("-shm: %w: %q isn't a size. For example: -shm=8g", ErrUsage, size)
+		return 0, fmt.Errorf("-shm: %w: %q isn't a size. For example: -shm=8g", usage.Err, size)
 	}
 	return n, nil
 }

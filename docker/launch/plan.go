@@ -17,6 +17,7 @@ import (
 	"github.com/berthdev/berth/docker/display"
 	"github.com/berthdev/berth/docker/gpu"
 	"github.com/berthdev/berth/docker/identity"
+	"github.com/berthdev/berth/internal/usage"
 )
 
 // Role is the value of the role label on every container that this package
@@ -85,7 +86,7 @@ func NewPlan(h Host, o Options) (Plan, error) {
 		AutoRemove:  true,
 		Network:     o.Network,
 		WorkingDir:  workingDir(h.Root, h.Dir),
-		Labels:      map[string]string{daemon.LabelRole: Role, daemon.LabelLaunch: h.Launch},
+		Labels:      map[string]string{daemon.LabelLaunch: h.Launch},
 		CapDrop:     []string{"ALL"},
 		SecurityOpt: []string{"no-new-privileges"},
 	}
@@ -100,10 +101,10 @@ func NewPlan(h Host, o Options) (Plan, error) {
 		c.SecurityOpt = append(c.SecurityOpt, "label=disable")
 	}
 	if !containerName.MatchString(c.Name) {
-		return Plan{}, fmt.Errorf("-n: %w: %q can't be the name of a container: it takes letters, digits, _ . and -, two at least", ErrUsage, c.Name)
+		return Plan{}, fmt.Errorf("-n: %w: %q can't be the name of a container: it takes letters, digits, _ . and -, two at least", usage.Err, c.Name)
 	}
 	if o.Hostname != "" && !hostName.MatchString(o.Hostname) {
-		return Plan{}, fmt.Errorf("-hostname: %w: %q can't be the name of a host: it takes letters, digits, . and -, 63 at most", ErrUsage, o.Hostname)
+		return Plan{}, fmt.Errorf("-hostname: %w: %q can't be the name of a host: it takes letters, digits, . and -, 63 at most", usage.Err, o.Hostname)
 	}
 	if u.UID == 0 {
 		// What root needs to work with files of others and to install packages.
@@ -152,10 +153,10 @@ func NewPlan(h Host, o Options) (Plan, error) {
 	case "host":
 		c.IPC = "host"
 		if o.SharedMem != "" {
-			return Plan{}, fmt.Errorf("-shm: %w: with -ipc=host, /dev/shm is the host's. Leave one of the two out", ErrUsage)
+			return Plan{}, fmt.Errorf("-shm: %w: with -ipc=host, /dev/shm is the host's. Leave one of the two out", usage.Err)
 		}
 	default:
-		return Plan{}, fmt.Errorf("-ipc: %w: %q is neither private nor host", ErrUsage, o.IPC)
+		return Plan{}, fmt.Errorf("-ipc: %w: %q is neither private nor host", usage.Err, o.IPC)
 	}
 
 	if p.Display, err = p.chooseDisplay(h, o); err != nil {
@@ -329,7 +330,7 @@ func spellable(c daemon.Container) error {
 	}
 	for _, p := range paths {
 		if !utf8.ValidString(p) {
-			return fmt.Errorf("%w: the path %q isn't valid UTF-8, so Docker can't be told of it. Rename the file or folder", ErrUsage, p)
+			return fmt.Errorf("%w: the path %q isn't valid UTF-8, so Docker can't be told of it. Rename the file or folder", usage.Err, p)
 		}
 	}
 	return nil
@@ -343,7 +344,7 @@ func distinct(mounts []daemon.Mount, files []File) error {
 	}
 	for _, m := range mounts {
 		if taken[m.Target] {
-			return fmt.Errorf("-v: %w: something is mounted on %s already. Choose another target for %s", ErrUsage, m.Target, m.Source)
+			return fmt.Errorf("-v: %w: something is mounted on %s already. Choose another target for %s", usage.Err, m.Target, m.Source)
 		}
 		taken[m.Target] = true
 	}
@@ -394,7 +395,7 @@ func command(h Host, o Options) (entrypoint, cmd []string, err error) {
 	if o.Command != "" {
 		if o.Entrypoint == "" && !runsArguments(before) {
 			return nil, nil, fmt.Errorf("-cmd: %w: the entry point of the image, %s, would take the command for its own arguments and not run it. Add -entrypoint=%s",
-				ErrUsage, words(before), shell)
+				usage.Err, words(before), shell)
 		}
 		cmd = line
 	}

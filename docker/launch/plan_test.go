@@ -13,6 +13,7 @@ import (
 	"github.com/berthdev/berth/docker/display"
 	"github.com/berthdev/berth/docker/gpu"
 	"github.com/berthdev/berth/docker/identity"
+	"github.com/berthdev/berth/internal/usage"
 )
 
 // workstation is a machine with two GPUs and a desktop, and alice before it.
@@ -118,7 +119,7 @@ func TestPathsThatAreNotUTF8(t *testing.T) {
 		h, o := workstation(), options()
 		change(&h, &o)
 		_, err := NewPlan(h, o)
-		assert.ErrorIs(t, err, ErrUsage, name)
+		assert.ErrorIs(t, err, usage.Err, name)
 		assert.ErrorContains(t, err, `\xff" isn't valid UTF-8, so Docker can't be told of it. Rename the file or folder`, name)
 	}
 }
@@ -173,7 +174,7 @@ func TestParseMounts(t *testing.T) {
 	assert.Equal(t, []mountOption{{"a", "/a", false}, {"~/b", "/b", true}, {`C:,\`, "/c", false}, {"x,y:z", "/d", false}}, got)
 	for _, bad := range []string{"a", "a:b", ":/a", "a:/a:rx", "a:/a,", `"a:/a`, `a:/a\`, "a:/a:ro:x", "a:"} {
 		_, err := parseMounts(bad)
-		assert.ErrorIs(t, err, ErrUsage, bad)
+		assert.ErrorIs(t, err, usage.Err, bad)
 	}
 }
 
@@ -184,7 +185,7 @@ func TestParseEnv(t *testing.T) {
 	assert.Equal(t, []Variable{{"A", "1", false}, {"B", "x, y", false}, {"HERE", "value", true}, {"EMPTY", "", true}, {"C", "a=b", false}, {"D", "", false}}, got)
 	for _, bad := range []string{"=x", "A=1,,B=2", "A B=1", `A="`} {
 		_, err := parseEnv(bad, host)
-		assert.ErrorIs(t, err, ErrUsage, bad)
+		assert.ErrorIs(t, err, usage.Err, bad)
 	}
 }
 
@@ -196,7 +197,7 @@ func TestParseSize(t *testing.T) {
 	}
 	for _, bad := range []string{"", "0", "-1g", "big", "8x"} {
 		_, err := parseSize(bad)
-		assert.ErrorIs(t, err, ErrUsage, bad)
+		assert.ErrorIs(t, err, usage.Err, bad)
 	}
 }
 

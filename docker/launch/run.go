@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 	"github.com/berthdev/berth/docker/display"
 	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/signals"
 )
 
 // The exit codes of docker run, beside the command's own.
@@ -46,8 +48,8 @@ const patience = 3 * time.Second
 // the person is gone, and end the container. So does the end of ctx. A last read of
 // standard input may still be waiting when it returns.
 func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, err error) {
-	// Go knows of HUP and INT whether they were ignored; TERM and QUIT are always here.
-	caught := slices.DeleteFunc([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, signal.Ignored)
+	// TERM and QUIT are always among them: none at all would mean every signal.
+	caught := slices.DeleteFunc([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, signals.Ignored)
 	// Others may have asked for these, to exit the process soon after the first:
 	// from here on they are the command's.
 	signal.Reset(caught...)
@@ -118,6 +120,8 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 // launch's folder.
 func (p Plan) realize(folder string, g *display.Grant) (daemon.Container, error) {
 	c := p.Container
+	c.Labels = maps.Clone(c.Labels)
+	c.Labels[daemon.LabelRole] = Role
 	c.Mounts = slices.Clone(c.Mounts)
 	files := p.Files
 	if p.Display.Kind == display.X11 {

@@ -72,6 +72,9 @@ func (t *Things) Path() string { return t.claim.Path() }
 // isn't given up half-way when ctx ends: nobody could say then whether there is one.
 func (t *Things) Container(ctx context.Context, spec daemon.Container) (id string, err error) {
 	spec.Labels = t.labels(spec.Labels)
+	if spec.Name == "" {
+		spec.Name = "berth-" + claimOf(t.claim)
+	}
 	// An auto-removed container doesn't outlive a crash of the machine.
 	lasting := !spec.AutoRemove
 	about := container{Name: spec.Name, At: time.Now()}
@@ -359,11 +362,10 @@ func (o object) find(ctx context.Context, docker *daemon.Client, claim string) (
 }
 
 // madeFor reports whether a container can only be the one that was about to be made
-// under a claim: it has never run, so that nobody can have made an image of its files that
-// hands the label on, and has the label from its maker, not from its image.
+// under a claim: it has its name, has never run, and has the claim's label from its
+// maker, not from its image.
 func madeFor(about container, claim string, c daemon.Status, image daemon.Image) bool {
-	return c.State == "created" && c.Labels[daemon.LabelClaim] == claim && image.Labels[daemon.LabelClaim] == "" &&
-		(about.Name == "" || c.Name == about.Name)
+	return c.State == "created" && c.Name == about.Name && c.Labels[daemon.LabelClaim] == claim && image.Labels[daemon.LabelClaim] == ""
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -42,6 +42,11 @@ func Open() (Dir, error) {
 		}
 		root = filepath.Join(user, "berth")
 	}
+	return OpenAt(root)
+}
+
+// OpenAt is Open for a folder that is named.
+func OpenAt(root string) (Dir, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return "", err

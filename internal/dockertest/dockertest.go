@@ -34,22 +34,24 @@ const prefix = "berth-test-"
 // engine, or the repository of an image.
 func Name(t testing.TB) string {
 	t.Helper()
-	name := newName()
+	name := Process + "-" + random()
 	t.Log(name)
 	return name
 }
 
-func newName() string {
-	random := make([]byte, 6)
-	rand.Read(random)
-	return prefix + hex.EncodeToString(random)
+func random() string {
+	b := make([]byte, 4)
+	rand.Read(b)
+	return hex.EncodeToString(b)
 }
+
+const envCache = "BERTH_CACHE"
 
 // Cache returns an empty cache of the test's own, which is also that of the
 // processes it starts.
 func Cache(t testing.TB) cache.Dir {
 	t.Helper()
-	t.Setenv("BERTH_CACHE", t.TempDir())
+	t.Setenv(envCache, t.TempDir())
 	dir, err := cache.Open()
 	require.NoError(t, err)
 	return dir

@@ -20,6 +20,7 @@ const (
 	Dockerd       = "dockerd"        // the Engine's program, which can be started a second time
 	Linux         = "linux"          // a Linux machine
 	AMD64         = "linux-amd64"    // one that runs the image's programs
+	Cgo           = "cgo"            // a C compiler, for the race detector
 	Root          = "root"           // the rights to mount, and to become another user
 	Namespaces    = "namespaces"     // mounts in a user namespace of one's own
 	Mirror        = "mirror"         // a mirror of Debian, with the archive of now
@@ -30,7 +31,7 @@ const (
 )
 
 var needs = []string{
-	Docker, DockerCommand, DockerSocket, ClassicStore, Dockerd, Linux, AMD64, Root, Namespaces, Mirror, Snapshot, DpkgDeb, VectorKernel, NoGPU,
+	Docker, DockerCommand, DockerSocket, ClassicStore, Dockerd, Linux, AMD64, Cgo, Root, Namespaces, Mirror, Snapshot, DpkgDeb, VectorKernel, NoGPU,
 }
 
 // envRequire lists, separated by commas, what this machine has: a test that
