@@ -305,7 +305,8 @@ func (l *launch) lost(err error) error {
 	if err == nil || l.tty || errors.Is(err, syscall.EPIPE) {
 		return nil
 	}
-	return fmt.Errorf("passing on the command's output: %w. The container was ended. If a disk is full, make room or send the output elsewhere", err)
+	return fmt.Errorf("passing on the command's output: %w. The container was ended. "+
+		"If a disk is full, make room or send the output elsewhere", err)
 }
 
 // resize gives the container's terminal the size of the person's.

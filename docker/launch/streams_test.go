@@ -27,7 +27,8 @@ func TestOutputThatCannotBePassedOn(t *testing.T) {
 			c.Stdout, c.Stderr = full, &complaint
 			c.Run()
 			assert.Equal(t, ExitDaemon, c.ProcessState.ExitCode())
-			assert.Equal(t, "passing on the command's output: write /dev/stdout: no space left on device. The container was ended. If a disk is full, make room or send the output elsewhere\n", complaint.String())
+			assert.Equal(t, "passing on the command's output: write /dev/stdout: no space left on device. The container was ended. "+
+				"If a disk is full, make room or send the output elsewhere\n", complaint.String())
 			assert.Empty(t, p.containers())
 		})
 	}
@@ -41,7 +42,8 @@ func TestOutputThatCannotBePassedOn(t *testing.T) {
 func TestIgnoredSignals(t *testing.T) {
 	p := newPerson(t)
 	p.options.Network = "none"
-	inner := p.launch(shell("for s in HUP INT; do trap \"echo got $s\" $s; done; trap 'echo got TERM; exit 9' TERM; echo ready; while :; do sleep 0.05; done"))
+	inner := p.launch(shell("for s in HUP INT; do trap \"echo got $s\" $s; done; trap 'echo got TERM; exit 9' TERM; " +
+		"echo ready; while :; do sleep 0.05; done"))
 	c := exec.Command("sh", "-c", `trap '' HUP INT; exec "$0"`, inner.Path)
 	c.Env, c.Dir = inner.Env, inner.Dir
 	out, err := c.StdoutPipe()
