@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -133,10 +134,23 @@ func (m maker) export(ctx context.Context, exports []export) (drift []string, er
 		if _, err := built.Export(ctx, e.archive, fast); ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		} else if err != nil {
-			return nil, eng.Explain(fmt.Errorf("building %s:\n%s\n%w", m.project.Dockerfile, log, err))
+			return nil, m.explain(err, eng, log, staged)
 		}
 	}
 	return drift, nil
+}
+
+// explain turns the error of a build into what a person can use.
+func (m maker) explain(err error, eng *engine.Engine, log *process.Tail, staged string) error {
+	if stopped := eng.Stopped(); stopped != nil {
+		return stopped
+	}
+	eng.Client.Close() // the log is complete with the end of the session
+	dockerfile, rerr := os.ReadFile(filepath.Join(staged, m.project.Dockerfile))
+	if rerr != nil {
+		return errors.Join(err, rerr)
+	}
+	return engine.ExplainFailure(err, log.String()).Error(m.project.Dockerfile, string(dockerfile))
 }
 
 func cancelOn(err error, cancel context.CancelCauseFunc) {

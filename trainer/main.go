@@ -38,7 +38,7 @@ const exitHelp = `Exit codes:
   1    failed
   2    the command line is wrong
   3    something is missing on this machine: the data, or the device asked for
-  130  interrupted by Ctrl-C; 143: by SIGTERM
+  130  interrupted by Ctrl-C; 143: by SIGTERM; 129: by a terminal that was closed
 `
 
 // errUsage is in the chain of errors about what a person typed.
@@ -79,15 +79,27 @@ func main() {
 	os.Exit(code)
 }
 
-// signals returns a context that the first SIGINT or SIGTERM ends, with that as
-// its cause. The second one kills the process, as by default.
+// signals returns a context that the first SIGINT, SIGTERM or SIGHUP ends, with
+// that as its cause. A second SIGINT or SIGTERM kills the process, as by default.
+//
+// Signals that are ignored at the start, as nohup ignores SIGHUP and a shell
+// without job control SIGINT for what it starts in the background, stay ignored.
+// (Not SIGTERM: Go's runtime has undone that before it can be asked for.)
 func signals() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	caught := make(chan os.Signal, 1)
-	signal.Notify(caught, syscall.SIGINT, syscall.SIGTERM)
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) { // Notify would end that
+			signal.Notify(caught, s)
+		}
+	}
 	stop := func() { signal.Stop(caught) }
 	go func() {
 		s := (<-caught).(syscall.Signal)
+		// The checkpoint is still to be written. A closed terminal sends SIGHUP more
+		// than once, and what reads the output may be gone with it, or by the same
+		// Ctrl-C.
+		signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
 		stop()
 		cancel(interrupted{s})
 	}()

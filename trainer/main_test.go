@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/trainer/data"
 	"github.com/berthdev/berth/trainer/device"
@@ -25,12 +23,11 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the trainer as a process of its own, as a person would.
 func TestScripts(t *testing.T) {
-	sample, err := filepath.Abs("../testdata/fashion-mnist-1000")
-	require.NoError(t, err)
+	folder := sample(t)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/scripts",
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("SAMPLE", sample)
+			env.Setenv("SAMPLE", folder)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -96,6 +93,7 @@ func TestExitCode(t *testing.T) {
 		3:   fmt.Errorf("wrapped: %w", data.ErrNotFound),
 		130: errors.Join(interrupted{syscall.SIGINT}, errors.New("another")),
 		143: interrupted{syscall.SIGTERM},
+		129: interrupted{syscall.SIGHUP},
 	} {
 		assert.Equal(t, code, exitCode(err))
 	}

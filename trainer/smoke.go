@@ -33,6 +33,9 @@ func newSmokeCommand() *command {
 
 // runSmoke runs the checks and prints a line for each.
 func runSmoke(ctx context.Context, console *report.Console, o SmokeOptions) error {
+	if err := checkOutput("junit", o.JUnit); err != nil {
+		return err
+	}
 	var cases []report.Case
 	failed := 0
 	for _, check := range smoke.Checks() {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,15 +28,21 @@ type session struct {
 	seen   bytes.Buffer
 }
 
+// sample is the folder of the data to train on.
+func sample(t *testing.T) string {
+	t.Helper()
+	folder, err := filepath.Abs("../testdata/fashion-mnist-1000")
+	require.NoError(t, err)
+	return folder
+}
+
 // onTerminal starts this test binary as the trainer (see TestMain) on a terminal
 // of its own, in a folder.
 func onTerminal(t *testing.T, dir string, args ...string) *session {
 	t.Helper()
-	sample, err := filepath.Abs("../testdata/fashion-mnist-1000")
-	require.NoError(t, err)
 	trainer, err := exec.LookPath("trainer") // testscript.Main puts it there
 	require.NoError(t, err)
-	cmd := exec.Command(trainer, append(args, "--data-dir="+sample)...)
+	cmd := exec.Command(trainer, append(args, "--data-dir="+sample(t))...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "TERM=xterm-256color", "NO_COLOR=")
 	master, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: 120})
@@ -77,11 +85,20 @@ func (s *session) await(text string) {
 
 // end reads until the trainer ends, and returns its exit code and all output.
 func (s *session) end() (int, string) {
-	for b := range s.output {
-		s.seen.Write(b)
+	s.t.Helper()
+	deadline := time.After(time.Minute)
+	for {
+		select {
+		case b, ok := <-s.output:
+			if !ok {
+				s.cmd.Wait()
+				return s.cmd.ProcessState.ExitCode(), s.seen.String()
+			}
+			s.seen.Write(b)
+		case <-deadline:
+			require.Fail(s.t, "the trainer doesn't end", "%s", s.seen.String())
+		}
 	}
-	s.cmd.Wait()
-	return s.cmd.ProcessState.ExitCode(), s.seen.String()
 }
 
 // TestWatched: what a person sees on a terminal.
@@ -97,7 +114,7 @@ func TestWatched(t *testing.T) {
 	assert.NotContains(t, shown, "left", "no live line stays")
 }
 
-// TestSignals: Ctrl-C and SIGTERM end a run between two steps, with a
+// TestSignals: Ctrl-C, SIGTERM and SIGHUP end a run between two steps, with a
 // checkpoint that continues it.
 func TestSignals(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -107,6 +124,7 @@ func TestSignals(t *testing.T) {
 	}{
 		"Ctrl-C":  {func(s *session) { s.master.WriteString("\x03") }, 130, "trainer: interrupted"},
 		"SIGTERM": {func(s *session) { s.cmd.Process.Signal(syscall.SIGTERM) }, 143, "trainer: stopped by signal: terminated"},
+		"SIGHUP":  {func(s *session) { s.cmd.Process.Signal(syscall.SIGHUP) }, 129, "trainer: stopped by signal: hangup"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -117,12 +135,7 @@ func TestSignals(t *testing.T) {
 			assert.Equal(t, c.code, code, out)
 			assert.Contains(t, out, c.says)
 			assert.Contains(t, out, "Continue with: trainer train --resume --checkpoint-dir='my checkpoints' --num-epochs=1000 --data-dir=")
-			folder, err := checkpoint.Open(filepath.Join(dir, "my checkpoints"))
-			require.NoError(t, err)
-			defer folder.Close()
-			saved, err := folder.Load()
-			require.NoError(t, err)
-			assert.Positive(t, saved.State.Step)
+			assert.Positive(t, savedAt(t, filepath.Join(dir, "my checkpoints")))
 			record, err := os.ReadFile(filepath.Join(dir, "run.json"))
 			require.NoError(t, err)
 			assert.Contains(t, string(record), `"outcome": "`+strings.TrimPrefix(c.says, "trainer: "))
@@ -130,18 +143,104 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-// TestSecondSignal: who presses Ctrl-C twice doesn't wait for the step.
+// TestSecondSignal: who presses Ctrl-C twice waits for nothing. The trainer would
+// wait for a reader of the pipe forever.
 func TestSecondSignal(t *testing.T) {
-	s := onTerminal(t, t.TempDir(), "train", "--num-epochs=1000", "--batch-size=800", "--num-workers=1")
-	s.await("Network:")
+	dir := t.TempDir()
+	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600))
+	s := onTerminal(t, dir, "train", "--num-epochs=1000", "--batch-size=1", "--log-level=debug", "--json=pipe")
+	s.await("batch 1/800")
 	s.master.WriteString("\x03")
-	time.Sleep(50 * time.Millisecond)
+	s.await("Checkpoint at step") // the first one has been heard
+	// Nobody presses this one: a closed terminal sends it, perhaps more than once.
+	require.NoError(t, s.cmd.Process.Signal(syscall.SIGHUP))
 	s.master.WriteString("\x03")
-	s.end()
+	_, out := s.end()
 	status := s.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	if status.Exited() { // the step was done before the second one
-		assert.Equal(t, 130, status.ExitStatus())
-		return
-	}
+	require.True(t, status.Signaled(), "it exited with %d:\n%s", status.ExitStatus(), out)
 	assert.Equal(t, syscall.SIGINT, status.Signal())
+}
+
+// savedAt returns the step of the checkpoint in a folder.
+func savedAt(t *testing.T, dir string) int64 {
+	t.Helper()
+	folder, err := checkpoint.Open(dir)
+	require.NoError(t, err)
+	defer folder.Close()
+	saved, err := folder.Load()
+	require.NoError(t, err)
+	return saved.State.Step
+}
+
+// TestClosedTerminal: a window that is closed ends a run as Ctrl-C does, though
+// nobody can be told.
+func TestClosedTerminal(t *testing.T) {
+	dir := t.TempDir()
+	s := onTerminal(t, dir, "train", "--num-epochs=1000", "--batch-size=20", "--json=run.json")
+	s.await("images/s")
+	require.NoError(t, s.master.Close())
+	code, _ := s.end()
+	assert.Equal(t, 129, code)
+	assert.Positive(t, savedAt(t, filepath.Join(dir, "checkpoints")))
+	record, err := os.ReadFile(filepath.Join(dir, "run.json"))
+	require.NoError(t, err)
+	assert.Contains(t, string(record), `"outcome": "stopped by signal: hangup"`)
+}
+
+// piped starts a trainer that prints into a pipe, and returns when it is about to
+// train.
+func piped(t *testing.T, dir, program string, args ...string) (*exec.Cmd, *os.File) {
+	t.Helper()
+	in, out, err := os.Pipe()
+	require.NoError(t, err)
+	t.Cleanup(func() { in.Close() })
+	cmd := exec.Command(program, args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
+	err = cmd.Start()
+	out.Close()
+	require.NoError(t, err)
+	t.Cleanup(func() { cmd.Process.Kill() })
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "Network: ") {
+			return cmd, in
+		}
+	}
+	require.Fail(t, "it ended before it trained")
+	return nil, nil
+}
+
+// TestReaderGone: `trainer train | tee log` loses its reader to the same Ctrl-C.
+// There is a checkpoint of an earlier run, of which it has something to tell.
+func TestReaderGone(t *testing.T) {
+	dir := t.TempDir()
+	folder, err := checkpoint.Open(filepath.Join(dir, "checkpoints"))
+	require.NoError(t, err)
+	require.NoError(t, folder.Save(&checkpoint.Checkpoint{}))
+	require.NoError(t, folder.Close())
+
+	args := []string{"train", "--num-epochs=1", "--batch-size=1", "--json=run.json", "--data-dir=" + sample(t)}
+	cmd, in := piped(t, dir, "trainer", args...)
+	require.NoError(t, in.Close()) // It prints nothing before the end of the epoch.
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	cmd.Wait()
+	assert.Equal(t, 143, cmd.ProcessState.ExitCode())
+	assert.Positive(t, savedAt(t, filepath.Join(dir, "checkpoints")))
+	assert.FileExists(t, filepath.Join(dir, "checkpoints", "trainer.checkpoint.1"))
+	record, err := os.ReadFile(filepath.Join(dir, "run.json"))
+	require.NoError(t, err)
+	assert.Contains(t, string(record), `"outcome": "stopped by signal: terminated"`)
+}
+
+// TestIgnoredSignals: what nohup, or a shell that starts it in the background,
+// shields the trainer from doesn't reach it.
+func TestIgnoredSignals(t *testing.T) {
+	args := []string{"-c", `trap "" HUP INT; exec trainer "$@"`, "sh", "train", "--num-epochs=1", "--batch-size=4", "--data-dir=" + sample(t)}
+	cmd, in := piped(t, t.TempDir(), "sh", args...)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGHUP))
+	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
+	out, err := io.ReadAll(in)
+	require.NoError(t, err)
+	require.NoError(t, cmd.Wait(), string(out))
+	assert.Contains(t, string(out), "[ 1/ 1] ")
 }

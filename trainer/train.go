@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/berthdev/berth/trainer/checkpoint"
 	"github.com/berthdev/berth/trainer/data"
 	"github.com/berthdev/berth/trainer/device"
+	"github.com/berthdev/berth/trainer/internal/atomic"
 	"github.com/berthdev/berth/trainer/loop"
 	"github.com/berthdev/berth/trainer/nn"
 	"github.com/berthdev/berth/trainer/report"
@@ -93,14 +93,17 @@ func (o *TrainOptions) check() error {
 	case o.Every > 0 && o.CheckpointDir == "":
 		return usagef("--checkpoint-every needs a --checkpoint-dir to write to")
 	}
-	for _, name := range []string{o.JSON, o.Curve} {
-		// Found now rather than after hours of training.
-		if name == "" {
-			continue
-		}
-		if info, err := os.Stat(filepath.Dir(name)); err != nil || !info.IsDir() {
-			return usagef("%s can't be written: there is no folder %s", name, filepath.Dir(name))
-		}
+	return nil
+}
+
+// checkOutput refuses a file that can't be written: now rather than after hours
+// of work. An empty name is that of no file.
+func checkOutput(flag, name string) error {
+	if name == "" {
+		return nil
+	}
+	if err := atomic.Check(name); err != nil {
+		return usagef("--%s=%s can't be written: %w. Name a file in a folder that is there and that you may write to", flag, name, err)
 	}
 	return nil
 }
@@ -115,7 +118,7 @@ func runTrain(ctx context.Context, console *report.Console, o TrainOptions, give
 	if err != nil {
 		return usagef("%w", err)
 	}
-	if err := o.check(); err != nil {
+	if err := errors.Join(o.check(), checkOutput("json", o.JSON), checkOutput("curve", o.Curve)); err != nil {
 		return err
 	}
 	set, err := data.Find(o.DataDir, o.Fashion)
@@ -129,19 +132,22 @@ func runTrain(ctx context.Context, console *report.Console, o TrainOptions, give
 			return err
 		}
 		defer store.folder.Close()
+		if err := atomic.Check(store.folder.Path()); err != nil {
+			return fmt.Errorf("checkpoints: %w. Give a --checkpoint-dir that you may write to, or an empty one to keep no checkpoint", err)
+		}
 	}
 	if o.Resume {
 		loaded, err := store.folder.Load()
 		if errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("%w. Leave out --resume to start anew", err)
+			return fmt.Errorf("%w. Leave out --resume to start anew%s", err, store.orKept())
 		}
 		if err != nil {
-			return fmt.Errorf("%w. Give another --checkpoint-dir, or leave out --resume to start anew", err)
+			return fmt.Errorf("%w. Give another --checkpoint-dir, or leave out --resume to start anew%s", err, store.orKept())
 		}
 		if err := o.adopt(loaded, set, given); err != nil {
 			return fmt.Errorf("checkpoint %s: %w", store.folder.Path(), err)
 		}
-		from, store.fresh = *loaded, false
+		from, store.fresh, store.step = *loaded, false, loaded.State.Step
 	}
 	if o.Workers == 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
@@ -156,7 +162,7 @@ func runTrain(ctx context.Context, console *report.Console, o TrainOptions, give
 			return fmt.Errorf("checkpoint %s: %w", store.folder.Path(), err)
 		}
 	}
-	w := newWatch(console, o, set, opened, from)
+	w := newWatch(console, o, set, opened, from, store)
 	w.greet()
 	progress, err := loop.Run(ctx, loop.Job{
 		Network: opened, Set: set, Seed: o.Seed, Epochs: o.Epochs, BatchSize: o.BatchSize, Every: o.Every,
@@ -200,6 +206,7 @@ type store struct {
 	console *report.Console
 	folder  *checkpoint.Folder // nil: none are wanted
 	fresh   bool               // no checkpoint of this run is in the folder yet
+	step    int64              // of the one that is
 	failed  error              // why the last one could not be saved
 }
 
@@ -207,22 +214,44 @@ func (s *store) save(c *checkpoint.Checkpoint) {
 	if s.folder == nil {
 		return
 	}
-	s.failed = nil
+	var kept string
 	if s.fresh {
-		var aside bool
-		if aside, s.failed = s.folder.SetAside(); aside {
-			s.console.Printf(report.Info, "The checkpoint of an earlier run is now %s.previous", s.folder.Path())
-		}
-	}
-	if s.failed == nil {
+		kept, s.failed = s.folder.SaveNew(c)
+	} else {
 		s.failed = s.folder.Save(c)
 	}
 	if s.failed != nil {
-		s.console.Printf(report.Warning, "No checkpoint written at step %d, the one before stays: %v", c.State.Step, s.failed)
+		s.console.Printf(report.Warning, "No checkpoint written at step %d: %v. %s", c.State.Step, s.failed, s.left())
 		return
 	}
-	s.fresh = false
+	s.fresh, s.step = false, c.State.Step
+	if kept != "" {
+		s.console.Printf(report.Info, "The checkpoint of an earlier run is now %s", kept)
+	}
 	s.console.Printf(report.Debug, "Checkpoint at step %d in %s", c.State.Step, s.folder.Path())
+}
+
+// left tells what there is after a checkpoint could not be written.
+func (s *store) left() string {
+	_, err := os.Lstat(s.folder.Path())
+	switch {
+	case err == nil && s.fresh:
+		return s.folder.Path() + " is still that of an earlier run"
+	case err == nil:
+		return fmt.Sprintf("%s is still that of step %d", s.folder.Path(), s.step)
+	default:
+		return "There is none at " + s.folder.Path()
+	}
+}
+
+// orKept is the end of an error about the checkpoint to resume from: how to resume
+// from those of earlier runs, if there are any.
+func (s *store) orKept() string {
+	kept, err := s.folder.Kept()
+	if err != nil || len(kept) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", or rename one of those of earlier runs to %s: %s", s.folder.Path(), strings.Join(kept, ", "))
 }
 
 // watch shows a run to a person, and keeps its record.
@@ -231,6 +260,7 @@ type watch struct {
 	options TrainOptions
 	opened  device.Opened
 	record  report.Record
+	store   *store
 
 	started    time.Time
 	epochStart time.Time
@@ -241,8 +271,8 @@ type watch struct {
 	allImages  int
 }
 
-func newWatch(console *report.Console, o TrainOptions, set *data.Set, opened device.Opened, from checkpoint.Checkpoint) *watch {
-	w := &watch{console: console, options: o, opened: opened}
+func newWatch(console *report.Console, o TrainOptions, set *data.Set, opened device.Opened, from checkpoint.Checkpoint, s *store) *watch {
+	w := &watch{console: console, options: o, opened: opened, store: s}
 	r := &w.record
 	r.Format = report.Format
 	r.Version, r.Go = version()
@@ -344,7 +374,7 @@ func (w *watch) finish(p checkpoint.Progress, ended error) error {
 	if w.options.Curve != "" {
 		errs = append(errs, report.WritePNG(w.options.Curve, charts))
 	}
-	if errors.As(ended, new(interrupted)) && w.options.CheckpointDir != "" {
+	if errors.As(ended, new(interrupted)) && w.store.folder != nil && !w.store.fresh { // else there is nothing of this run
 		w.console.Printf(report.Info, "Continue with: trainer train --resume --checkpoint-dir=%s --num-epochs=%d%s", quote(w.options.CheckpointDir), w.options.Epochs, w.dataFlag())
 	}
 	return errors.Join(errs...)

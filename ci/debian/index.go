@@ -170,7 +170,7 @@ func (a archiveReader) release(data []byte, s Suite) (r release, err error) {
 		return r, fmt.Errorf("%w: %q", errForeign, p["Codename"])
 	}
 	if r.date, err = time.Parse(time.RFC1123, p["Date"]); err != nil {
-		return r, fmt.Errorf("Date: %w", err)
+		return r, fmt.Errorf("reading its Date: %w", err)
 	}
 	r.date = r.date.UTC()
 	if until := p["Valid-Until"]; until != "" {

@@ -537,7 +537,7 @@ func (t tree) write(ctx context.Context, w io.Writer, epoch time.Time) error {
 // compressed if its name ends in .zst, and returns its path. temp is a folder for
 // temporary files on the same file system.
 func RootfsFile(ctx context.Context, name string, packages Packages, epoch time.Time, temp string, report Progress) (string, error) {
-	path, err := cache.Keep(name, temp, func(w io.Writer) error {
+	path, err := cache.Keep(name, temp, 0o644, func(w io.Writer) error {
 		if !strings.HasSuffix(name, ".zst") {
 			return Rootfs(ctx, w, packages, epoch, temp, report)
 		}

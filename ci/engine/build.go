@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/berthdev/berth/ci/image"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/owned"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 // A builder makes what an engine needs from source.
@@ -46,7 +48,7 @@ func (b *builder) tag() string { return repository + ":" + b.inputs[:12] }
 // repository is the name of the engine's images in Docker, and of nothing else there.
 const repository = "berth-engine"
 
-// cliPath is where the command line lies that was built.
+// cliPath is the name of the command line that was built, as an entry of the cache.
 func (b *builder) cliPath() string { return b.Cache.Path("engine", b.module[:12], cliName()) }
 
 // cli returns the path of Dagger's command line, which is compiled if the
@@ -72,10 +74,15 @@ func (b *builder) cli(ctx context.Context) (string, error) {
 	if err := c.build(ctx, runtime.GOOS, runtime.GOARCH, temp, "dagger"); err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(filepath.Dir(b.cliPath()), 0o755); err != nil {
+	program, err := os.Open(filepath.Join(temp, cliName()))
+	if err != nil {
 		return "", err
 	}
-	return b.cliPath(), os.Rename(filepath.Join(temp, cliName()), b.cliPath())
+	defer program.Close()
+	return cache.Keep(b.cliPath(), temp, 0o755, func(w io.Writer) error {
+		_, err := io.Copy(w, program)
+		return err
+	})
 }
 
 // image builds the engine's image and loads it into Docker.

@@ -73,15 +73,13 @@ type Engine struct {
 	stopped func() error // an error if the engine has stopped since; may be nil
 }
 
-// Explain returns why the engine broke off work that failed with err, if it did:
-// all that err tells then is that a connection broke. Else it returns err.
-func (e *Engine) Explain(err error) error {
-	if e.stopped != nil {
-		if stopped := e.stopped(); stopped != nil {
-			return stopped
-		}
+// Stopped returns an error if the engine has stopped, or was started anew, since
+// Connect: all that the errors of work that it broke off tell is that a connection broke.
+func (e *Engine) Stopped() error {
+	if e.stopped == nil {
+		return nil
 	}
-	return err
+	return e.stopped()
 }
 
 // Close disconnects. A persistent engine runs on; an ephemeral one is removed

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,9 +41,16 @@ const closeTimeout = 2 * time.Second
 // lasts until the client's Close, or until ctx ends. Without a host the
 // environment says where the engine is.
 func openSession(ctx context.Context, cli, host string, log io.Writer) (*dagger.Client, error) {
+	cli, err := filepath.Abs(cli)
+	if err != nil {
+		return nil, err
+	}
 	ctx, end := context.WithCancel(ctx)
 	var said process.Tail
 	cmd := exec.CommandContext(ctx, cli, "session", "--label", "dagger.io/sdk.name:go", "--label", "dagger.io/sdk.version:"+strings.TrimPrefix(Version, "v"))
+	// It reads what the checkout's git knows, for its makers' statistics, and warns
+	// where it can't make sense of that. There is none here.
+	cmd.Dir = string(filepath.Separator)
 	// It prefers a session to an engine, and takes an empty variable for one.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, envSessionPort+"=") })
 	cmd.Env = append(cmd.Env, "DO_NOT_TRACK=1", "DAGGER_NO_NAG=1")

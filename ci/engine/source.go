@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/berthdev/berth/ci/golang"
+	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/process"
 	"github.com/berthdev/berth/internal/progress"
 )
@@ -116,17 +117,17 @@ func (c compiler) build(ctx context.Context, goos, goarch, dir string, names ...
 func since(start time.Time) time.Duration { return time.Since(start).Round(time.Second) }
 
 // findCLI returns Dagger's command line of the right version if the machine has
-// it: one that the user named, one that was built before, one that the SDK
-// downloaded, one on PATH; else an empty path.
+// it: one that the user named, one that was built before (see cache.Keep), one that
+// the SDK downloaded, one on PATH; else an empty path.
 func findCLI(ctx context.Context, built string) (string, error) {
 	if named := os.Getenv(envCLI); named != "" {
 		return named, nil
 	}
-	candidates := []string{built}
-	if dir, err := os.UserCacheDir(); err == nil {
-		candidates = append(candidates, filepath.Join(dir, "dagger", "dagger-"+strings.TrimPrefix(Version, "v")))
+	if path, err := cache.Find(built); err != nil || path != "" {
+		return path, err
 	}
-	for _, path := range candidates {
+	if dir, err := os.UserCacheDir(); err == nil {
+		path := filepath.Join(dir, "dagger", "dagger-"+strings.TrimPrefix(Version, "v"))
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o100 != 0 {
 			return path, nil
 		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {

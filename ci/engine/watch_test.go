@@ -16,6 +16,7 @@ import (
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/progress"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 func TestSilenceIsReportedOnce(t *testing.T) {
@@ -58,7 +59,7 @@ func do(t *testing.T, docker *daemon.Client, container, action string) {
 	t.Helper()
 	socket, ok := strings.CutPrefix(docker.Host(), "unix://")
 	if !ok {
-		t.Skip("needs Docker's socket")
+		testenv.Skip(t, testenv.DockerSocket, "Docker is at %s", docker.Host())
 	}
 	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
@@ -138,7 +139,8 @@ func TestKilledEngine(t *testing.T) {
 	b := startStuckBuild(t)
 	do(t, b.docker, b.name, "kill")
 	start := time.Now()
-	err := b.engine.Explain(<-b.failed)
+	require.Error(t, <-b.failed)
+	err := b.engine.Stopped()
 	assert.ErrorContains(t, err, "the engine "+b.name+" stopped (exit code 137) in mid-build. Build again")
 	require.NoError(t, b.engine.Close())
 	assert.Less(t, time.Since(start), 5*time.Second)
@@ -152,14 +154,12 @@ func TestKilledEngine(t *testing.T) {
 	require.NoError(t, e.Close())
 }
 
-// An error of the work itself stays what it is.
-func TestExplainOfAnEngineThatRuns(t *testing.T) {
+func TestRestartedEngine(t *testing.T) {
 	p := testProvider(t)
 	e, err := p.connect(t.Context())
 	require.NoError(t, err)
 	defer e.Close()
-	assert.Equal(t, assert.AnError, e.Explain(assert.AnError))
-	b := e.stopped
+	assert.NoError(t, e.Stopped())
 	do(t, p.docker, p.name, "restart?t=0")
-	assert.ErrorContains(t, b(), "was restarted in mid-build. Build again")
+	assert.ErrorContains(t, e.Stopped(), "was restarted in mid-build. Build again")
 }

@@ -85,7 +85,7 @@ func File(ctx context.Context, p Program, dir cache.Dir, folder string, report *
 		return "", err
 	}
 	report.Update("Packing Go %s and %d modules", p.Toolchain.Version, len(modules))
-	path, err = cache.Keep(name, temp, func(w io.Writer) error {
+	path, err = cache.Keep(name, temp, 0o644, func(w io.Writer) error {
 		z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
 		if err != nil {
 			return err

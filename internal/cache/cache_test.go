@@ -245,9 +245,9 @@ func TestKeepAndFind(t *testing.T) {
 	found, err := Find(name)
 	require.NoError(t, err)
 	assert.Empty(t, found)
-	kept, err := Keep(name, temp, write("content", nil))
+	kept, err := Keep(name, temp, 0o644, write("content", nil))
 	require.NoError(t, err)
-	_, err = Keep(name, temp, write("half", io.ErrShortWrite))
+	_, err = Keep(name, temp, 0o644, write("half", io.ErrShortWrite))
 	require.ErrorIs(t, err, io.ErrShortWrite)
 	assert.Equal(t, []string{notesName}, names(t, temp))
 	for _, stranger := range []string{"0123-1.tar.zst", "0123-1.txt", "0123-1." + "ab" + ".tar.zst", "0123-12.tar.zst"} {
@@ -261,7 +261,7 @@ func TestKeepAndFind(t *testing.T) {
 	assert.Equal(t, "content", string(text))
 
 	for what, damaged := range damages(text) {
-		_, err := Keep(name, temp, write("content", nil))
+		_, err := Keep(name, temp, 0o644, write("content", nil))
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(kept, damaged, 0o644))
 		found, err := Find(name)

@@ -19,14 +19,14 @@ import (
 // temp, a folder that Temp or Claim made. It returns the entry's path: that of its
 // name, with the SHA-256 of its content before the extension, by which Find tells
 // whether the entry is still what was written.
-func Keep(name, temp string, write func(io.Writer) error) (path string, err error) {
+func Keep(name, temp string, mode fs.FileMode, write func(io.Writer) error) (path string, err error) {
 	f, err := os.CreateTemp(temp, "entry-")
 	if err != nil {
 		return "", err
 	}
 	defer os.Remove(f.Name())
 	sum := sha256.New()
-	if err := errors.Join(write(io.MultiWriter(f, sum)), f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(write(io.MultiWriter(f, sum)), f.Chmod(mode), f.Sync(), f.Close()); err != nil {
 		return "", err
 	}
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {

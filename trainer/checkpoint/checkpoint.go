@@ -26,6 +26,9 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/berthdev/berth/trainer/internal/atomic"
@@ -71,6 +74,8 @@ const (
 	version = 1
 	// maxHeader bounds the header: 100,000 epochs are below it.
 	maxHeader = 16 << 20
+	// maxFile bounds what is read of a file: checkpoints have 8 MB and the header.
+	maxFile = 256 << 20
 )
 
 // header is what comes before the values. Of the network's configuration it
@@ -192,7 +197,8 @@ type Folder struct {
 }
 
 // Name is the checkpoint's file in its folder. A run that starts anew keeps the
-// one of an earlier run as Name + ".previous".
+// one of an earlier run as Name + ".1", or the first number above all that are
+// there: the oldest has the lowest.
 const Name = "trainer.checkpoint"
 
 // Open makes the folder if need be and takes it for this process, until
@@ -229,7 +235,7 @@ func (f *Folder) Path() string { return f.path }
 
 // Load reads the checkpoint. The error wraps [os.ErrNotExist] if there is none.
 func (f *Folder) Load() (*Checkpoint, error) {
-	raw, err := os.ReadFile(f.path)
+	raw, err := readFile(f.path)
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
@@ -248,15 +254,89 @@ func (f *Folder) Save(c *Checkpoint) error {
 	return nil
 }
 
-// SetAside renames the checkpoint of an earlier run, so that a new run does not
-// overwrite it, and says whether there was one.
-func (f *Folder) SetAside() (bool, error) {
-	err := os.Rename(f.path, f.path+".previous")
+// SaveNew is Save for a run that starts anew: the checkpoint of an earlier run, if
+// there is one, is kept under the name that is returned. It gets that name only
+// when the new one is complete on the disk.
+func (f *Folder) SaveNew(c *Checkpoint) (kept string, err error) {
+	err = atomic.Replace(f.path, c.Encode, func() error {
+		kept, err = f.keep()
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("checkpoint: %w", err)
+	}
+	return kept, nil
+}
+
+// keep gives the checkpoint another name that nothing has, if there is a
+// checkpoint.
+func (f *Folder) keep() (string, error) {
+	kept, err := f.Kept()
+	if err != nil {
+		return "", err
+	}
+	number := 1
+	if len(kept) > 0 {
+		last, _ := f.number(kept[len(kept)-1])
+		number += last
+	}
+	name := fmt.Sprintf("%s.%d", f.path, number)
+	info, err := os.Lstat(f.path)
 	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
+		return "", nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("keep the earlier checkpoint: %w", err)
+		return "", err
 	}
-	return true, nil
+	// With two names for a moment, there is a checkpoint whenever the power fails.
+	// A symbolic link must go away itself, or the new one would go where it leads.
+	if info.Mode().IsRegular() && os.Link(f.path, name) == nil {
+		return name, nil
+	}
+	return name, os.Rename(f.path, name) // Not every file system has hard links.
+}
+
+// Kept lists the checkpoints of earlier runs that later ones have kept, the oldest
+// first.
+func (f *Folder) Kept() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Dir(f.path))
+	if err != nil {
+		return nil, err
+	}
+	var kept []string
+	for _, e := range entries {
+		name := filepath.Join(filepath.Dir(f.path), e.Name())
+		if _, ok := f.number(name); ok {
+			kept = append(kept, name)
+		}
+	}
+	slices.SortFunc(kept, func(a, b string) int {
+		x, _ := f.number(a)
+		y, _ := f.number(b)
+		return x - y
+	})
+	return kept, nil
+}
+
+// number reads the number at the end of a kept checkpoint's name.
+func (f *Folder) number(name string) (int, bool) {
+	digits, ok := strings.CutPrefix(name, f.path+".")
+	n, err := strconv.ParseUint(digits, 10, 31)
+	return int(n), ok && err == nil
+}
+
+// readFile reads a file, unless it can't be a checkpoint: what is read takes
+// memory.
+func readFile(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no regular file", name)
+	case info.Size() > maxFile:
+		return nil, fmt.Errorf("%s has %d bytes, but no checkpoint of this trainer has more than %d: it is damaged, or something else",
+			name, info.Size(), maxFile)
+	}
+	return os.ReadFile(name)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -63,6 +64,7 @@ func TestNetwork(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, n.Restore(c.State))
 		assert.Equal(t, raw, encode(t, &Checkpoint{State: n.State()}))
+		assert.Less(t, len(raw), maxFile/8)
 		files = append(files, raw)
 	}
 	assert.True(t, bytes.Equal(files[0], files[1]))
@@ -143,12 +145,11 @@ func TestFolder(t *testing.T) {
 	require.NoError(t, err)
 	_, err = f.Load()
 	assert.ErrorIs(t, err, os.ErrNotExist)
-	aside, err := f.SetAside()
-	require.NoError(t, err)
-	assert.False(t, aside)
 
 	first := small()
-	require.NoError(t, f.Save(first))
+	kept, err := f.SaveNew(first)
+	require.NoError(t, err)
+	assert.Empty(t, kept, "there was none")
 	second := small()
 	second.State.Step++
 	require.NoError(t, f.Save(second))
@@ -163,15 +164,109 @@ func TestFolder(t *testing.T) {
 	require.NoError(t, err)
 	defer f.Close()
 
-	aside, err = f.SetAside()
-	require.NoError(t, err)
-	assert.True(t, aside)
-	names, err := filepath.Glob(filepath.Join(dir, "*"))
-	require.NoError(t, err)
-	assert.Equal(t, []string{f.Path() + ".previous"}, names)
-
-	_, err = Open(f.Path() + ".previous")
+	_, err = Open(f.Path())
 	assert.ErrorContains(t, err, "not a directory")
+}
+
+// numbered is a checkpoint that differs from others by its step.
+func numbered(step int64) *Checkpoint {
+	c := small()
+	c.State.Step = step
+	return c
+}
+
+func load(t *testing.T, name string) *Checkpoint {
+	t.Helper()
+	raw, err := os.ReadFile(name)
+	require.NoError(t, err)
+	c, err := Decode(raw)
+	require.NoError(t, err)
+	return c
+}
+
+// contents lists the names in a folder.
+func contents(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// TestStartAnew: however often runs start anew, nothing is lost.
+func TestStartAnew(t *testing.T) {
+	dir := t.TempDir()
+	f, err := Open(dir)
+	require.NoError(t, err)
+	defer f.Close()
+	const runs = 12
+	for run := range int64(runs) {
+		kept, err := f.SaveNew(numbered(100 * run))
+		require.NoError(t, err)
+		if run > 0 {
+			assert.Equal(t, fmt.Sprintf("%s.%d", f.Path(), run), kept)
+		}
+		require.NoError(t, f.Save(numbered(100*run+1)))
+	}
+	assert.Equal(t, numbered(100*(runs-1)+1), load(t, f.Path()))
+	kept, err := f.Kept()
+	require.NoError(t, err)
+	require.Len(t, kept, runs-1)
+	for i, name := range kept {
+		assert.Equal(t, numbered(int64(100*i+1)), load(t, name), "in the order of their numbers")
+	}
+
+	// A number that was removed is not given again while there are higher ones,
+	// and what isn't a number is none of ours.
+	require.NoError(t, os.Remove(f.Path()+".3"))
+	others := []string{".99999999999999999999", ".x", ".previous", ".-40", "."}
+	for _, end := range others {
+		require.NoError(t, os.WriteFile(f.Path()+end, []byte("mine"), 0o666))
+	}
+	name, err := f.SaveNew(numbered(5))
+	require.NoError(t, err)
+	assert.Equal(t, f.Path()+".12", name)
+	for _, end := range others {
+		raw, err := os.ReadFile(f.Path() + end)
+		require.NoError(t, err)
+		assert.Equal(t, "mine", string(raw))
+	}
+}
+
+// TestStartAnewAtLink: where a link led to a checkpoint, that stays.
+func TestStartAnewAtLink(t *testing.T) {
+	elsewhere := filepath.Join(t.TempDir(), "checkpoint of last year")
+	require.NoError(t, os.WriteFile(elsewhere, encode(t, numbered(1)), 0o666))
+	dir := t.TempDir()
+	f, err := Open(dir)
+	require.NoError(t, err)
+	defer f.Close()
+	require.NoError(t, os.Symlink(elsewhere, f.Path()))
+	kept, err := f.SaveNew(numbered(2))
+	require.NoError(t, err)
+	require.NoError(t, f.Save(numbered(3)))
+	assert.Equal(t, numbered(1), load(t, elsewhere))
+	assert.Equal(t, numbered(1), load(t, kept))
+	assert.Equal(t, numbered(3), load(t, f.Path()))
+}
+
+// TestTooLarge: what can't be a checkpoint is refused before it is read.
+func TestTooLarge(t *testing.T) {
+	f, err := Open(t.TempDir())
+	require.NoError(t, err)
+	defer f.Close()
+	require.NoError(t, f.Save(small()))
+	require.NoError(t, os.Truncate(f.Path(), 200<<30)) // sparse
+	_, err = f.Load()
+	assert.ErrorContains(t, err, f.Path()+" has 214748364800 bytes, but no checkpoint of this trainer has more than 268435456")
+
+	require.NoError(t, os.Remove(f.Path()))
+	require.NoError(t, syscall.Mkfifo(f.Path(), 0o666))
+	_, err = f.Load()
+	assert.ErrorContains(t, err, f.Path()+" is no regular file", "to read it would wait for a writer")
 }
 
 // TestNoSpace fills a real file system. Where none can be mounted, the trainer's
@@ -189,15 +284,19 @@ func TestNoSpace(t *testing.T) {
 
 	large := small()
 	large.State.Tensors[1] = nn.Tensor{Name: "b", Shape: []int{1 << 15}, Data: make([]float32, 1<<15)}
-	err = f.Save(large)
-	require.ErrorIs(t, err, syscall.ENOSPC)
-	assert.ErrorContains(t, err, "no space left on device")
-	got, err := f.Load()
-	require.NoError(t, err)
-	assert.Equal(t, small(), got, "the old one stays")
-	names, err := filepath.Glob(filepath.Join(dir, "*"))
-	require.NoError(t, err)
-	assert.Equal(t, []string{f.Path()}, names, "nothing else stays")
+	saveNew := func(c *Checkpoint) error {
+		_, err := f.SaveNew(c)
+		return err
+	}
+	for name, save := range map[string]func(*Checkpoint) error{"Save": f.Save, "SaveNew": saveNew} {
+		err = save(large)
+		require.ErrorIs(t, err, syscall.ENOSPC, name)
+		assert.ErrorContains(t, err, "no space left on device")
+		got, err := f.Load()
+		require.NoError(t, err, name)
+		assert.Equal(t, small(), got, "the old one stays")
+		assert.Equal(t, []string{Name}, contents(t, dir), "nothing else stays")
+	}
 }
 
 func BenchmarkEncode(b *testing.B) {

@@ -2,6 +2,7 @@ package data
 
 import (
 	"fmt"
+	"io"
 	"io/fs"
 )
 
@@ -30,8 +31,15 @@ func loadCIFAR(fsys fs.FS, dir string) (*Set, error) {
 // appendCIFAR adds the images of a batch file: records of a label and 3x32x32
 // pixels, channel by channel (Krizhevsky, "Learning Multiple Layers of Features
 // from Tiny Images", 2009).
-func (s *Split) appendCIFAR(raw []byte) error {
+func (s *Split) appendCIFAR(r io.Reader) error {
 	const record = 1 + cifarPixels
+	raw, err := readUpTo(r, maxFile+1)
+	if err != nil {
+		return err
+	}
+	if len(raw) > maxFile {
+		return fmt.Errorf("it holds more than %d bytes: that is too large", maxFile)
+	}
 	if len(raw) == 0 || len(raw)%record != 0 {
 		return fmt.Errorf("%d bytes are not a whole number of records of %d: it is damaged or cut short", len(raw), record)
 	}

@@ -8,10 +8,12 @@
 package data
 
 import (
+	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -185,17 +187,62 @@ func (s *Set) identify() error {
 	return nil
 }
 
-// readFile reads a file whole, uncompressed if its name ends in .gz, and adds
-// it to the set's files. parse is given everything that there is.
-func (s *Set) readFile(fsys fs.FS, dir, name string, parse func([]byte) error) error {
-	raw, name, err := read(fsys, dir, name)
+// readFile reads a file, uncompressed if its name ends in .gz, and adds it to the
+// set's files. parse must read all that there is: it decides how much it takes.
+func (s *Set) readFile(fsys fs.FS, dir, name string, parse func(io.Reader) error) error {
+	f, name, err := open(fsys, dir, name)
 	if err != nil {
 		return err
 	}
-	if err := parse(raw); err != nil {
+	defer f.Close()
+	var in io.Reader = f
+	if path.Ext(name) == ".gz" {
+		if in, err = gzip.NewReader(f); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	sum := sha256.New()
+	if err := parse(io.TeeReader(in, sum)); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	sum := sha256.Sum256(raw)
-	s.Files = append(s.Files, File{name, hex.EncodeToString(sum[:])})
+	s.Files = append(s.Files, File{name, hex.EncodeToString(sum.Sum(nil))})
 	return nil
+}
+
+// open opens a file, or the same with .gz, and returns which it was.
+func open(fsys fs.FS, dir, name string) (fs.File, string, error) {
+	f, err := fsys.Open(path.Join(dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		if zipped, zerr := fsys.Open(path.Join(dir, name+".gz")); !errors.Is(zerr, fs.ErrNotExist) {
+			f, err, name = zipped, zerr, name+".gz"
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%s is missing", name)
+	}
+	return f, name, err
+}
+
+// readUpTo reads n bytes, or as many as there are. It takes memory as they come,
+// n and a third at most: a header may promise more than there is.
+func readUpTo(r io.Reader, n int) ([]byte, error) {
+	room := n
+	for room > 1<<20 {
+		room = (room + 3) / 4
+	}
+	raw := make([]byte, 0, room)
+	for len(raw) < n {
+		if len(raw) == cap(raw) {
+			raw = append(make([]byte, 0, min(n, 4*cap(raw))), raw...)
+		}
+		got, err := r.Read(raw[len(raw):cap(raw)])
+		raw = raw[:len(raw)+got]
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("it is damaged or cut short: %w", err)
+		}
+	}
+	return raw, nil
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"testing/fstest"
 
@@ -119,17 +120,17 @@ func TestBadData(t *testing.T) {
 		"magic of labels":     {own, images, func(g []byte) []byte { return idxImages(0x801, 3, 2, 3, g[16:]) }, "begins with 00000801, but IDX files of images begin with 00000803"},
 		"magic of images":     {own, labels, func(g []byte) []byte { return idxLabels(0x803, 3, g[8:]...) }, "begins with 00000803"},
 		"cut short":           {own, images, func(g []byte) []byte { return g[:len(g)-1] }, images + ": 17 bytes of pixels, but its header says 3 images of 3x2, which are 18: it is damaged or cut short"},
-		"too long":            {own, images, func(g []byte) []byte { return append(g, 0) }, "19 bytes of pixels"},
-		"labels cut short":    {own, labels, func(g []byte) []byte { return g[:len(g)-1] }, "2 labels, but its header says 3"},
+		"too long":            {own, images, func(g []byte) []byte { return append(g, 0) }, "more than 18 bytes of pixels, but its header says 3 images of 3x2: it is damaged"},
+		"labels cut short":    {own, labels, func(g []byte) []byte { return g[:len(g)-1] }, "2 bytes of labels, but its header says 3 labels"},
 		"label out of range":  {own, labels, func([]byte) []byte { return idxLabels(0x801, 3, 0, 10, 1) }, labels + ": label 10 of image 1 is out of range: 0 to 9 are possible"},
 		"fewer labels":        {own, labels, func([]byte) []byte { return idxLabels(0x801, 2, 0, 1) }, "2 labels for 3 images"},
 		"no images in it":     {own, images, func([]byte) []byte { return idxImages(0x803, 0, 2, 3, nil) }, "has no images"},
 		"no pixels":           {own, images, func([]byte) []byte { return idxImages(0x803, 3, 0, 3, nil) }, "images of 3x0 pixels"},
 		"large images":        {own, images, func([]byte) []byte { return idxImages(0x803, 1, 33, 33, make([]byte, 33*33)) }, "images of 33x33 pixels: 1x1 to 32x32 are possible"},
-		"lying header":        {own, images, func(g []byte) []byte { return idxImages(0x803, 1<<32-1, 32, 32, g[16:]) }, "its header says 4294967295 images"},
+		"lying header":        {own, images, func(g []byte) []byte { return idxImages(0x803, 1<<32-1, 32, 32, g[16:]) }, "its header says 4294967295 images of 32x32, which are 4398046510080 bytes: more than 1073741824 are too large"},
 		"other test size":     {own, testImages, func([]byte) []byte { return zipped(idxImages(0x803, 1, 3, 2, make([]byte, 6))) }, "its images are 2x3, those to train on 3x2"},
 		"no gzip":             {own, testImages, func([]byte) []byte { return []byte("<html>not found</html>") }, testImages + ": gzip: invalid header"},
-		"gzip cut short":      {own, testImages, func(g []byte) []byte { return g[:len(g)-5] }, testImages + " is damaged or cut short: unexpected EOF"},
+		"gzip cut short":      {own, testImages, func(g []byte) []byte { return g[:len(g)-5] }, testImages + ": it is damaged or cut short: unexpected EOF"},
 		"gzip damaged":        {own, testImages, func(g []byte) []byte { g[len(g)-6] ^= 1; return g }, "gzip: invalid checksum"},
 		"CIFAR without one":   {cifar, "cifar-10-batches-bin/data_batch_4.bin", nil, "data_batch_4.bin is missing"},
 		"CIFAR cut short":     {cifar, "cifar-10-batches-bin/test_batch.bin", func(g []byte) []byte { return g[:3000] }, "test_batch.bin: 3000 bytes are not a whole number of records of 3073"},
@@ -151,6 +152,60 @@ func TestBadData(t *testing.T) {
 	}
 }
 
+// zeros compresses n MiB of zeros to a thousandth, a member of gzip for each.
+func zeros(n int) []byte {
+	return bytes.Repeat(zipped(make([]byte, 1<<20)), n)
+}
+
+// allocated returns the bytes that f allocates, freed ones included.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// TestBomb: what was made to fill the memory takes no more than its header, or a
+// known limit, says.
+func TestBomb(t *testing.T) {
+	const images, labels = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+	for name, c := range map[string]struct {
+		file string
+		raw  []byte
+		want string
+	}{
+		"no header":     {images, zeros(1100), "begins with 00000000"},
+		"small header":  {images, append(zipped(idxImages(0x803, 3, 2, 3, nil)), zeros(1100)...), "more than 18 bytes of pixels"},
+		"many labels":   {labels, append(zipped(idxLabels(0x801, 3)), zeros(1100)...), "more than 3 bytes of labels"},
+		"empty promise": {images, zipped(idxImages(0x803, 1<<20, 32, 32, nil)), "0 bytes of pixels, but its header says 1048576 images"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := own()
+			delete(files, c.file)
+			files[c.file+".gz"] = c.raw
+			took := allocated(func() {
+				_, err := Load(folder(files), false)
+				assert.ErrorContains(t, err, c.want)
+			})
+			assert.Less(t, took, uint64(8<<20))
+		})
+	}
+}
+
+// TestReadUpTo: without a header that says how much there is, the limit holds.
+func TestReadUpTo(t *testing.T) {
+	const limit = 16 << 20
+	in, err := gzip.NewReader(bytes.NewReader(zeros(20)))
+	require.NoError(t, err)
+	took := allocated(func() {
+		raw, err := readUpTo(in, limit+1)
+		assert.NoError(t, err)
+		assert.Len(t, raw, limit+1)
+	})
+	assert.Less(t, took, uint64(limit+limit/2), "what was outgrown is included")
+}
+
 func TestDamagedKnownData(t *testing.T) {
 	files := map[string][]byte{}
 	for _, name := range idxFiles {
@@ -158,11 +213,12 @@ func TestDamagedKnownData(t *testing.T) {
 		require.NoError(t, err)
 		files[name+".gz"] = raw
 	}
-	labels, _, err := read(sample.Files, ".", "t10k-labels-idx1-ubyte")
+	good, err := Load(sample.Files, true)
 	require.NoError(t, err)
+	labels := good.Test.Labels
 	labels[100] = (labels[100] + 1) % 10
 	delete(files, "t10k-labels-idx1-ubyte.gz")
-	files["t10k-labels-idx1-ubyte"] = labels
+	files["t10k-labels-idx1-ubyte"] = idxLabels(0x801, uint32(len(labels)), labels...)
 	_, err = Load(folder(files), false)
 	assert.ErrorContains(t, err, "the others are not (t10k-labels-idx1-ubyte): they don't belong together, or some are damaged")
 }

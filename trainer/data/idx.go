@@ -1,14 +1,10 @@
 package data
 
 import (
-	"bytes"
-	"compress/gzip"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
 )
 
 // idxFiles are the files of MNIST and of the sets in its format: images and
@@ -25,15 +21,16 @@ const (
 	magicLabels = 0x00000801
 )
 
-// maxFile bounds what is read of one file: 1 GiB is 20 times the largest
-// published one, and keeps a compressed bomb from filling the memory.
+// maxFile bounds what is taken of one file: 1 GiB is 20 times the largest
+// published one. Until then it is the header that tells how much to read, so that
+// a compressed bomb doesn't fill the memory.
 const maxFile = 1 << 30
 
 func loadIDX(fsys fs.FS, dir string) (*Set, error) {
 	s := &Set{Channels: 1}
 	for i, split := range []*Split{&s.Train, &s.Test} {
-		err := s.readFile(fsys, dir, idxFiles[2*i], func(raw []byte) error {
-			pixels, h, w, err := parseImages(raw)
+		err := s.readFile(fsys, dir, idxFiles[2*i], func(r io.Reader) error {
+			pixels, h, w, err := parseImages(r)
 			if err == nil && i == 1 && (h != s.Height || w != s.Width) {
 				err = fmt.Errorf("its images are %dx%d, those to train on %dx%d", w, h, s.Width, s.Height)
 			}
@@ -43,8 +40,8 @@ func loadIDX(fsys fs.FS, dir string) (*Set, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = s.readFile(fsys, dir, idxFiles[2*i+1], func(raw []byte) error {
-			labels, err := parseLabels(raw)
+		err = s.readFile(fsys, dir, idxFiles[2*i+1], func(r io.Reader) error {
+			labels, err := parseLabels(r)
 			if images := len(split.Pixels) / (s.Height * s.Width); err == nil && len(labels) != images {
 				err = fmt.Errorf("it has %d labels for %d images", len(labels), images)
 			}
@@ -60,8 +57,8 @@ func loadIDX(fsys fs.FS, dir string) (*Set, error) {
 
 // parseImages reads an IDX file of images: magic, count, height and width as
 // big-endian 32-bit numbers, then a byte for every pixel.
-func parseImages(raw []byte) (pixels []byte, height, width int, err error) {
-	head, err := parseHeader(raw, magicImages, "images", 4)
+func parseImages(r io.Reader) (pixels []byte, height, width int, err error) {
+	head, err := parseHeader(r, magicImages, "images", 4)
 	if err != nil {
 		return nil, 0, 0, err
 	}
@@ -69,27 +66,48 @@ func parseImages(raw []byte) (pixels []byte, height, width int, err error) {
 	if h < 1 || h > Size || w < 1 || w > Size {
 		return nil, 0, 0, fmt.Errorf("images of %dx%d pixels: 1x1 to %dx%d are possible", w, h, Size, Size)
 	}
-	pixels = raw[16:]
-	if want := uint64(n) * uint64(h) * uint64(w); uint64(len(pixels)) != want {
-		return nil, 0, 0, fmt.Errorf("%d bytes of pixels, but its header says %d images of %dx%d, which are %d: it is damaged or cut short", len(pixels), n, w, h, want)
-	}
-	return pixels, int(h), int(w), nil
+	what := fmt.Sprintf("%d images of %dx%d", n, w, h)
+	pixels, err = readValues(r, uint64(n)*uint64(h)*uint64(w), "pixels", what)
+	return pixels, int(h), int(w), err
 }
 
 // parseLabels reads an IDX file of labels: magic and count, then a byte each.
-func parseLabels(raw []byte) ([]byte, error) {
-	head, err := parseHeader(raw, magicLabels, "labels", 2)
+func parseLabels(r io.Reader) ([]byte, error) {
+	head, err := parseHeader(r, magicLabels, "labels", 2)
 	if err != nil {
 		return nil, err
 	}
-	labels := raw[8:]
-	if uint64(len(labels)) != uint64(head[1]) {
-		return nil, fmt.Errorf("%d labels, but its header says %d: it is damaged or cut short", len(labels), head[1])
+	labels, err := readValues(r, uint64(head[1]), "labels", fmt.Sprintf("%d labels", head[1]))
+	if err != nil {
+		return nil, err
 	}
 	return labels, checkLabels(labels)
 }
 
-func parseHeader(raw []byte, magic uint32, what string, words int) ([]uint32, error) {
+// readValues reads what a header promised, a byte each: so many values and no more.
+func readValues(r io.Reader, want uint64, unit, promised string) ([]byte, error) {
+	if want > maxFile {
+		return nil, fmt.Errorf("its header says %s, which are %d bytes: more than %d are too large", promised, want, maxFile)
+	}
+	raw, err := readUpTo(r, int(want))
+	if err != nil {
+		return nil, err
+	}
+	if uint64(len(raw)) < want {
+		return nil, fmt.Errorf("%d bytes of %s, but its header says %s, which are %d: it is damaged or cut short", len(raw), unit, promised, want)
+	}
+	more, err := readUpTo(r, 1) // It is at the end that gzip compares the checksum.
+	if err == nil && len(more) > 0 {
+		err = fmt.Errorf("more than %d bytes of %s, but its header says %s: it is damaged", want, unit, promised)
+	}
+	return raw, err
+}
+
+func parseHeader(r io.Reader, magic uint32, what string, words int) ([]uint32, error) {
+	raw, err := readUpTo(r, 4*words)
+	if err != nil {
+		return nil, err
+	}
 	if len(raw) < 4*words {
 		return nil, fmt.Errorf("it ends after %d bytes, within its header: it is cut short", len(raw))
 	}
@@ -113,35 +131,4 @@ func checkLabels(labels []uint8) error {
 		}
 	}
 	return nil
-}
-
-// read returns what is in a file, or in the same with .gz, and which it was.
-func read(fsys fs.FS, dir, name string) ([]byte, string, error) {
-	f, err := fsys.Open(path.Join(dir, name))
-	if errors.Is(err, fs.ErrNotExist) {
-		if zipped, zerr := fsys.Open(path.Join(dir, name+".gz")); !errors.Is(zerr, fs.ErrNotExist) {
-			f, err, name = zipped, zerr, name+".gz"
-		}
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, name, fmt.Errorf("%s is missing", name)
-	}
-	if err != nil {
-		return nil, name, err
-	}
-	defer f.Close()
-	var in io.Reader = f
-	if path.Ext(name) == ".gz" {
-		if in, err = gzip.NewReader(f); err != nil {
-			return nil, name, fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	var raw bytes.Buffer
-	if _, err := raw.ReadFrom(io.LimitReader(in, maxFile+1)); err != nil {
-		return nil, name, fmt.Errorf("%s is damaged or cut short: %w", name, err)
-	}
-	if raw.Len() > maxFile {
-		return nil, name, fmt.Errorf("%s holds more than %d bytes: that is too large", name, maxFile)
-	}
-	return raw.Bytes(), name, nil
 }

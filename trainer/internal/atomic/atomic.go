@@ -5,36 +5,143 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // WriteFile makes write's output the content of the file, through a temporary
 // file beside it (name + ".tmp") that is synced and renamed. If anything fails
 // until then, the old file stays as it was and the temporary one is removed.
 // Two writers of one file at the same time are not guarded against.
+//
+// A symbolic link stays one: what it leads to is replaced. What isn't a regular
+// file (a device, a pipe), and what standard output or error already go to, can
+// only be written to, and is.
 func WriteFile(name string, write func(io.Writer) error) error {
+	if f := standard(name); f != nil {
+		return write(f)
+	}
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+		return writeTo(name, 0, write)
+	}
+	target, err := resolve(name)
+	if err != nil {
+		return err
+	}
+	return Replace(target, write, func() error { return nil })
+}
+
+// Replace is WriteFile for a name that is replaced whatever it is, links too.
+// It calls ready when the new content is complete and safe on the disk, under its
+// temporary name; if ready fails, nothing is replaced.
+func Replace(name string, write func(io.Writer) error, ready func() error) error {
 	temp := name + ".tmp"
-	if err := writeSynced(temp, write); err != nil {
+	err := writeTo(temp, os.O_CREATE|os.O_TRUNC, write)
+	if err == nil {
+		err = ready()
+	}
+	if err == nil {
+		err = os.Rename(temp, name)
+	}
+	if err != nil {
 		// What could not be created need not be there to remove.
 		if rerr := os.Remove(temp); !errors.Is(rerr, os.ErrNotExist) {
 			err = errors.Join(err, rerr)
 		}
 		return err
 	}
-	if err := os.Rename(temp, name); err != nil {
-		return errors.Join(err, os.Remove(temp))
+	return syncFolder(folderOf(name))
+}
+
+// Check reports, as an error, why WriteFile could not write the file, as far as
+// that can be known before there is anything to write. It leaves nothing behind
+// and changes nothing that is there.
+func Check(name string) error {
+	if standard(name) != nil {
+		return nil
 	}
-	// The new name is safe on the disk once its folder is.
-	dir, err := os.Open(filepath.Dir(name))
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+		// It isn't opened: that of a pipe would wait for a reader, that of a device
+		// might do anything.
+		const writable = 2 // W_OK of access(2)
+		switch {
+		case info.IsDir():
+			err = syscall.EISDIR
+		case info.Mode()&fs.ModeSocket != 0:
+			err = syscall.ENXIO // what open(2) would give
+		default:
+			err = syscall.Access(name, writable)
+		}
+		if err != nil {
+			return &fs.PathError{Op: "open", Path: name, Err: err}
+		}
+		return nil
+	}
+	target, err := resolve(name)
 	if err != nil {
 		return err
 	}
-	return errors.Join(dir.Sync(), dir.Close())
+	temp := target + ".tmp"
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if errors.Is(err, os.ErrExist) {
+		return nil // a killed process left it, in a folder that could be written to
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(temp))
 }
 
-func writeSynced(name string, write func(io.Writer) error) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+// standard returns standard output or error if that is what the name leads to,
+// such as /dev/stdout or a file that a shell redirected it to, else nil. To
+// replace or to open it anew would lose what it has already been given.
+func standard(name string) *os.File {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil
+	}
+	for _, f := range []*os.File{os.Stdout, os.Stderr} {
+		if opened, err := f.Stat(); err == nil && os.SameFile(info, opened) {
+			return f
+		}
+	}
+	return nil
+}
+
+// resolve follows symbolic links to the name of what they lead to, which need not
+// be there. Only the last part of a name is followed: the others are the kernel's.
+func resolve(name string) (string, error) {
+	for range 40 { // as many as Linux follows
+		link, err := os.Readlink(name)
+		if errors.Is(err, syscall.EINVAL) || errors.Is(err, os.ErrNotExist) {
+			return name, nil // it isn't a link
+		}
+		if err != nil {
+			return "", err
+		}
+		if !filepath.IsAbs(link) {
+			// Joined as text: to clean a/../b is wrong if a is a link.
+			folder, _ := filepath.Split(name)
+			link = folder + link
+		}
+		name = link
+	}
+	return "", &fs.PathError{Op: "open", Path: name, Err: syscall.ELOOP}
+}
+
+func folderOf(name string) string {
+	if folder, _ := filepath.Split(name); folder != "" {
+		return folder
+	}
+	return "."
+}
+
+// writeTo opens a file with the given flags, writes it, and syncs it if it is a
+// regular one.
+func writeTo(name string, flags int, write func(io.Writer) error) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|flags, 0o666)
 	if err != nil {
 		return err
 	}
@@ -43,8 +150,26 @@ func writeSynced(name string, write func(io.Writer) error) error {
 	if err == nil {
 		err = buffered.Flush()
 	}
-	if err == nil {
+	if err == nil && flags&os.O_CREATE != 0 { // else it is no regular file
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
+}
+
+// syncFolder makes a new name safe on the disk: it is once its folder is. Some
+// file systems can't sync a folder, and some folders may be written to but not
+// read: the file is complete there all the same.
+func syncFolder(folder string) error {
+	dir, err := os.Open(folder)
+	if errors.Is(err, os.ErrPermission) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = dir.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
+		err = nil
+	}
+	return errors.Join(err, dir.Close())
 }

@@ -1,0 +1,200 @@
+package ci
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/progress"
+	"github.com/berthdev/berth/internal/testenv"
+)
+
+// damages are the ways in which a file of the cache can be damaged.
+var damages = map[string]func([]byte) []byte{
+	"flipped": func(b []byte) []byte {
+		if len(b) > 0 {
+			b[len(b)/2] ^= 1
+		}
+		return b
+	},
+	"cut":         func(b []byte) []byte { return b[:len(b)/2] },
+	"appended to": func(b []byte) []byte { return append(b, 'x') },
+}
+
+// files lists the files of a cache, by the folder at its top.
+func filesOf(t *testing.T, dir cache.Dir) map[string][]string {
+	t.Helper()
+	all := map[string][]string{}
+	require.NoError(t, filepath.WalkDir(string(dir), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		rel, err := filepath.Rel(string(dir), path)
+		top, _, _ := strings.Cut(filepath.ToSlash(rel), "/")
+		all[top] = append(all[top], path)
+		return err
+	}))
+	return all
+}
+
+// harm damages a file, without a trace in its time.
+func harm(t *testing.T, name string, how func([]byte) []byte) {
+	t.Helper()
+	info, err := os.Stat(name)
+	require.NoError(t, err)
+	content, err := os.ReadFile(name)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(name, how(content), 0o644))
+	require.NoError(t, os.Chtimes(name, info.ModTime(), info.ModTime()))
+}
+
+// TestDamagedCache damages each file of the cache in each way. No build gives
+// another image, at most one fails, and verify doesn't look at them.
+func TestDamagedCache(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds many times")
+	}
+	docker := dockertest.Connect(t)
+	dir := ownCache(t)
+	p := checkout(t, 0o022)
+	tag := newTag(t, docker)
+	want := build(t, p, tag)
+	_, stderr, code := berth(t, p.Root, nil, "run", "-cmd=true", "-t="+tag) // fills what launches keep
+	require.Zero(t, code, stderr)
+
+	// again builds anew, as far as the cache and the engine don't help.
+	again := func(note string) {
+		t.Helper()
+		if err := docker.RemoveImage(t.Context(), tag); err != nil {
+			require.ErrorIs(t, err, daemon.ErrNotFound, note)
+		}
+		got, err := Build(t.Context(), p, BuildOptions{Tag: tag, Report: progress.New(os.Stderr)})
+		if err != nil {
+			t.Logf("%s: %v", note, err)
+			got, err = Build(t.Context(), p, BuildOptions{Tag: tag, Report: progress.New(os.Stderr)})
+		}
+		require.NoError(t, err, "%s: it never heals", note)
+		require.False(t, got.Cached, note)
+		require.Equal(t, want.Digest, got.Digest, note)
+		require.Equal(t, want.Layers, got.Layers, note)
+	}
+	forget := func(folder string) { require.NoError(t, os.RemoveAll(dir.Path(folder))) }
+
+	// One of each kind, and all of a kind at once: each in each way.
+	for how, change := range damages {
+		for top, names := range filesOf(t, dir) {
+			if top == "debs" {
+				continue // below: they are read only to make the root file system
+			}
+			if !testenv.Long() {
+				names = names[len(names)/2 : len(names)/2+1]
+			}
+			for _, name := range names {
+				if _, err := os.Stat(name); err != nil {
+					continue // an earlier build has replaced it
+				}
+				harm(t, name, change)
+				if top == "layers" || !testenv.Long() || top == "contexts" && !strings.Contains(name, "/trainer/nn/") {
+					continue // together with the others
+				}
+				again(filepath.Join(top, filepath.Base(name)) + " " + how)
+			}
+		}
+		again("one of each kind, " + how)
+		for _, name := range filesOf(t, dir)["debs"] {
+			harm(t, name, change)
+		}
+		forget("rootfs")
+		again("packages " + how)
+	}
+
+	t.Run("a foreign file in the root file system", func(t *testing.T) {
+		names := filesOf(t, dir)["rootfs"]
+		require.Len(t, names, 1)
+		addForeign(t, names[0])
+		again("a foreign file")
+	})
+
+	t.Run("verify", func(t *testing.T) {
+		if !testenv.Long() {
+			t.Skip("two builds from nothing")
+		}
+		for top, names := range filesOf(t, dir) {
+			for _, name := range names {
+				if top != "engine" {
+					harm(t, name, damages["flipped"])
+				}
+			}
+		}
+		got, err := Verify(t.Context(), p, VerifyOptions{Report: progress.New(os.Stderr)})
+		require.NoError(t, err)
+		assert.Equal(t, want.Digest, got.Digest)
+	})
+
+	t.Run("what a launch keeps", func(t *testing.T) {
+		for how, change := range damages {
+			for _, name := range filesOf(t, dir)["users"] {
+				harm(t, name, change)
+			}
+			out, stderr, code := berth(t, p.Root, nil, "run", "-cmd=getent passwd www-data", "-t="+tag)
+			require.Zero(t, code, stderr)
+			assert.Equal(t, "www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\n", out, how)
+		}
+	})
+}
+
+// addForeign puts a file in front of a compressed tar, as one who packs it anew would.
+func addForeign(t *testing.T, name string) {
+	t.Helper()
+	packed, err := os.ReadFile(name)
+	require.NoError(t, err)
+	z, err := zstd.NewReader(nil)
+	require.NoError(t, err)
+	defer z.Close()
+	content, err := z.DecodeAll(packed, nil)
+	require.NoError(t, err)
+	var with bytes.Buffer
+	front := tar.NewWriter(&with) // not closed: more follows
+	require.NoError(t, front.WriteHeader(&tar.Header{Name: "foreign", Mode: 0o644, Size: 7}))
+	_, err = front.Write([]byte("planted"))
+	require.NoError(t, err)
+	require.NoError(t, front.Flush())
+	with.Write(content)
+	w, err := zstd.NewWriter(nil)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(name, w.EncodeAll(with.Bytes(), nil), 0o644))
+}
+
+// TestVerifyComparesTheBaseStage changes the digest that is pinned.
+func TestVerifyComparesTheBaseStage(t *testing.T) {
+	p := checkout(t, 0o022)
+	_, drift, err := BaseDigest(context.Background(), p, progress.New(os.Stderr))
+	require.NoError(t, err)
+	if len(drift) > 0 {
+		testenv.Skip(t, testenv.Snapshot, "locked packages are gone from every mirror: %s", strings.Join(drift, ", "))
+	}
+	in, err := ReadInputs(p)
+	require.NoError(t, err)
+	dir, err := cache.Open()
+	require.NoError(t, err)
+	m := maker{project: p, inputs: in, cache: dir, entries: string(dir)}
+	made, _, err := m.make(t.Context(), m.base())
+	require.NoError(t, err)
+	require.NoError(t, checkBase(p, made[0]))
+	writeFile(t, p, p.BaseDigest, "sha256:"+strings.Repeat("0", 64)+"\n")
+	err = checkBase(p, made[0])
+	require.ErrorIs(t, err, ErrBaseDiffers)
+	assert.ErrorContains(t, err, "go tool mage pin")
+}
