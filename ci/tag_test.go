@@ -64,7 +64,9 @@ func TestTagLikeAnID(t *testing.T) {
 	require.NoError(t, err)
 	made, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1), layer)
 	require.NoError(t, err)
-	made, err = mutate.ConfigFile(made, &v1.ConfigFile{OS: "linux", Architecture: "amd64", RootFS: v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{diffID}}})
+	made, err = mutate.ConfigFile(made, &v1.ConfigFile{
+		OS: "linux", Architecture: "amd64", RootFS: v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{diffID}},
+	})
 	require.NoError(t, err)
 	require.NoError(t, image.WriteArchive(filepath.Join(dir, "export.tar"), made, "export"))
 	o := image.Options{Epoch: in.Epoch, Labels: in.labels(), Seal: true, Cache: filepath.Join(dir, "layers"), Temp: dir}
@@ -87,7 +89,9 @@ func TestTagLikeAnID(t *testing.T) {
 
 // What checkTag returns it takes again, and so does the library that writes images.
 func FuzzCheckTag(f *testing.F) {
-	for _, typed := range []string{"35", "a:1", "localhost:5000/a", "[::1]:5000/a", "A/b", "docker.io/a", "index.docker.io/library/a", "a@sha256:00", "a b"} {
+	for _, typed := range []string{
+		"35", "a:1", "localhost:5000/a", "[::1]:5000/a", "A/b", "docker.io/a", "index.docker.io/library/a", "a@sha256:00", "a b",
+	} {
 		f.Add(typed)
 	}
 	f.Fuzz(func(t *testing.T, typed string) {
