@@ -188,9 +188,11 @@ func readContextFile(name, rel string, e fs.DirEntry, known hashed) (f contextFi
 		if err != nil {
 			return f, h, err
 		}
-		if n, err := hex.Decode(f.sum[:], []byte(known.SHA256)); before == known.identity && before != (identity{}) && n == len(f.sum) && err == nil {
-			f.size = known.Size
-			return f, known, nil
+		if before == known.identity && before != (identity{}) && len(known.SHA256) == hex.EncodedLen(len(f.sum)) {
+			if _, err := hex.Decode(f.sum[:], []byte(known.SHA256)); err == nil {
+				f.size = known.Size
+				return f, known, nil
+			}
 		}
 		if f.sum, f.size, err = hashFile(name); err != nil {
 			return f, h, err

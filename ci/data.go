@@ -20,7 +20,8 @@ func Data(ctx context.Context, p Project, dir string, locked bool, report *progr
 	}
 	lock.Packages = slices.DeleteFunc(lock.Packages, func(one debian.Package) bool { return one.Name != p.Data.Package })
 	if len(lock.Packages) == 0 {
-		return nil, fmt.Errorf("%w: %s doesn't lock the package of the project's data set, %q. Name it in %s if it isn't there, and type\n\tgo tool mage pin",
+		return nil, fmt.Errorf("%w: %s doesn't lock the package of the project's data set, %q. "+
+			"Name it in %s if it isn't there, and type\n\tgo tool mage pin",
 			debian.ErrPinsDiffer, p.Lock, p.Data.Package, p.Packages)
 	}
 	store, err := cache.Open()

@@ -46,7 +46,8 @@ func ExitCode(err error) int {
 		return ExitInterrupted
 	case errors.Is(err, usage.Err):
 		return ExitUsage
-	case errors.Is(err, daemon.ErrUnavailable), errors.Is(err, engine.ErrUnavailable), errors.Is(err, golang.ErrUnavailable), errors.Is(err, gpu.ErrBroken):
+	case errors.Is(err, daemon.ErrUnavailable), errors.Is(err, engine.ErrUnavailable),
+		errors.Is(err, golang.ErrUnavailable), errors.Is(err, gpu.ErrBroken):
 		return ExitPrerequisite
 	case errors.Is(err, debian.ErrPinsDiffer):
 		return ExitPinsDiffer

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,11 +58,15 @@ func TestKilledCommandsLeaveNothing(t *testing.T) {
 	for _, name := range []string{p.Lock, p.BaseDigest, p.GoLock} {
 		locks[name] = readFile(t, p, name)
 	}
+	inputs := []string{want.Inputs}
 	struck, total := 0, 0
 	for _, c := range commands {
 		for i := range c.kills {
 			if strings.HasPrefix(c.args, "build") {
 				appendTo(t, p, p.Dockerfile, fmt.Sprintf("RUN echo %d > /killed\n", i)) // something to do
+				in, err := ReadInputs(p)
+				require.NoError(t, err)
+				inputs = append(inputs, in.Hash)
 			}
 			total++
 			moment := time.Duration(float64(c.whole) * (float64(i) + rand.Float64()) / float64(c.kills))
@@ -88,16 +93,16 @@ func TestKilledCommandsLeaveNothing(t *testing.T) {
 	out, stderr, code := berth(t, p.Root, nil, "clean")
 	require.Zero(t, code, stderr)
 	t.Logf("clean:\n%s", out)
-	assert.Empty(t, leftovers(t, docker, dir, p))
+	assert.Empty(t, leftovers(t, docker, dir, p, inputs))
 	for name, text := range locks {
 		writeFile(t, p, name, text)
 	}
 	assert.Equal(t, want.Digest, build(t, checkout(t, 0o022), tag).Digest)
 }
 
-// leftovers is everything that commands with that cache and checkout could leave
-// behind, the engine for builds apart, which stays.
-func leftovers(t *testing.T, docker *daemon.Client, dir cache.Dir, p Project) (all []string) {
+// leftovers is everything that commands with that cache, checkout and inputs could
+// leave behind, the engine for builds apart, which stays.
+func leftovers(t *testing.T, docker *daemon.Client, dir cache.Dir, p Project, inputs []string) (all []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir.Path("tmp"))
 	require.NoError(t, err)
@@ -138,7 +143,7 @@ func leftovers(t *testing.T, docker *daemon.Client, dir cache.Dir, p Project) (a
 	require.NoError(t, err)
 	for _, id := range images {
 		i, err := docker.Image(t.Context(), id)
-		if err == nil && len(i.Tags) == 0 && i.Labels["org.opencontainers.image.title"] == "demo-cnn" {
+		if err == nil && len(i.Tags) == 0 && slices.Contains(inputs, i.Labels[daemon.LabelInputs]) {
 			all = append(all, "image "+id)
 		}
 	}

@@ -16,7 +16,9 @@ import (
 
 // Plan plans a launch. Unless the options name an image it is the project's own,
 // which is built first if build is set.
-func Plan(ctx context.Context, docker *daemon.Client, p Project, o launch.Options, build bool, s launch.Streams, report *progress.Reporter) (launch.Plan, error) {
+func Plan(
+	ctx context.Context, docker *daemon.Client, p Project, o launch.Options, build bool, s launch.Streams, report *progress.Reporter,
+) (launch.Plan, error) {
 	build = build && o.Image == ""
 	o.Project, o.Root, o.Image = p.Name, p.Root, cmp.Or(o.Image, p.Tag())
 	host, err := look(ctx, docker, p, o, build, s, report)
@@ -31,7 +33,9 @@ func Plan(ctx context.Context, docker *daemon.Client, p Project, o launch.Option
 
 // look probes the host, and meanwhile builds the image if it should. Mostly
 // nothing has changed: then neither waits for the other.
-func look(ctx context.Context, docker *daemon.Client, p Project, o launch.Options, build bool, s launch.Streams, report *progress.Reporter) (host launch.Host, err error) {
+func look(
+	ctx context.Context, docker *daemon.Client, p Project, o launch.Options, build bool, s launch.Streams, report *progress.Reporter,
+) (host launch.Host, err error) {
 	if !build {
 		return launch.Probe(ctx, docker, o, s)
 	}

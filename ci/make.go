@@ -2,8 +2,6 @@ package ci
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -114,8 +112,7 @@ func (m maker) export(ctx context.Context, exports []export) (drift []string, er
 		return nil, err
 	}
 
-	root := sha256.Sum256([]byte(m.project.Root))
-	name := "context-" + hex.EncodeToString(root[:6])
+	name := contextName(m.project.Root)
 	unlock, err := m.cache.Lock(ctx, name, func() { m.report.Printf("Waiting for another build of this checkout to end") })
 	if err != nil {
 		return nil, err

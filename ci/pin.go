@@ -145,7 +145,8 @@ func checkBaseRecord(p Project) error {
 		return err
 	}
 	if r.lock != "" && r.lock != lock.Hash() {
-		return fmt.Errorf("%w: %s is the digest of a base stage with other packages than %s locks. Type\n\tgo tool mage pin", debian.ErrPinsDiffer, p.BaseDigest, p.Lock)
+		return fmt.Errorf("%w: %s is the digest of a base stage with other packages than %s locks. Type\n\tgo tool mage pin",
+			debian.ErrPinsDiffer, p.BaseDigest, p.Lock)
 	}
 	return nil
 }
@@ -210,13 +211,15 @@ func (r baseRecord) marshal() []byte { return fmt.Appendf(nil, "%s\nlock %s\n", 
 func readBaseRecord(p Project) (baseRecord, error) {
 	data, err := os.ReadFile(p.Path(p.BaseDigest))
 	if errors.Is(err, fs.ErrNotExist) {
-		return baseRecord{}, fmt.Errorf("%w: the digest of the base stage isn't recorded: %w. Type\n\tgo tool mage pin", debian.ErrPinsDiffer, err)
+		return baseRecord{}, fmt.Errorf("%w: the digest of the base stage isn't recorded: %w. Type\n\tgo tool mage pin",
+			debian.ErrPinsDiffer, err)
 	} else if err != nil {
 		return baseRecord{}, err
 	}
 	r, err := parseBaseRecord(string(data))
 	if err != nil {
-		return baseRecord{}, fmt.Errorf("reading %s: %w. Take the file from version control again, or type\n\tgo tool mage pin", p.Path(p.BaseDigest), err)
+		return baseRecord{}, fmt.Errorf("reading %s: %w. Take the file from version control again, or type\n\tgo tool mage pin",
+			p.Path(p.BaseDigest), err)
 	}
 	return r, nil
 }

@@ -118,7 +118,7 @@ func TestPinIsAllOrNothing(t *testing.T) {
 	writeFile(t, p, engineLock, old)
 	_, err := Pin(t.Context(), p, nil)
 	require.ErrorContains(t, err, "no suite has a package no-such-package")
-	assert.Equal(t, old, readFile(t, p, engineLock))
+	assert.True(t, old == readFile(t, p, engineLock), "the engine's lock was written")
 	for _, name := range []string{p.Lock, p.GoLock, p.BaseDigest} {
 		assert.Equal(t, readFile(t, project, name), readFile(t, p, name))
 	}

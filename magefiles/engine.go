@@ -97,6 +97,9 @@ func Clean(ctx context.Context) error {
 		for _, name := range swept.Left {
 			fmt.Println("left", name)
 		}
+		if err == nil && len(swept.Removed)+len(swept.Left) == 0 {
+			fmt.Println("no container and no volume was left behind")
+		}
 		return err
 	})
 }

@@ -11,10 +11,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/magefile/mage/mg"
-
 	"github.com/berthdev/berth/ci"
 	"github.com/berthdev/berth/internal/progress"
+	"github.com/berthdev/berth/internal/usage"
 )
 
 // Test checks everything: format, vet, staticcheck, pins, then every test, with
@@ -26,14 +25,14 @@ func Test(
 	run *string, // only the tests that match this pattern
 ) error {
 	return with(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error {
+		if or(short) && or(long) {
+			return fmt.Errorf("-long: %w: it and -short exclude each other. Give one of them", usage.Err)
+		}
 		if err := lint(ctx, p); err != nil {
 			return err
 		}
 		args := []string{"test", "-timeout=80m"}
 		if or(long) {
-			if or(short) {
-				return mg.Fatal(ci.ExitUsage, "-short and -long exclude each other")
-			}
 			os.Setenv("BERTH_TEST_LONG", "1")
 			args[1] = "-timeout=4h"
 		}

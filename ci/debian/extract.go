@@ -54,7 +54,8 @@ func Extract(f Fetched, folder, dir, temp string) (names []string, err error) {
 		return nil, fmt.Errorf("package %s has no files in /%s", f, folder)
 	}
 	if len(differ) > 0 {
-		return nil, fmt.Errorf("package %s would overwrite files of yours, so nothing was written:\n%w\nMove them away, or choose another folder", f, errors.Join(differ...))
+		return nil, fmt.Errorf("package %s would overwrite files of yours, so nothing was written:\n%w\n"+
+			"Move them away, or choose another folder", f, errors.Join(differ...))
 	}
 	for target, e := range missing {
 		if err := cache.WriteStream(target, u.content(e), 0o644); err != nil {

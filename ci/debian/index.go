@@ -88,7 +88,9 @@ func (a archiveReader) packages(
 	return all, dates, nil
 }
 
-func (a archiveReader) suite(ctx context.Context, s Suite, architecture string, known time.Time) (all []candidate, date time.Time, err error) {
+func (a archiveReader) suite(
+	ctx context.Context, s Suite, architecture string, known time.Time,
+) (all []candidate, date time.Time, err error) {
 	bases := a.mirrors.bases(s.Archive, a.now)
 	var r release
 	dist := "dists/" + s.Name
@@ -115,7 +117,8 @@ func (a archiveReader) suite(ctx context.Context, s Suite, architecture string, 
 		dir := name[:strings.LastIndex(name, "/")]
 		data, err := a.getter.getAll(ctx, bases, dist+"/"+dir+"/by-hash/SHA256/"+file.sum, file.size, file.check)
 		if err != nil {
-			return nil, date, fmt.Errorf("no mirror has the index %s of suite %s that its InRelease promises. Try again in an hour, or name another mirror in %s:\n%w", name, s.Name, EnvMirror, err)
+			return nil, date, fmt.Errorf("no mirror has the index %s of suite %s that its InRelease promises. "+
+				"Try again in an hour, or name another mirror in %s:\n%w", name, s.Name, EnvMirror, err)
 		}
 		some, err := readIndex(data, s.Archive, architecture)
 		if err != nil {
@@ -170,7 +173,7 @@ func (a archiveReader) release(data []byte, s Suite) (r release, err error) {
 		return r, fmt.Errorf("%w: %q", errForeign, p["Codename"])
 	}
 	if r.date, err = time.Parse(time.RFC1123, p["Date"]); err != nil {
-		return r, fmt.Errorf("Date: %w", err)
+		return r, fmt.Errorf("reading its Date: %w", err)
 	}
 	r.date = r.date.UTC()
 	if until := p["Valid-Until"]; until != "" {

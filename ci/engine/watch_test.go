@@ -16,6 +16,7 @@ import (
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/progress"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 func TestSilenceIsReportedOnce(t *testing.T) {
@@ -58,7 +59,7 @@ func do(t *testing.T, docker *daemon.Client, container, action string) {
 	t.Helper()
 	socket, ok := strings.CutPrefix(docker.Host(), "unix://")
 	if !ok {
-		t.Skip("needs Docker's socket")
+		testenv.Skip(t, testenv.DockerSocket, "Docker is at %s", docker.Host())
 	}
 	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)

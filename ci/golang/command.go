@@ -69,7 +69,8 @@ func checkProxies(list string) error {
 			address = "https://" + address // as go does
 		}
 		if _, err := url.Parse(address); err != nil {
-			return errors.New("GOPROXY has an address that isn't a URL. Look at it with\n\tgo env GOPROXY\nIn a user or a password, write %40 for @, %3A for :, %2F for /, %20 for a space")
+			return errors.New("GOPROXY has an address that isn't a URL. Look at it with\n\tgo env GOPROXY\n" +
+				"In a user or a password, write %40 for @, %3A for :, %2F for /, %20 for a space")
 		}
 	}
 	return nil

@@ -130,7 +130,10 @@ func (p Program) modules(ctx context.Context, temp string, report *progress.Repo
 // the go.sum in dir or the checksum database. env is beside the caller's.
 func download(ctx context.Context, dir, temp string, env []string, names ...string) ([]module, error) {
 	var out bytes.Buffer
-	c := Command{Dir: dir, Temp: temp, OS: "linux", Arch: "amd64", Env: env, Output: &out, Args: append([]string{"mod", "download", "-json"}, names...)}
+	c := Command{
+		Dir: dir, Temp: temp, OS: "linux", Arch: "amd64", Env: env, Output: &out,
+		Args: append([]string{"mod", "download", "-json"}, names...),
+	}
 	failed := c.Run(ctx)
 	var modules []module
 	for d := json.NewDecoder(&out); ; {
@@ -189,10 +192,13 @@ func Newest(ctx context.Context, version, temp string, report *progress.Reporter
 	switch {
 	case err == nil:
 	case strings.Contains(err.Error(), "SECURITY ERROR"):
-		return Toolchain{}, fmt.Errorf("%w\nThe server gives another Go %s than everybody else has. Name another one in GOPROXY, and type\n\tgo clean -modcache", err, t.Version)
+		return Toolchain{}, fmt.Errorf("%w\nThe server gives another Go %s than everybody else has. "+
+			"Name another one in GOPROXY, and type\n\tgo clean -modcache", err, t.Version)
 	case os.Getenv(EnvUnchecked) != "1":
-		return Toolchain{}, fmt.Errorf("checking Go %s against the checksum database: %w\nIts checksum is locked only if the database agrees. Let GOPROXY name a server that passes on the database (as most do, "+
-			"below /sumdb/), or name a mirror of it in GOSUMDB=\"sum.golang.org https://…\". To lock what the server sends without a check, type\n\t%s=1 go tool mage pin", t.Version, err, EnvUnchecked)
+		return Toolchain{}, fmt.Errorf("checking Go %s against the checksum database: %w\n"+
+			"Its checksum is locked only if the database agrees. Let GOPROXY name a server that passes on the database "+
+			"(as most do, below /sumdb/), or name a mirror of it in GOSUMDB=\"sum.golang.org https://…\". "+
+			"To lock what the server sends without a check, type\n\t%s=1 go tool mage pin", t.Version, err, EnvUnchecked)
 	default:
 		if modules, err = download(ctx, temp, temp, unchecked, t.module()); err != nil {
 			return Toolchain{}, err

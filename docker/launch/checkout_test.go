@@ -36,6 +36,7 @@ func TestContainerThatRewritesTheCheckout(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			p := newPerson(t)
+			p.options.Network = "none"
 			outside := t.TempDir()
 			files := []string{"secret", "home/secret", "home/user/secret", "user/secret"}
 			for _, f := range files {
@@ -138,6 +139,7 @@ func complete(t *testing.T, checkout string) {
 
 func TestFirstLaunchesAtOnce(t *testing.T) {
 	p := newPerson(t)
+	p.options.Network = "none"
 	manyFiles(t, p.options.Root, 200)
 	var wait sync.WaitGroup
 	for range 2 {
@@ -170,6 +172,7 @@ func TestFirstLaunchesAtOnce(t *testing.T) {
 func TestKillWhileSeeding(t *testing.T) {
 	const files = 2000
 	p := newPerson(t)
+	p.options.Network = "none"
 	manyFiles(t, p.options.Root, files)
 	p.run("true", "") // so that the image is known
 	for range 5 {

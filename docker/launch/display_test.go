@@ -37,12 +37,10 @@ type server struct {
 
 // serve starts a program of the desktop image and waits for its socket.
 func serve(t *testing.T, image, socket, folder string, command ...string) (id string) {
-	d, err := daemon.Connect(t.Context())
-	require.NoError(t, err)
-	t.Cleanup(func() { d.Close() })
+	d := dockertest.Connect(t)
 	sockets := filepath.Dir(socket)
-	id, err = d.Create(t.Context(), daemon.Container{
-		Image: image, Command: command, Network: "host", Init: true,
+	id, err := d.Create(t.Context(), daemon.Container{
+		Name: dockertest.Name(t), Image: image, Command: command, Network: "host", Init: true,
 		Labels: map[string]string{daemon.LabelRole: "test", daemon.LabelOwner: owned.Owner()},
 		Env:    []string{"XDG_RUNTIME_DIR=" + sockets},
 		Mounts: []daemon.Mount{{Type: "bind", Source: sockets, Target: sockets}, {Type: "bind", Source: folder, Target: "/test"}},
@@ -241,7 +239,7 @@ func TestX11IsClosedToOthers(t *testing.T) {
 	// Another local user who sees the same socket.
 	d := dockertest.Connect(t)
 	other, err := d.Create(t.Context(), daemon.Container{
-		Image: p.options.Image, Command: []string{"xdpyinfo"}, Network: "host", User: "23456:23456", Env: []string{"DISPLAY=:" + s.number},
+		Name: dockertest.Name(t), Image: p.options.Image, Command: []string{"xdpyinfo"}, Network: "host", User: "23456:23456", Env: []string{"DISPLAY=:" + s.number},
 		Labels: map[string]string{daemon.LabelRole: "test", daemon.LabelOwner: owned.Owner()},
 		Mounts: []daemon.Mount{{Type: "bind", Source: "/tmp/.X11-unix", Target: "/tmp/.X11-unix"}},
 	})

@@ -49,8 +49,8 @@ func unlinked(checkout, path string) error {
 		}
 		if info.Mode().Type() == fs.ModeSymlink {
 			to, _ := os.Readlink(at)
-			return fmt.Errorf("%s is a symbolic link to %s, and Berth follows none in the checkout: a container may have made it. If you didn't, find out who did. Then type\n\trm %s",
-				at, to, word(at))
+			return fmt.Errorf("%s is a symbolic link to %s, and Berth follows none in the checkout: a container may have made it. "+
+				"If you didn't, find out who did. Then type\n\trm %s", at, to, word(at))
 		}
 	}
 	return nil
@@ -222,8 +222,8 @@ func makeMountPoints(mounts []daemon.Mount) error {
 				continue // Docker says so
 			}
 			if err := makeMountPoint(outer.Source, rel, source.IsDir()); err != nil {
-				return fmt.Errorf("making the place where %s is to be mounted: %w. If a symbolic link in %s is in the way, remove it, or choose another target",
-					inner.Source, err, outer.Source)
+				return fmt.Errorf("making the place where %s is to be mounted: %w. If a symbolic link in %s is in the way, remove it, "+
+					"or choose another target", inner.Source, err, outer.Source)
 			}
 		}
 	}

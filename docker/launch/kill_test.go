@@ -38,7 +38,9 @@ func TestKilledLaunchesLeaveNothing(t *testing.T) {
 	}
 	ids := map[string]string{}
 	for name, labels := range others {
-		id, err := d.Create(t.Context(), daemon.Container{Image: p.options.Image, Command: []string{"sleep", "1000"}, Network: "none", Init: true, Labels: labels})
+		id, err := d.Create(t.Context(), daemon.Container{
+			Name: dockertest.Name(t), Image: p.options.Image, Command: []string{"sleep", "1000"}, Network: "none", Init: true, Labels: labels,
+		})
 		require.NoError(t, err)
 		t.Cleanup(func() { d.Remove(context.Background(), id) })
 		require.NoError(t, d.Start(t.Context(), id))

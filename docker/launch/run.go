@@ -48,18 +48,13 @@ const patience = 3 * time.Second
 // the person is gone, and end the container. So does the end of ctx. A last read of
 // standard input may still be waiting when it returns.
 func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, err error) {
+	// TERM and QUIT are always among them: none at all would mean every signal.
 	caught := slices.DeleteFunc([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, signals.Ignored)
 	// Others may have asked for these, to exit the process soon after the first:
 	// from here on they are the command's.
+	signal.Reset(caught...)
 	signals := make(chan os.Signal, 8)
-	starting, stop := ctx, context.CancelFunc(func() {})
-	if len(caught) > 0 { // to the signal package, none are all
-		signal.Reset(caught...)
-		signal.Notify(signals, caught...)
-		// Until the container runs, a signal gives up; cleaning up goes on.
-		starting, stop = signal.NotifyContext(ctx, caught...)
-	}
-	defer stop()
+	signal.Notify(signals, caught...)
 	defer signal.Stop(signals)
 	// A closed pipe is an error of the write, not the end of this process.
 	broken := make(chan os.Signal, 1)
@@ -106,6 +101,9 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 	}
 
 	l := launch{daemon: d, things: things, streams: s, tty: spec.TTY}
+	// Until the container runs, a signal gives up; cleaning up goes on.
+	starting, stop := signal.NotifyContext(ctx, caught...)
+	defer stop()
 	if err := l.start(starting, lasting, spec, p.check); err != nil {
 		if starting.Err() != nil && ctx.Err() == nil {
 			return exitSignal + int((<-signals).(syscall.Signal)), nil
@@ -307,7 +305,8 @@ func (l *launch) lost(err error) error {
 	if err == nil || l.tty || errors.Is(err, syscall.EPIPE) {
 		return nil
 	}
-	return fmt.Errorf("passing on the command's output: %w. The container was ended. If a disk is full, make room or send the output elsewhere", err)
+	return fmt.Errorf("passing on the command's output: %w. The container was ended. "+
+		"If a disk is full, make room or send the output elsewhere", err)
 }
 
 // resize gives the container's terminal the size of the person's.

@@ -42,7 +42,8 @@ func leave(ctx context.Context, image string) error {
 	}
 	name := Process + "-" + random()
 	id, err := docker.Create(ctx, daemon.Container{
-		Name: name, Image: image, Command: []string{"sleep", "1000"}, Network: "none", Init: true, Labels: map[string]string{daemon.LabelRole: "test"},
+		Name: name, Image: image, Command: []string{"sleep", "1000"}, Network: "none", Init: true,
+		Labels: map[string]string{daemon.LabelRole: "test"},
 		Mounts: []daemon.Mount{{Type: "volume", Source: name, Target: "/state"}},
 	})
 	if err := errors.Join(err, docker.Start(ctx, id), docker.Tag(ctx, image, name+":latest")); err != nil {

@@ -31,21 +31,22 @@ const (
 )
 
 var needs = []string{
-	Docker, DockerCommand, DockerSocket, ClassicStore, Dockerd, Linux, AMD64, Cgo, Root, Namespaces, Mirror, Snapshot, DpkgDeb, VectorKernel, NoGPU,
+	Docker, DockerCommand, DockerSocket, ClassicStore, Dockerd, Linux, AMD64, Cgo,
+	Root, Namespaces, Mirror, Snapshot, DpkgDeb, VectorKernel, NoGPU,
 }
 
 // envRequire lists, separated by commas, what this machine has: a test that
 // doesn't find it fails.
 const envRequire = "BERTH_TEST_REQUIRE"
 
-// EnvLong is set for tests that take their time. `mage test -long` sets it.
-const EnvLong = "BERTH_TEST_LONG"
+// envLong is set for tests that take their time. `mage test -long` sets it.
+const envLong = "BERTH_TEST_LONG"
 
 // Long reports whether tests may take their time: more rounds, more kills.
-func Long() bool { return os.Getenv(EnvLong) != "" }
+func Long() bool { return os.Getenv(envLong) != "" }
 
 // Skip skips a test because the machine lacks what it needs, or fails it if
-// BERTH_TEST_REQUIRE lists that. Every skip that isn't for -short comes here.
+// BERTH_TEST_REQUIRE lists that. Every skip that isn't for the sake of time comes here.
 func Skip(t testing.TB, need, format string, args ...any) {
 	t.Helper()
 	required, err := requires(os.Getenv(envRequire), need)

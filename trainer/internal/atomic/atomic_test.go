@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 func TestWriteFile(t *testing.T) {
@@ -141,11 +143,11 @@ func TestDevice(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for name, minor := range map[string]int{"null": 3, "full": 7} {
 		if err := syscall.Mknod(name, syscall.S_IFCHR|0o666, 1<<8|minor); err != nil {
-			t.Skipf("no device can be made here: %v", err)
+			testenv.Skip(t, testenv.Root, "no device can be made here: %v", err)
 		}
 	}
 	if _, err := os.ReadFile("null"); err != nil {
-		t.Skipf("devices can't be opened here: %v", err)
+		testenv.Skip(t, testenv.Root, "devices can't be opened here: %v", err)
 	}
 	require.NoError(t, os.Symlink("null", "link"))
 	for _, name := range []string{"null", "link"} {
