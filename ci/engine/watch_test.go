@@ -101,7 +101,8 @@ func startStuckBuild(t *testing.T) *stuckBuild {
 		_, err := s.engine.Host().Directory(dir).DockerBuild().Sync(ctx)
 		s.failed <- err
 	}()
-	require.Eventually(t, func() bool { return strings.Contains(log.String(), "stuck") }, time.Minute, 50*time.Millisecond, "the step doesn't start")
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "stuck") }, time.Minute, 50*time.Millisecond,
+		"the step doesn't start")
 	return s
 }
 
