@@ -200,4 +200,5 @@ func TestVerifyComparesTheBaseStage(t *testing.T) {
 	err = checkBase(p, made[0])
 	require.ErrorIs(t, err, ErrBaseDiffers)
 	assert.ErrorContains(t, err, "go tool mage pin")
+	assert.Equal(t, ExitPinsDiffer, ExitCode(err))
 }

@@ -49,7 +49,7 @@ func ExitCode(err error) int {
 	case errors.Is(err, daemon.ErrUnavailable), errors.Is(err, engine.ErrUnavailable),
 		errors.Is(err, golang.ErrUnavailable), errors.Is(err, gpu.ErrBroken):
 		return ExitPrerequisite
-	case errors.Is(err, debian.ErrPinsDiffer):
+	case errors.Is(err, debian.ErrPinsDiffer), errors.Is(err, ErrBaseDiffers):
 		return ExitPinsDiffer
 	default:
 		return ExitFailure
