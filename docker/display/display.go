@@ -121,7 +121,7 @@ func probeX(ctx context.Context, env map[string]string, hostname string) (Displa
 		}
 		d.cookie = cookieFor(entries, hostname, d.Number)
 	}
-	c, err := dialX(ctx, d.Network, d.Address, d.cookie)
+	c, err := dialX(ctx, d.Network, d.Address, d.cookie, nil)
 	if err != nil {
 		return Display{}, fmt.Errorf("DISPLAY=%s: %w", name, err)
 	}
@@ -199,18 +199,17 @@ func (d Display) Open(ctx context.Context, folder string) (*Grant, error) {
 	}
 	cookie := d.cookie
 	if d.Own {
-		c, err := dialX(ctx, d.Network, d.Address, d.cookie)
-		if err != nil {
-			return nil, err
-		}
 		var id uint32
-		if id, cookie, err = c.generate(); err != nil {
-			c.Close()
+		c, err := dialX(ctx, d.Network, d.Address, d.cookie, func(c *xclient) (err error) {
+			id, cookie, err = c.generate()
+			return err
+		})
+		if err != nil {
 			return nil, fmt.Errorf("asking the X server for a cookie: %w", err)
 		}
 		g.undo = append(g.undo, func() error {
 			// With the person's cookie: whoever came with the other is disconnected.
-			c, err := dialX(context.WithoutCancel(ctx), d.Network, d.Address, d.cookie)
+			c, err := dialX(context.WithoutCancel(ctx), d.Network, d.Address, d.cookie, nil)
 			if err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,25 +80,57 @@ func TestServersThatAreNone(t *testing.T) {
 		"no length": "\x00\xff\x0b\x00\x00\x00\x00\x00",
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			socket := filepath.Join(t.TempDir(), "X")
 			l, err := net.Listen("unix", socket)
 			require.NoError(t, err)
 			defer l.Close()
 			go func() {
-				c, err := l.Accept()
-				if err == nil {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
 					c.Read(make([]byte, 64))
 					c.Write([]byte(says))
 					c.Close()
 				}
 			}()
-			_, err = dialX(t.Context(), "unix", socket, nil)
+			_, err = dialX(t.Context(), "unix", socket, nil, nil)
 			assert.Error(t, err)
 			if name == "refuses" {
 				assert.EqualError(t, err, "the X server refused: No way")
 			}
 		})
 	}
+}
+
+// An X server that resets hangs up on whoever comes, at any moment of the
+// conversation, and answers a moment later.
+func TestServerThatResets(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "X")
+	l, err := net.Listen("unix", socket)
+	require.NoError(t, err)
+	defer l.Close()
+	accepted := "\x01\x00\x0b\x00\x00\x00\x00\x00"
+	extension := "\x01\x00\x01\x00\x00\x00\x00\x00\x01\x80" + strings.Repeat("\x00", 22)
+	cookie := "\x01\x00\x02\x00\x01\x00\x00\x00\x07\x00\x00\x00\x04\x00" + strings.Repeat("\x00", 18) + "key!"
+	go func() {
+		for _, answers := range [][]string{{}, {accepted}, {accepted, extension}, {accepted, extension, cookie}} {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			for _, answer := range answers {
+				c.Read(make([]byte, 64))
+				c.Write([]byte(answer))
+			}
+			c.Close()
+		}
+	}()
+	g, err := Display{Kind: X11, Network: "unix", Address: socket, Number: "7", Own: true}.Open(t.Context(), t.TempDir())
+	require.NoError(t, err)
+	assert.Equal(t, wildcard("7", []byte("key!")), g.Xauthority)
 }
 
 func TestChoose(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -23,9 +24,38 @@ const answering = 5 * time.Second
 
 var little = binary.LittleEndian
 
-// dialX connects to an X server and authorizes itself with the cookie, which may
-// be nil: a server can admit a user by uid.
-func dialX(ctx context.Context, network, address string, cookie []byte) (*xclient, error) {
+// resetting is how long an X server may take for a reset. It hangs up on whoever
+// comes during it.
+const resetting = time.Second
+
+// dialX connects to an X server, authorizes itself with the cookie, which may be
+// nil (a server can admit a user by uid), and makes the first requests, which may be
+// nil, too. It tries again when the server hangs up: one whose last client has
+// just left, a Probe for example, resets.
+func dialX(ctx context.Context, network, address string, cookie []byte, first func(*xclient) error) (*xclient, error) {
+	for end := time.Now().Add(resetting); ; {
+		c, err := dialOnce(ctx, network, address, cookie)
+		if err == nil && first != nil {
+			if err = first(c); err != nil {
+				c.Close()
+			}
+		}
+		if err == nil {
+			return c, nil
+		}
+		hungUp := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+		if !hungUp || time.Now().After(end) {
+			return nil, err
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+func dialOnce(ctx context.Context, network, address string, cookie []byte) (*xclient, error) {
 	ctx, cancel := context.WithTimeout(ctx, answering)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
