@@ -206,7 +206,8 @@ func Sweep(ctx context.Context, dir cache.Dir, docker *daemon.Client, patient bo
 			return err
 		})
 	}
-	return swept, work.Wait()
+	err = work.Wait()
+	return swept, err
 }
 
 // sweepClaim removes what one claim names, and reports whether all of it is gone.
