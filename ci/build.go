@@ -269,7 +269,10 @@ func digestOf(ctx context.Context, docker *daemon.Client, dir cache.Dir, i daemo
 	if err != nil || info.ContainerdStore {
 		return "", err
 	}
-	return image.SealedDigest(i), nil
+	if digest = image.SealedDigest(i); digest == "" {
+		return "", nil
+	}
+	return digest, cache.WriteRecord(digestPath(dir, i.ID), digest) // it takes the daemon a while to tell
 }
 
 // Digest returns the digest of an image that Docker has, "" if it is unknown.
