@@ -70,6 +70,7 @@ func TestDamagedCache(t *testing.T) {
 	docker := dockertest.Connect(t)
 	dir := ownCache(t)
 	p := checkout(t, 0o022)
+	appendTo(t, p, p.Dockerfile, "# No other test has these inputs: its image would do.\n")
 	tag := newTag(t, docker)
 	want := build(t, p, tag)
 	_, stderr, code := berth(t, p.Root, nil, "run", "-cmd=true", "-t="+tag) // fills what launches keep

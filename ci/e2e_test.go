@@ -203,7 +203,7 @@ func TestFailedRunShowsItsOutput(t *testing.T) {
 	_, err := Build(t.Context(), p, BuildOptions{Tag: tag})
 	require.Error(t, err)
 	assert.Contains(t, err.Error(), "the reason why")
-	assert.Contains(t, err.Error(), "exit code: 7")
+	assert.Contains(t, err.Error(), "exit code 7")
 	assert.Contains(t, err.Error(), p.Dockerfile)
 	assert.Equal(t, ExitFailure, ExitCode(err))
 	_, err = docker.Image(t.Context(), tag)

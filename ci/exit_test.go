@@ -27,6 +27,7 @@ import (
 	"github.com/berthdev/berth/docker/gpu"
 	"github.com/berthdev/berth/docker/launch"
 	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/process"
 	"github.com/berthdev/berth/internal/signals"
 	"github.com/berthdev/berth/internal/testenv"
 	"github.com/berthdev/berth/internal/usage"
@@ -246,7 +247,7 @@ type child struct {
 	t      *testing.T
 	c      *exec.Cmd
 	out    *bufio.Reader
-	errors bytes.Buffer
+	errors process.Tail
 }
 
 func begin(t *testing.T, by, dir string, env []string, args ...string) *child {

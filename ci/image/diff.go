@@ -177,11 +177,11 @@ func presence(there bool) string {
 
 // diffConfigs compares configurations but for the layers' diff IDs.
 func diffConfigs(a, b *v1.ConfigFile) (all []Difference, err error) {
-	fieldsA, err := fields(a)
+	fieldsA, err := fields(unsealed(a))
 	if err != nil {
 		return nil, err
 	}
-	fieldsB, err := fields(b)
+	fieldsB, err := fields(unsealed(b))
 	if err != nil {
 		return nil, err
 	}

@@ -61,6 +61,14 @@ func seal(img v1.Image) (v1.Image, error) {
 	return mutate.ConfigFile(img, config)
 }
 
+// unsealed returns a configuration without the labels, which follow from the rest.
+func unsealed(c *v1.ConfigFile) *v1.ConfigFile {
+	c = c.DeepCopy()
+	delete(c.Config.Labels, labelSeal)
+	delete(c.Config.Labels, labelManifest)
+	return c
+}
+
 // Sealed reports whether an image in Docker is, in every layer and setting, one
 // that Canonical sealed.
 func Sealed(i daemon.Image) bool {

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -29,6 +31,17 @@ const (
 	VectorKernel  = "vector-kernel"  // a processor that the trainer has a kernel for
 	NoGPU         = "no-gpu"         // neither a GPU nor a Docker that passes one on
 )
+
+// A test process that ignores signals, as under nohup, would hand that on to the
+// processes that it starts, and they couldn't be tried with those. A handler isn't
+// handed on.
+func init() {
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
+	}
+}
 
 var needs = []string{
 	Docker, DockerCommand, DockerSocket, ClassicStore, Dockerd, Linux, AMD64, Cgo,
