@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
@@ -125,9 +126,11 @@ func TestDamagedCache(t *testing.T) {
 	}
 
 	t.Run("a foreign file in the root file system", func(t *testing.T) {
-		names := filesOf(t, dir)["rootfs"]
-		require.Len(t, names, 1)
-		addForeign(t, names[0])
+		in, err := ReadInputs(p)
+		require.NoError(t, err)
+		made, err := cache.Find(dir.Path("rootfs", in.Lock.Hash()+"-"+debian.Recipe+".tar.zst"))
+		require.NoError(t, err)
+		addForeign(t, made)
 		again("a foreign file")
 	})
 

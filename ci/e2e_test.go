@@ -210,9 +210,11 @@ func TestFailedRunShowsItsOutput(t *testing.T) {
 	assert.ErrorIs(t, err, daemon.ErrNotFound)
 }
 
+// TestVerify is for the long suite: the next test, which finds a single difference,
+// stands for it.
 func TestVerify(t *testing.T) {
 	dockertest.Connect(t)
-	if testing.Short() {
+	if !testenv.Long() {
 		t.Skip("two builds from nothing")
 	}
 	stdout, stderr, code := berth(t, project.Root, nil, "verify", "-json")
