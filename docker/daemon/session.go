@@ -114,6 +114,9 @@ func (s *Session) CopyStreams(out, err io.Writer) error {
 	return e
 }
 
+// Discard reads the output to its end, for nobody.
+func (s *Session) Discard() { io.Copy(io.Discard, s.output) }
+
 // Resize sets the size of a running container's terminal.
 func (c *Client) Resize(ctx context.Context, id string, rows, columns uint) error {
 	return explain(c.api.ContainerResize(ctx, id, container.ResizeOptions{Height: rows, Width: columns}), "resizing the terminal of container %s", id)

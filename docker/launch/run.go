@@ -222,10 +222,16 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 	}()
 	copied := make(chan error, 1)
 	go func() {
+		copy := func() error { return l.session.CopyStreams(l.streams.Out, l.streams.Err) }
 		if l.tty {
-			copied <- l.session.CopyTerminal(l.streams.Out)
-		} else {
-			copied <- l.session.CopyStreams(l.streams.Out, l.streams.Err)
+			copy = func() error { return l.session.CopyTerminal(l.streams.Out) }
+		}
+		err := copy()
+		copied <- err
+		if err != nil {
+			// The daemon holds the container while it waits for somebody to read, and
+			// wouldn't so much as kill it.
+			l.session.Discard()
 		}
 	}()
 	type result struct {
