@@ -180,7 +180,7 @@ func upToDate(ctx context.Context, docker *daemon.Client, dir cache.Dir, p Proje
 		if err := docker.Tag(ctx, have.ID, o.Tag); err != nil {
 			return nil, err
 		}
-		if err := owned.RemoveUntaggedImages(ctx, dir, docker, p.Root); err != nil {
+		if err := owned.RemoveUntaggedImages(ctx, dir, docker); err != nil {
 			return nil, err
 		}
 	}
@@ -209,7 +209,7 @@ func buildAndLoad(ctx context.Context, docker *daemon.Client, dir cache.Dir, p P
 		return nil, err
 	}
 	return result, errors.Join(
-		owned.RemoveUntaggedImages(ctx, dir, docker, p.Root),
+		owned.RemoveUntaggedImages(ctx, dir, docker),
 		dir.Prune(unused, "contexts", "debs", "golang", "layers", "rootfs"),
 	)
 }
@@ -231,19 +231,7 @@ func (m maker) buildAndLoad(ctx context.Context, docker *daemon.Client, o BuildO
 		}
 	}
 	o.Report.Update("Loading %s into Docker", o.Tag)
-	where, err := docker.ID(ctx)
-	if err != nil {
-		return nil, err
-	}
-	record := func(ids ...string) error {
-		for _, id := range ids {
-			if err := owned.Record(m.cache, owned.Lasting{Kind: owned.KindImage, Daemon: where, ID: id, For: m.project.Root}); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if result.ID, err = image.Load(ctx, docker, img, o.Tag, record); err != nil {
+	if result.ID, err = image.Load(ctx, docker, m.cache, img, o.Tag, ""); err != nil {
 		return nil, err
 	}
 	return result, cache.WriteRecord(digestPath(m.cache, result.ID), result.Digest)

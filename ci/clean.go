@@ -11,7 +11,7 @@ import (
 // Clean removes what killed commands left: temporary folders, containers, engines
 // of their own with their state, images without a name. It goes by Berth's own records
 // alone, so that what is in use, and what isn't Berth's, stays.
-func Clean(ctx context.Context, p Project) (owned.Swept, error) {
+func Clean(ctx context.Context) (owned.Swept, error) {
 	dir, err := cache.Open() // removes temporary folders
 	if err != nil {
 		return owned.Swept{}, err
@@ -25,5 +25,5 @@ func Clean(ctx context.Context, p Project) (owned.Swept, error) {
 	if err != nil {
 		return swept, err
 	}
-	return swept, owned.RemoveUntaggedImages(ctx, dir, docker, p.Root)
+	return swept, owned.RemoveUntaggedImages(ctx, dir, docker)
 }

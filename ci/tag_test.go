@@ -72,7 +72,7 @@ func TestTagLikeAnID(t *testing.T) {
 	o := image.Options{Epoch: in.Epoch, Labels: in.labels(), Seal: true, Cache: filepath.Join(dir, "layers"), Temp: dir}
 	sealed, err := image.Canonical(t.Context(), filepath.Join(dir, "export.tar"), o)
 	require.NoError(t, err)
-	id, err := image.Load(t.Context(), docker, sealed, newTag(t, docker), func(...string) error { return nil })
+	id, err := image.Load(t.Context(), docker, dockertest.Cache(t), sealed, newTag(t, docker), "")
 	require.NoError(t, err)
 
 	_, digits, _ := strings.Cut(id, ":")

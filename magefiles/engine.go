@@ -89,8 +89,8 @@ func withEngine(ctx context.Context, do func(context.Context, engine.Options) er
 // Clean removes what killed runs and builds left behind. What is in use, and
 // what isn't Berth's, stays.
 func Clean(ctx context.Context) error {
-	return with(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
-		swept, err := ci.Clean(ctx, p)
+	return with(ctx, func(ctx context.Context, _ ci.Project, _ *progress.Reporter) error {
+		swept, err := ci.Clean(ctx)
 		for _, name := range swept.Removed {
 			fmt.Println("removed", name)
 		}

@@ -16,7 +16,6 @@ import (
 
 	"github.com/berthdev/berth/ci/image"
 	"github.com/berthdev/berth/docker/daemon"
-	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/cache"
 )
 
@@ -111,17 +110,6 @@ func (b *builder) image(ctx context.Context, docker *daemon.Client) error {
 	if err != nil {
 		return fmt.Errorf("assembling the engine's image: %w", err)
 	}
-	id, err := docker.ID(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = image.Load(ctx, docker, img, b.tag(), func(names ...string) error {
-		for _, name := range names {
-			if err := owned.Record(b.Cache, owned.Lasting{Kind: owned.KindImage, Daemon: id, ID: name, For: role}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	_, err = image.Load(ctx, docker, b.Cache, img, b.tag(), role)
 	return err
 }

@@ -11,14 +11,15 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/owned"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 // Load loads the image into Docker under a tag and returns its ID there. Layers
 // that the daemon has already, by an image that berth built before, aren't sent
-// again. Until the new image is in, the old one keeps its tag. The names that the
-// image may have there are passed to record before anything is sent: other stores
-// than the classic one name images by their manifest.
-func Load(ctx context.Context, docker *daemon.Client, img v1.Image, tag string, record func(ids ...string) error) (id string, err error) {
+// again. Until the new image is in, the old one keeps its tag. It is recorded as
+// Berth's, and as belonging to something, which may be empty.
+func Load(ctx context.Context, docker *daemon.Client, dir cache.Dir, img v1.Image, tag, to string) (id string, err error) {
 	config, err := img.ConfigFile()
 	if err != nil {
 		return "", err
@@ -31,7 +32,14 @@ func Load(ctx context.Context, docker *daemon.Client, img v1.Image, tag string, 
 	if err != nil {
 		return "", err
 	}
-	if err := record(name.String(), digest.String()); err != nil {
+	images, err := owned.LockImages(ctx, dir, docker)
+	if err != nil {
+		return "", err
+	}
+	defer images.Unlock()
+	// Recorded before anything is sent, under the names that it may get: other stores
+	// than the classic one name images by their manifest.
+	if err := images.Record(to, name.String(), digest.String()); err != nil {
 		return "", err
 	}
 	old, err := docker.Image(ctx, tag)
@@ -58,7 +66,7 @@ func Load(ctx context.Context, docker *daemon.Client, img v1.Image, tag string, 
 	if n := common(config.RootFS.DiffIDs, now.Layers); n != len(config.RootFS.DiffIDs) || n != len(now.Layers) {
 		return "", fmt.Errorf("the image was loaded, but %s in Docker is another one, %s. Build again", tag, now.ID)
 	}
-	return now.ID, record(now.ID)
+	return now.ID, images.Record(to, now.ID)
 }
 
 // common is how many layers, from the lowest, are the same.

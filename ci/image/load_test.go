@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -65,23 +64,14 @@ func (l *loader) build(t testing.TB, layers ...[]byte) v1.Image {
 
 func (l *loader) load(t testing.TB, img v1.Image) daemon.Image {
 	t.Helper()
-	id, err := Load(t.Context(), l.Client, img, l.tag, l.record)
+	id, err := Load(t.Context(), l.Client, l.dir, img, l.tag, "")
 	require.NoError(t, err)
 	l.ids[id] = true
-	require.NoError(t, owned.RemoveUntaggedImages(t.Context(), l.dir, l.Client, "checkout"))
+	require.NoError(t, owned.RemoveUntaggedImages(t.Context(), l.dir, l.Client))
 	have, err := l.Image(t.Context(), l.tag)
 	require.NoError(t, err)
 	assert.Equal(t, id, have.ID)
 	return have
-}
-
-// record records images as a build does.
-func (l *loader) record(ids ...string) error {
-	where, err := l.ID(context.Background())
-	for _, id := range ids {
-		err = errors.Join(err, owned.Record(l.dir, owned.Lasting{Kind: owned.KindImage, Daemon: where, ID: id, For: "checkout"}))
-	}
-	return err
 }
 
 func (l *loader) gone(t testing.TB, ref string) {
@@ -165,7 +155,7 @@ func TestLoadKeepsImagesInUse(t *testing.T) {
 		_, err = l.Image(t.Context(), old.ID)
 		assert.NoError(t, err)
 	})
-	t.Run("of another checkout", func(t *testing.T) {
+	t.Run("of another user", func(t *testing.T) {
 		l := newLoader(t)
 		old := l.load(t, l.build(t, base(t)))
 		l.load(t, l.build(t, base(t)))
@@ -222,7 +212,7 @@ func TestInterruptedLoadKeepsTheOldImage(t *testing.T) {
 	defer cancel()
 	stopping, err := mutate.AppendLayers(img, &stopAt{Layer: layersOf(t, next)[0], left: 4 << 20, stop: cancel})
 	require.NoError(t, err)
-	_, err = Load(ctx, l.Client, stopping, l.tag, l.record)
+	_, err = Load(ctx, l.Client, l.dir, stopping, l.tag, "")
 	require.ErrorIs(t, err, context.Canceled)
 
 	have, err := l.Image(t.Context(), l.tag)
@@ -267,7 +257,7 @@ func TestDamagedLayerIsNotLoaded(t *testing.T) {
 	digest, err := layersOf(t, img)[1].Digest()
 	require.NoError(t, err)
 	require.NoError(t, flip(filepath.Join(l.options.Cache, digest.Hex)))
-	_, err = Load(t.Context(), l.Client, img, l.tag, l.record)
+	_, err = Load(t.Context(), l.Client, l.dir, img, l.tag, "")
 	require.ErrorIs(t, err, ErrDamaged)
 	assert.ErrorContains(t, err, "had another content", "not tried a second time, when the file is gone")
 	have, err := l.Image(t.Context(), l.tag)

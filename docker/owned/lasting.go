@@ -25,7 +25,7 @@ type Lasting struct {
 	Daemon string `json:"daemon"`          // its own ID
 	ID     string `json:"id"`              // of a container or image; a volume's name
 	Claim  string `json:"claim,omitempty"` // that a volume was made under, by its label: a name may be given again
-	For    string `json:"for,omitempty"`   // what it belongs to: a project's checkout, an engine's name
+	For    string `json:"for,omitempty"`   // what it belongs to, for example an engine's name
 }
 
 func (l Lasting) path(dir cache.Dir) string {
@@ -86,22 +86,54 @@ func OwnsVolume(dir cache.Dir, daemonID string, v daemon.VolumeStatus) (bool, er
 	return false, err
 }
 
-// RemoveUntaggedImages removes the images on record for a checkout that have no
-// name any more and that nothing uses: the one that lost its tag now, and those of
-// builds that were killed after they had loaded theirs.
-func RemoveUntaggedImages(ctx context.Context, dir cache.Dir, docker *daemon.Client, checkout string) error {
-	id, err := docker.ID(ctx)
+// Images are what a user's builds have loaded into a daemon. While they are locked,
+// no other process of this user's loads images there or removes them: an image that
+// is being loaded has no name at first.
+type Images struct {
+	dir    cache.Dir
+	docker *daemon.Client
+	where  string
+	unlock func()
+}
+
+// LockImages waits until it can lock the images on record.
+func LockImages(ctx context.Context, dir cache.Dir, docker *daemon.Client) (Images, error) {
+	where, err := docker.ID(ctx)
+	if err != nil {
+		return Images{}, err
+	}
+	unlock, err := dir.Lock(ctx, "images", nil)
+	return Images{dir, docker, where, unlock}, err
+}
+
+// Unlock lets others in again.
+func (i Images) Unlock() { i.unlock() }
+
+// Record records that the images with these IDs, which there need not be yet, belong
+// to something, for example an engine.
+func (i Images) Record(to string, ids ...string) error {
+	for _, id := range ids {
+		if err := Record(i.dir, Lasting{Kind: KindImage, Daemon: i.where, ID: id, For: to}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RemoveUntaggedImages removes the images on record that have no name any more and
+// that nothing uses: the one that lost its tag now, and those of builds that were
+// killed after they had loaded theirs.
+func RemoveUntaggedImages(ctx context.Context, dir cache.Dir, docker *daemon.Client) error {
+	locked, err := LockImages(ctx, dir, docker)
 	if err != nil {
 		return err
 	}
-	images, err := Recorded(dir, KindImage, id)
+	defer locked.Unlock()
+	images, err := Recorded(dir, KindImage, locked.where)
 	if err != nil {
 		return err
 	}
 	for _, l := range images {
-		if l.For != checkout {
-			continue
-		}
 		image, err := docker.Image(ctx, l.ID)
 		if err == nil && image.ID == l.ID && len(image.Tags) == 0 && len(image.Digests) == 0 {
 			err = docker.RemoveImage(ctx, l.ID)
