@@ -59,6 +59,8 @@ func TestKilledCommandsLeaveNothing(t *testing.T) {
 		locks[name] = readFile(t, p, name)
 	}
 	inputs := []string{want.Inputs}
+	before, err := docker.Images(t.Context(), daemon.LabelInputs)
+	require.NoError(t, err)
 	struck, total := 0, 0
 	for _, c := range commands {
 		for i := range c.kills {
@@ -93,7 +95,7 @@ func TestKilledCommandsLeaveNothing(t *testing.T) {
 	out, stderr, code := berth(t, p.Root, nil, "clean")
 	require.Zero(t, code, stderr)
 	t.Logf("clean:\n%s", out)
-	assert.Empty(t, leftovers(t, docker, dir, p, inputs))
+	assert.Empty(t, leftovers(t, docker, dir, p, inputs, before))
 	for name, text := range locks {
 		writeFile(t, p, name, text)
 	}
@@ -101,8 +103,8 @@ func TestKilledCommandsLeaveNothing(t *testing.T) {
 }
 
 // leftovers is everything that commands with that cache, checkout and inputs could
-// leave behind, the engine for builds apart, which stays.
-func leftovers(t *testing.T, docker *daemon.Client, dir cache.Dir, p Project, inputs []string) (all []string) {
+// leave behind, the engine for builds apart, which stays, and images from before.
+func leftovers(t *testing.T, docker *daemon.Client, dir cache.Dir, p Project, inputs, before []string) (all []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir.Path("tmp"))
 	require.NoError(t, err)
@@ -143,7 +145,7 @@ func leftovers(t *testing.T, docker *daemon.Client, dir cache.Dir, p Project, in
 	require.NoError(t, err)
 	for _, id := range images {
 		i, err := docker.Image(t.Context(), id)
-		if err == nil && len(i.Tags) == 0 && slices.Contains(inputs, i.Labels[daemon.LabelInputs]) {
+		if err == nil && len(i.Tags) == 0 && !slices.Contains(before, id) && slices.Contains(inputs, i.Labels[daemon.LabelInputs]) {
 			all = append(all, "image "+id)
 		}
 	}

@@ -99,6 +99,7 @@ func TestForgedImage(t *testing.T) {
 	t.Cleanup(func() { docker.RemoveImage(context.Background(), forged) })
 	have, err := docker.Image(t.Context(), forged)
 	require.NoError(t, err)
+	t.Cleanup(func() { docker.RemoveImage(context.Background(), have.ID) }) // when it has lost its name
 	require.Equal(t, first.Inputs, have.Labels[daemon.LabelInputs])
 
 	got := build(t, p, forged)
