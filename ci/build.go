@@ -7,18 +7,15 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/engine"
-	"github.com/berthdev/berth/ci/golang"
 	"github.com/berthdev/berth/ci/image"
+	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/cache"
@@ -32,52 +29,44 @@ const labelDrift = "dev.berth.drift"
 const driftSeparator = ", "
 
 // recipe changes whenever the same inputs give another image.
-const recipe = "3 engine " + engine.Version + " image " + image.Recipe + " debian " + debian.Recipe + " golang " + golang.Recipe
+const recipe = "4 engine " + engine.Version + " image " + image.Recipe
 
 // Inputs is everything that an image is made from.
 type Inputs struct {
-	Hash  string    // hex SHA-256 of all that follows, and of the recipe
-	Epoch time.Time // of every file in the image: the lock's snapshot time, so that the commit fixes it, also in a shallow clone or an archive of the sources
-	Lock  debian.Lock
-	Go    golang.Toolchain // none if the project compiles no Go
-	files []contextFile
+	Hash   string         // hex SHA-256 of all that follows, and of the recipe
+	Epoch  time.Time      // of every file in the image: the date of the newest locked input
+	Locked []input.Locked // as the project lists them
+	files  []contextFile
 }
 
 // ReadInputs reads the project's inputs from its checkout.
 func ReadInputs(p Project) (Inputs, error) {
-	lock, err := debian.ReadLock(p.Path(p.Lock))
-	if err != nil {
-		return Inputs{}, err
-	}
-	var toolchain golang.Toolchain
-	if p.GoLock != "" {
-		if toolchain, err = golang.ReadLock(p.Path(p.GoLock)); err != nil {
+	locked := make([]input.Locked, len(p.Inputs))
+	for i, in := range p.Inputs {
+		var err error
+		if locked[i], err = in.Read(p.Root); err != nil {
 			return Inputs{}, err
 		}
 	}
-	return inputsOf(p, lock, toolchain)
+	return inputsOf(p, locked)
 }
 
-func inputsOf(p Project, lock debian.Lock, toolchain golang.Toolchain) (Inputs, error) {
+func inputsOf(p Project, locked []input.Locked) (Inputs, error) {
 	files, err := contextOf(p)
 	if err != nil {
 		return Inputs{}, err
 	}
-	parts := []string{recipe, p.Dockerfile, lock.Hash(), toolchain.String(), hashContext(files)}
-	if p.GoLock != "" {
-		// Which modules there are beside the context depends on these, which the
-		// context needn't have.
-		parts = append(parts, fmt.Sprintf("%q", p.GoPackages))
-		for _, name := range []string{"go.mod", "go.sum"} {
-			data, err := os.ReadFile(p.Path(name))
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return Inputs{}, err
-			}
-			parts = append(parts, fmt.Sprintf("%x", sha256.Sum256(data)))
+	in := Inputs{Epoch: time.Unix(0, 0).UTC(), Locked: locked, files: files}
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\n%q\n%s\n", recipe, p.Dockerfile, hashContext(files))
+	for i, l := range locked {
+		fmt.Fprintf(h, "%q %q\n", p.Inputs[i].Name(), l.Hash())
+		if d, ok := l.(input.Dated); ok && d.Date().After(in.Epoch) {
+			in.Epoch = d.Date()
 		}
 	}
-	sum := sha256.Sum256([]byte(strings.Join(parts, "\n")))
-	return Inputs{Hash: hex.EncodeToString(sum[:]), Epoch: lock.Snapshot, Lock: lock, Go: toolchain, files: files}, nil
+	in.Hash = hex.EncodeToString(h.Sum(nil))
+	return in, nil
 }
 
 // labels are those of the image, beside the Dockerfile's own: the hash that tells
@@ -210,7 +199,7 @@ func buildAndLoad(ctx context.Context, docker *daemon.Client, dir cache.Dir, p P
 	}
 	return result, errors.Join(
 		owned.RemoveUntaggedImages(ctx, dir, docker),
-		dir.Prune(unused, "contexts", "debs", "golang", "layers", "rootfs"),
+		dir.Prune(unused, append(m.folders(), "contexts", "debs", "layers")...),
 	)
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/internal/dockertest"
 )
 
@@ -27,14 +28,14 @@ var compiled = sync.OnceValues(func() (string, error) {
 	}
 	removeCompiled = func() { os.RemoveAll(dir) }
 	const name = `"demo-cnn"`
-	original := project.Path("magefiles/project.go")
+	original := project.Path("magefiles/magefile.go")
 	text, err := os.ReadFile(original)
 	if err != nil {
 		return "", err
 	} else if strings.Count(string(text), name) != 1 {
 		return "", fmt.Errorf("%s doesn't have the name %s once", original, name)
 	}
-	renamed, overlay := filepath.Join(dir, "project.go"), filepath.Join(dir, "overlay.json")
+	renamed, overlay := filepath.Join(dir, "magefile.go"), filepath.Join(dir, "overlay.json")
 	list, err := json.Marshal(map[string]any{"Replace": map[string]string{original: renamed}})
 	if err := errors.Join(
 		err,
@@ -72,15 +73,15 @@ func berth(t *testing.T, dir string, env []string, args ...string) (stdout, stde
 
 func TestExitCodes(t *testing.T) {
 	stale := checkout(t, 0o022)
-	appendTo(t, stale, stale.Packages, "\n[[package]]\nname = \"hello\"\nwhy = \"to say so\"\n")
+	appendTo(t, stale, "docker/packages.toml", "\n[[package]]\nname = \"hello\"\nwhy = \"to say so\"\n")
 	broken := checkout(t, 0o022)
-	appendTo(t, broken, broken.Lock, "package hello\n")
+	appendTo(t, broken, lockFile, "package hello\n")
 	unknown := checkout(t, 0o022)
-	appendTo(t, unknown, unknown.Packages, "\n[nonsense]\n")
+	appendTo(t, unknown, "docker/packages.toml", "\n[nonsense]\n")
 	older := checkout(t, 0o022)
 	writeFile(t, older, "go.mod", strings.Replace(readFile(t, older, "go.mod"), "\ngo 1.26", "\ngo 1.99", 1))
 	noGo := checkout(t, 0o022)
-	require.NoError(t, os.Remove(noGo.Path(noGo.GoLock)))
+	require.NoError(t, os.Remove(noGo.Path(goLockFile)))
 	noDocker := []string{"DOCKER_HOST=unix:///nowhere/docker.sock"}
 
 	for name, c := range map[string]struct {
@@ -92,12 +93,12 @@ func TestExitCodes(t *testing.T) {
 	}{
 		"pins as asked for":        {project.Root, nil, "pin -check", 0, ""},
 		"pins differ":              {stale.Root, nil, "pin -check", ExitPinsDiffer, "not locked: hello"},
-		"pins differ, advice":      {stale.Root, nil, "pin -check", ExitPinsDiffer, "go tool mage pin"},
+		"pins differ, advice":      {stale.Root, nil, "pin -check", ExitPinsDiffer, "berth pin"},
 		"another Go than go.mod's": {older.Root, nil, "pin -check", ExitPinsDiffer, "docker/golang.lock locks 1."},
 		"no Go locked":             {noGo.Root, nil, "build", ExitFailure, "no toolchain is locked"},
 		"a lock cut short":         {broken.Root, nil, "build", ExitFailure, `"package hello" is no line of a lock`},
 		"an unknown key":           {unknown.Root, nil, "pin -check", ExitFailure, `what is "nonsense"?`},
-		"no checkout":              {t.TempDir(), nil, "build", ExitUsage, "isn't in a checkout"},
+		"no checkout":              {t.TempDir(), nil, "build", ExitUsage, "isn't in a project"},
 		"no such flag":             {project.Root, nil, "build -nonsense=1", ExitUsage, "nonsense"},
 		"no such target":           {project.Root, nil, "nonsense", ExitUsage, "nonsense"},
 		"Docker isn't running":     {project.Root, noDocker, "build", ExitPrerequisite, "sudo systemctl start docker"},
@@ -199,8 +200,8 @@ func TestImageIsSound(t *testing.T) {
 	require.Zero(t, code, stderr)
 	lines := strings.Split(strings.TrimSpace(stdout), "\n")
 	require.Len(t, lines, 3, stdout)
-	in, err := ReadInputs(p)
+	lock, err := debian.ReadLock(p.Path(lockFile))
 	require.NoError(t, err)
-	assert.Equal(t, fmt.Sprint(len(in.Lock.Packages)), lines[0], "not every package is installed")
+	assert.Equal(t, fmt.Sprint(len(lock.Packages)), lines[0], "not every package is installed")
 	assert.Equal(t, "C.UTF-8", lines[1])
 }

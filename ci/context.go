@@ -20,13 +20,6 @@ import (
 	"github.com/moby/patternmatcher/ignorefile"
 )
 
-// Made for the build, and put into its context. Where inputs are compared their
-// locks stand for them.
-const (
-	rootfsName = "rootfs.tar" // the root file system of the locked packages
-	golangName = "golang.tar" // the locked Go toolchain, and modules
-)
-
 // A contextFile is one file of a build context.
 type contextFile struct {
 	path string      // slash-separated, relative to the context
@@ -73,7 +66,11 @@ func contextOf(p Project) ([]contextFile, error) {
 	if !cache.ReadRecord(record, &known) {
 		known = nil // what a damaged record has in it doesn't count
 	}
-	files, seen, err := readContext(p.Root, p.Dockerfile, known, time.Now())
+	made := map[string]bool{} // what stands for these is their locks
+	for _, in := range p.Inputs {
+		made[in.Name()] = true
+	}
+	files, seen, err := readContext(p.Root, p.Dockerfile, made, known, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -89,11 +86,14 @@ func contextName(root string) string {
 	return "context-" + hex.EncodeToString(sum[:6])
 }
 
-// readContext reads the build context below root: every file that its
-// .dockerignore lets through, and the Dockerfile, in lexical order. known has hashes
-// from before, seen those to remember; now is not later than the reading.
-func readContext(root, dockerfile string, known map[string]hashed, now time.Time) (files []contextFile, seen map[string]hashed, err error) {
-	ignored, err := readIgnoreFile(filepath.Join(root, ".dockerignore"))
+// readContext reads the build context below root: every file that its ignore file
+// lets through, and the Dockerfile, in lexical order, without what is made for the
+// build. known has hashes from before, seen those to remember; now is not later than
+// the reading.
+func readContext(
+	root, dockerfile string, made map[string]bool, known map[string]hashed, now time.Time,
+) (files []contextFile, seen map[string]hashed, err error) {
+	ignored, err := readIgnoreFile(filepath.Join(root, filepath.FromSlash(dockerfile)+".dockerignore"), filepath.Join(root, ".dockerignore"))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -117,7 +117,7 @@ func readContext(root, dockerfile string, known map[string]hashed, now time.Time
 			}
 			return nil
 		}
-		if skip && rel != path.Clean(dockerfile) || rel == rootfsName || rel == golangName {
+		if skip && rel != path.Clean(dockerfile) || made[rel] {
 			return nil
 		}
 		key := strconv.Quote(rel) // JSON has no bytes that aren't UTF-8
@@ -137,8 +137,16 @@ func readContext(root, dockerfile string, known map[string]hashed, now time.Time
 	return files, seen, nil
 }
 
-func readIgnoreFile(name string) (*patternmatcher.PatternMatcher, error) {
-	f, err := os.Open(name)
+// readIgnoreFile reads the first of the files that there is, as BuildKit does.
+func readIgnoreFile(names ...string) (*patternmatcher.PatternMatcher, error) {
+	var name string
+	var f *os.File
+	err := fs.ErrNotExist
+	for _, name = range names {
+		if f, err = os.Open(name); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return patternmatcher.New(nil)
 	} else if err != nil {

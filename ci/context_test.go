@@ -43,7 +43,7 @@ func tree(t *testing.T, files map[string]string) string {
 // read reads the context below root with nothing remembered.
 func read(t *testing.T, root, dockerfile string) []contextFile {
 	t.Helper()
-	files, _, err := readContext(root, dockerfile, nil, time.Now())
+	files, _, err := readContext(root, dockerfile, map[string]bool{"rootfs.tar": true}, nil, time.Now())
 	require.NoError(t, err)
 	return files
 }
@@ -112,7 +112,7 @@ func TestContextHash(t *testing.T) {
 func TestContextRefusesWhatNoImageCanHold(t *testing.T) {
 	root := tree(t, map[string]string{"Dockerfile": "x"})
 	require.NoError(t, syscall.Mkfifo(filepath.Join(root, "pipe"), 0o644))
-	_, _, err := readContext(root, "Dockerfile", nil, time.Now())
+	_, _, err := readContext(root, "Dockerfile", map[string]bool{"rootfs.tar": true}, nil, time.Now())
 	assert.ErrorContains(t, err, "pipe is neither a file, a folder nor a link")
 }
 
@@ -122,7 +122,7 @@ func TestStageTouchesOnlyWhatChanged(t *testing.T) {
 	dir := filepath.Join(filepath.Dir(rootfs), "staged")
 	root := tree(t, map[string]string{"Dockerfile": "x", "bin/run": "y", "bin/link": "->run", "old/thing": "z"})
 	require.NoError(t, os.Chmod(filepath.Join(root, "bin/run"), 0o755))
-	require.NoError(t, stageContext(dir, read(t, root, "Dockerfile"), map[string]string{rootfsName: rootfs}))
+	require.NoError(t, stageContext(dir, read(t, root, "Dockerfile"), map[string]string{"rootfs.tar": rootfs}))
 	before, err := os.Lstat(filepath.Join(dir, "bin/run"))
 	require.NoError(t, err)
 
@@ -130,7 +130,7 @@ func TestStageTouchesOnlyWhatChanged(t *testing.T) {
 	require.NoError(t, os.RemoveAll(filepath.Join(root, "old")))
 	require.NoError(t, os.WriteFile(filepath.Join(root, "old"), []byte("a file where a folder was"), 0o644))
 	files := read(t, root, "Dockerfile")
-	require.NoError(t, stageContext(dir, files, map[string]string{rootfsName: rootfs}))
+	require.NoError(t, stageContext(dir, files, map[string]string{"rootfs.tar": rootfs}))
 	after, err := os.Lstat(filepath.Join(dir, "bin/run"))
 	require.NoError(t, err)
 	assert.True(t, os.SameFile(before, after) && before.ModTime().Equal(after.ModTime()), "an unchanged file was written again")
@@ -142,7 +142,7 @@ func TestStageTouchesOnlyWhatChanged(t *testing.T) {
 
 	// What was staged is wrong, though as large as it should be.
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("CHANGED"), 0o644))
-	require.NoError(t, stageContext(dir, files, map[string]string{rootfsName: rootfs}))
+	require.NoError(t, stageContext(dir, files, map[string]string{"rootfs.tar": rootfs}))
 	assert.Equal(t, hashContext(files), hashContext(read(t, dir, "Dockerfile")))
 	data, err := os.ReadFile(filepath.Join(dir, "rootfs.tar"))
 	require.NoError(t, err)
@@ -197,11 +197,11 @@ func TestLargeContextIsStreamed(t *testing.T) {
 
 func TestHashesAreRemembered(t *testing.T) {
 	root := tree(t, map[string]string{"Dockerfile": "x", "a": "1", "not\xffUTF-8": "2", "l": "->a"})
-	_, seen, err := readContext(root, "Dockerfile", nil, time.Now())
+	_, seen, err := readContext(root, "Dockerfile", map[string]bool{"rootfs.tar": true}, nil, time.Now())
 	require.NoError(t, err)
 	assert.Empty(t, seen, "a file that is new may change again without a trace")
 	later := time.Now().Add(time.Hour)
-	_, known, err := readContext(root, "Dockerfile", nil, later)
+	_, known, err := readContext(root, "Dockerfile", map[string]bool{"rootfs.tar": true}, nil, later)
 	require.NoError(t, err)
 	assert.Len(t, known, 3)
 
@@ -209,7 +209,7 @@ func TestHashesAreRemembered(t *testing.T) {
 	wrong := hashed{known[`"a"`].identity, strings.Repeat("ab", 32)}
 	known[`"a"`] = wrong
 	sum := func(root string) string {
-		files, seen, err := readContext(root, "Dockerfile", known, later)
+		files, seen, err := readContext(root, "Dockerfile", map[string]bool{"rootfs.tar": true}, known, later)
 		require.NoError(t, err)
 		for _, f := range files {
 			if f.path == "a" {

@@ -21,6 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/ci/debian"
+	"github.com/berthdev/berth/ci/golang"
+	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
@@ -30,23 +32,24 @@ import (
 
 // The tests below run the whole pipeline: real packages, real engine, real Docker.
 
-// project is this repository's own, as magefiles/project.go has it, but under a
+// project is this repository's own, as its magefile has it, but under a
 // name of the tests': the image of whoever works here stays as it is.
-var project = Project{
-	Root: root(), Name: dockertest.Process + "-demo", Dockerfile: "docker/Dockerfile",
-	Packages: "docker/packages.toml", Lock: "docker/packages.lock",
-	BaseStage: "base", BaseDigest: "docker/base.digest",
-	GoLock: "docker/golang.lock", GoPackages: []string{"./trainer"},
-	Data: DataSet{Package: "dataset-fashion-mnist", Folder: "usr/share/datasets/fashion-mnist"},
-}
-
-func root() string {
-	root, err := FindRoot(".")
+var project = func() Project {
+	p, err := Project{
+		Name: dockertest.Process + "-demo", BaseStage: "base", Home: "rootfs/home/user",
+		Inputs: []input.Input{debian.Input{}, golang.Input{Packages: []string{"./trainer"}}},
+	}.At(".")
 	if err != nil {
 		panic(err)
 	}
-	return root
-}
+	return p
+}()
+
+// The locks of the project.
+const (
+	lockFile   = "docker/packages.lock"
+	goLockFile = "docker/golang.lock"
+)
 
 // TestMain lets the test binary play a build that gets killed.
 func TestMain(m *testing.M) {
@@ -60,7 +63,7 @@ func TestMain(m *testing.M) {
 		p := project
 		p.Root = root
 		if _, err := Build(context.Background(), p, BuildOptions{Tag: os.Getenv("BERTH_TEST_TAG"), Report: progress.New(os.Stderr)}); err != nil {
-			os.Stderr.WriteString(Explain(err).Error() + "\n")
+			os.Stderr.WriteString(Explain(err, "berth") + "\n")
 			os.Exit(1)
 		}
 		os.Exit(0)
@@ -318,7 +321,7 @@ func TestAnotherDayAnotherFolderAnotherEngine(t *testing.T) {
 // context and returns its path there.
 func fakeClock(t *testing.T, p Project) string {
 	t.Helper()
-	manifest, err := debian.ReadManifest(project.Path(project.Packages))
+	manifest, err := debian.ReadManifest(project.Path("docker/packages.toml"))
 	require.NoError(t, err)
 	manifest.Packages = []debian.Wish{{Name: "libfaketime", Why: "a clock that is wrong"}}
 	o := debian.PinOptions{Mirrors: debian.HostMirrors()}

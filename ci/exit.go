@@ -8,12 +8,13 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/engine"
 	"github.com/berthdev/berth/ci/golang"
+	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/gpu"
 	"github.com/berthdev/berth/docker/launch"
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/signals"
 	"github.com/berthdev/berth/internal/usage"
 )
@@ -27,14 +28,15 @@ const (
 	ExitInterrupted  = 130
 )
 
-// Explain adds to an error what a person can do about it where any part of a
-// build may come upon it: a full disk. It goes by the text, since go, Docker and
-// the engine have disks as well and only say so.
-func Explain(err error) error {
+// Explain is an error as a person reads it, with what can be done about it; berth is
+// the command that they typed (see advice.Text). Any part of a build may come upon a full
+// disk: that goes by the text, since go, Docker and the engine have disks as well and only
+// say so.
+func Explain(err error, berth string) string {
 	if strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
-		return fmt.Errorf("%w\nThat disk is full. Free some space on it; if it has Berth's cache folder, you may also name another folder in BERTH_CACHE", err)
+		err = advice.With(err, "That disk is full. Free some space on it; if it has Berth's cache folder, you may also name another folder in BERTH_CACHE.")
 	}
-	return err
+	return advice.Text(err, berth)
 }
 
 // ExitCode is the exit code that an error of this project stands for.
@@ -49,7 +51,7 @@ func ExitCode(err error) int {
 	case errors.Is(err, daemon.ErrUnavailable), errors.Is(err, engine.ErrUnavailable),
 		errors.Is(err, golang.ErrUnavailable), errors.Is(err, gpu.ErrBroken):
 		return ExitPrerequisite
-	case errors.Is(err, debian.ErrPinsDiffer), errors.Is(err, ErrBaseDiffers):
+	case errors.Is(err, input.ErrPinsDiffer), errors.Is(err, ErrBaseDiffers):
 		return ExitPinsDiffer
 	default:
 		return ExitFailure

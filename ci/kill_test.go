@@ -55,7 +55,7 @@ func TestKilledCommandsLeaveNothing(t *testing.T) {
 		}
 	}
 	locks := map[string]string{} // which a killed pin may have moved, whole
-	for _, name := range []string{p.Lock, p.BaseDigest, p.GoLock} {
+	for _, name := range []string{lockFile, p.BaseDigest, goLockFile} {
 		locks[name] = readFile(t, p, name)
 	}
 	inputs := []string{want.Inputs}

@@ -20,7 +20,8 @@ func Plan(
 	ctx context.Context, docker *daemon.Client, p Project, o launch.Options, build bool, s launch.Streams, report *progress.Reporter,
 ) (launch.Plan, error) {
 	build = build && o.Image == ""
-	o.Project, o.Root, o.Image = p.Name, p.Root, cmp.Or(o.Image, p.Tag())
+	o.Project, o.Root, o.Home, o.Skeleton = p.Name, p.Root, p.Home, p.Skeleton
+	o.Image = cmp.Or(o.Image, p.Tag())
 	host, err := look(ctx, docker, p, o, build, s, report)
 	if err != nil {
 		return launch.Plan{}, err

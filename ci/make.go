@@ -1,7 +1,9 @@
 package ci
 
 import (
+	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,10 +17,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/engine"
-	"github.com/berthdev/berth/ci/golang"
 	"github.com/berthdev/berth/ci/image"
+	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/process"
 	"github.com/berthdev/berth/internal/progress"
@@ -94,7 +95,7 @@ func (m maker) export(ctx context.Context, exports []export) (drift []string, er
 	var work errgroup.Group
 	work.Go(func() (err error) {
 		eng, err = engine.Connect(ctx, engine.Options{
-			Name: m.engine, Ephemeral: m.fresh, Root: m.project.Root, Cache: m.cache, Report: m.report, LogOutput: log,
+			Name: m.engine, Ephemeral: m.fresh, Cache: m.cache, Report: m.report, LogOutput: log,
 		})
 		cancelOn(err, cancel)
 		return err
@@ -156,59 +157,40 @@ func cancelOn(err error, cancel context.CancelCauseFunc) {
 	}
 }
 
-// rootfs returns the path of the root file system of the locked packages,
-// compressed (builders tell by its first bytes), which is made once for each lock,
-// and what drifted from the lock.
-func (m maker) rootfs(ctx context.Context) (path string, drift []string, err error) {
-	name := func(hash string) string { return filepath.Join(m.entries, "rootfs", hash+"-"+debian.Recipe+".tar.zst") }
-	if path, err = cache.Find(name(m.inputs.Lock.Hash())); path != "" || err != nil {
-		return path, nil, err
-	}
-	packages, err := debian.Fetch(ctx, m.inputs.Lock, debian.FetchOptions{
-		PinOptions: debian.PinOptions{Mirrors: debian.HostMirrors(), Progress: m.report}, Cache: m.cache, Locked: m.locked,
-	})
-	if err != nil {
-		return "", nil, err
-	}
-	for _, d := range packages.Drift {
-		drift = append(drift, d.String())
-	}
-	if path, err = cache.Find(name(packages.Hash())); path != "" || err != nil {
-		return path, drift, err
-	}
-	temp, remove, err := m.cache.Temp("rootfs")
-	if err != nil {
-		return "", nil, err
-	}
-	defer remove()
-	path, err = debian.RootfsFile(ctx, name(packages.Hash()), packages, m.inputs.Epoch, temp, m.report)
-	return path, drift, err
-}
-
 // materials makes what stands in the build context beside the checkout's own
-// files, and returns the path of each by its name there, with what drifted from the lock.
+// files, and returns the path of each by its name there, with what drifted from the locks.
 func (m maker) materials(ctx context.Context) (made map[string]string, drift []string, err error) {
-	var rootfs, gotar string
+	all := make([]input.Made, len(m.inputs.Locked))
 	work, ctx := errgroup.WithContext(ctx)
-	work.Go(func() (err error) {
-		rootfs, drift, err = m.rootfs(ctx)
-		return err
-	})
-	if m.project.GoLock != "" {
+	for i, l := range m.inputs.Locked {
 		work.Go(func() (err error) {
-			p := golang.Program{Root: m.project.Root, Packages: m.project.GoPackages, Toolchain: m.inputs.Go}
-			gotar, err = golang.File(ctx, p, m.cache, filepath.Join(m.entries, "golang"), m.report)
+			all[i], err = l.Make(ctx, m.options(m.project.Inputs[i]))
 			return err
 		})
 	}
 	if err := work.Wait(); err != nil {
 		return nil, nil, err
 	}
-	made = map[string]string{rootfsName: rootfs}
-	if gotar != "" {
-		made[golangName] = gotar
+	made = map[string]string{}
+	for i, one := range all {
+		made[m.project.Inputs[i].Name()] = one.Path
+		drift = append(drift, one.Drift...)
 	}
 	return made, drift, nil
+}
+
+func (m maker) options(in input.Input) input.Options {
+	return input.Options{Cache: m.cache, Folder: filepath.Join(m.entries, folderOf(in)), Locked: m.locked, Report: m.report}
+}
+
+// folderOf is the folder of the cache with the archives of an input.
+func folderOf(in input.Input) string { return strings.TrimSuffix(in.Name(), ".tar") }
+
+func (m maker) folders() (all []string) {
+	for _, in := range m.project.Inputs {
+		all = append(all, folderOf(in))
+	}
+	return all
 }
 
 // Materials writes what the Dockerfile takes beside the checkout's own files into
@@ -236,14 +218,19 @@ func Materials(ctx context.Context, p Project, dir string, locked bool, report *
 	return names, nil
 }
 
-// unpack writes a file without its compression.
+// unpack writes a file without its compression, if that is Zstandard, which only new
+// versions of Docker's own builder undo.
 func unpack(target, name string) error {
-	packed, err := os.Open(name)
+	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
-	defer packed.Close()
-	z, err := zstd.NewReader(packed)
+	defer f.Close()
+	in := bufio.NewReader(f)
+	if magic, err := in.Peek(4); err != nil || binary.LittleEndian.Uint32(magic) != 0xfd2fb528 { // RFC 8878, 3.1.1
+		return cache.WriteStream(target, in, 0o644)
+	}
+	z, err := zstd.NewReader(in)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package ci
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,60 +12,45 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/berthdev/berth/ci/debian"
-	"github.com/berthdev/berth/ci/engine"
-	"github.com/berthdev/berth/ci/golang"
+	"github.com/berthdev/berth/ci/input"
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/progress"
 )
 
-// Pin resolves the packages that the project wants, and those around the engine,
-// against the archive as it is now, and takes the newest release of the Go version
-// in go.mod. It writes their locks and, with them, the digest of the image's base
-// stage, and returns what changed. It writes all or, on an error, nothing.
+// Pin resolves what the project's inputs ask for as it is to be had now. It writes
+// their locks and, with them, the digest of the image's base stage, and returns what
+// changed. It writes all or, on an error, nothing.
 func Pin(ctx context.Context, p Project, report *progress.Reporter) (changes []string, err error) {
-	manifest, err := debian.ReadManifest(p.Path(p.Packages))
+	dir, err := cache.Open()
 	if err != nil {
 		return nil, err
 	}
-	old, err := debian.ReadLock(p.Path(p.Lock))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	engineFile, engineLock, engineChanges, err := engine.Resolve(ctx, p.Root, report)
-	if err != nil {
-		return nil, err
-	}
-	lock, err := debian.Pin(ctx, manifest, old, debian.PinOptions{Mirrors: debian.HostMirrors(), Progress: report})
-	if err != nil {
-		return nil, err
-	}
-	toolchain, moved, err := pinGo(ctx, p, report)
-	if err != nil {
-		return nil, err
-	}
-	in, err := inputsOf(p, lock, toolchain)
-	if err != nil {
-		return nil, err
-	}
-	files := map[string][]byte{engineFile: engineLock.Marshal(), p.Path(p.Lock): lock.Marshal()}
-	if p.BaseDigest != "" {
-		digest, _, err := baseDigest(ctx, p, in, report)
+	m := maker{project: p, cache: dir, entries: string(dir), report: report}
+	files := map[string][]byte{}
+	var locked []input.Locked
+	for _, in := range p.Inputs {
+		pinned, err := in.Pin(ctx, p.Root, m.options(in))
 		if err != nil {
 			return nil, err
 		}
-		files[p.Path(p.BaseDigest)] = baseRecord{digest, lock.Hash()}.marshal()
+		locked = append(locked, pinned.Locked)
+		changes = append(changes, pinned.Changes...)
+		for name, data := range pinned.Files {
+			files[p.Path(name)] = data
+		}
 	}
-	if p.GoLock != "" {
-		files[p.Path(p.GoLock)] = toolchain.Marshal()
+	if p.BaseStage != "" {
+		if m.inputs, err = inputsOf(p, locked); err != nil {
+			return nil, err
+		}
+		digest, _, err := m.baseDigest(ctx)
+		if err != nil {
+			return nil, err
+		}
+		files[p.Path(p.BaseDigest)] = baseRecord{digest, locked[0].Hash()}.marshal()
 	}
-	if err := writeFiles(files); err != nil {
-		return nil, err
-	}
-	for _, c := range append(debian.Diff(old, lock), engineChanges...) {
-		changes = append(changes, c.String())
-	}
-	return append(changes, moved...), nil
+	return changes, writeFiles(files)
 }
 
 // writeFiles writes files, by path, or puts back those that it has written.
@@ -96,96 +80,55 @@ func writeFiles(files map[string][]byte) (err error) {
 	return nil
 }
 
-// pinGo returns the toolchain to lock, and what changed, if the project compiles Go.
-func pinGo(ctx context.Context, p Project, report *progress.Reporter) (t golang.Toolchain, changes []string, err error) {
-	if p.GoLock == "" {
-		return golang.Toolchain{}, nil, nil
-	}
-	wanted, err := golang.Wanted(p.Path("go.mod"))
-	if err != nil {
-		return golang.Toolchain{}, nil, err
-	}
-	dir, err := cache.Open()
-	if err != nil {
-		return golang.Toolchain{}, nil, err
-	}
-	temp, remove, err := dir.Temp("golang")
-	if err != nil {
-		return golang.Toolchain{}, nil, err
-	}
-	defer remove()
-	if t, err = golang.Newest(ctx, wanted, temp, report); err != nil {
-		return golang.Toolchain{}, nil, err
-	}
-	if old, err := golang.ReadLock(p.Path(p.GoLock)); err != nil || old != t {
-		changes = append(changes, fmt.Sprintf("go %s -> %s", cmp.Or(old.Version, "(none)"), t.Version))
-	}
-	return t, changes, nil
-}
-
-// CheckPins fails with debian.ErrPinsDiffer unless the locks are what their
-// packages.toml ask for, and the digest of the base stage was made from them. It asks
-// no archive and builds nothing.
+// CheckPins returns an error that wraps input.ErrPinsDiffer unless the locks are what
+// the project asks for, and the digest of the base stage was made from them. It asks
+// nobody, and builds nothing.
 func CheckPins(p Project) error {
-	return errors.Join(debian.CheckFiles(p.Path(p.Packages), p.Path(p.Lock)), engine.CheckPins(p.Root), checkGo(p), checkBaseRecord(p))
+	var errs []error
+	for _, in := range p.Inputs {
+		errs = append(errs, in.Check(p.Root))
+	}
+	return errors.Join(append(errs, checkBaseRecord(p))...)
 }
 
-// checkBaseRecord fails if the file of the base stage's digest is missing or damaged,
-// or of another lock than the one beside it.
+// checkBaseRecord returns an error if the file of the base stage's digest is missing or
+// damaged, or of another lock than the one beside it.
 func checkBaseRecord(p Project) error {
-	if p.BaseDigest == "" {
+	if p.BaseStage == "" {
 		return nil
 	}
-	lock, err := debian.ReadLock(p.Path(p.Lock))
+	lock, err := p.Inputs[0].Read(p.Root)
 	if err != nil {
-		return nil // said already
+		return nil // reported already
 	}
 	r, err := readBaseRecord(p)
 	if err != nil {
 		return err
 	}
 	if r.lock != "" && r.lock != lock.Hash() {
-		return fmt.Errorf("%w: %s is the digest of a base stage with other packages than %s locks. Type\n\tgo tool mage pin",
-			debian.ErrPinsDiffer, p.BaseDigest, p.Lock)
+		err := fmt.Errorf("%w: %s is the digest of a base stage with another %s than the locked one",
+			input.ErrPinsDiffer, p.BaseDigest, p.Inputs[0].Name())
+		return advice.With(err, "Type\n\t%s pin", advice.Berth)
 	}
 	return nil
 }
 
-func checkGo(p Project) error {
-	if p.GoLock == "" {
-		return nil
-	}
-	wanted, err := golang.Wanted(p.Path("go.mod"))
-	if err != nil {
-		return err
-	}
-	t, err := golang.ReadLock(p.Path(p.GoLock))
-	if err != nil {
-		return err
-	}
-	if !t.Suits(wanted) {
-		return fmt.Errorf("%w: go.mod is for Go %s, but %s locks %s. Type\n\tgo tool mage pin", debian.ErrPinsDiffer, wanted, p.GoLock, t.Version)
-	}
-	return nil
-}
-
-// BaseDigest builds the base stage, which depends on the lock and the
+// BaseDigest builds the base stage, which depends on the locks and the
 // Dockerfile's first part alone, and returns its digest and what drifted from
-// the lock.
+// the locks.
 func BaseDigest(ctx context.Context, p Project, report *progress.Reporter) (digest string, drift []string, err error) {
 	in, err := ReadInputs(p)
 	if err != nil {
 		return "", nil, err
 	}
-	return baseDigest(ctx, p, in, report)
-}
-
-func baseDigest(ctx context.Context, p Project, in Inputs, report *progress.Reporter) (digest string, drift []string, err error) {
 	dir, err := cache.Open()
 	if err != nil {
 		return "", nil, err
 	}
-	m := maker{project: p, inputs: in, cache: dir, entries: string(dir), report: report}
+	return maker{project: p, inputs: in, cache: dir, entries: string(dir), report: report}.baseDigest(ctx)
+}
+
+func (m maker) baseDigest(ctx context.Context) (digest string, drift []string, err error) {
 	made, drift, err := m.make(ctx, m.base())
 	if err != nil {
 		return "", nil, err
@@ -203,7 +146,7 @@ func PinnedBaseDigest(p Project) (string, error) {
 // A baseRecord is what the file of the base stage's digest says.
 type baseRecord struct {
 	digest string
-	lock   string // hash of the lock that the stage was built from; "" in older files
+	lock   string // hash of the locked input that the stage was built from; "" in older files
 }
 
 func (r baseRecord) marshal() []byte { return fmt.Appendf(nil, "%s\nlock %s\n", r.digest, r.lock) }
@@ -211,15 +154,15 @@ func (r baseRecord) marshal() []byte { return fmt.Appendf(nil, "%s\nlock %s\n", 
 func readBaseRecord(p Project) (baseRecord, error) {
 	data, err := os.ReadFile(p.Path(p.BaseDigest))
 	if errors.Is(err, fs.ErrNotExist) {
-		return baseRecord{}, fmt.Errorf("%w: the digest of the base stage isn't recorded: %w. Type\n\tgo tool mage pin",
-			debian.ErrPinsDiffer, err)
+		err := fmt.Errorf("%w: the digest of the base stage isn't recorded: %w", input.ErrPinsDiffer, err)
+		return baseRecord{}, advice.With(err, "Type\n\t%s pin", advice.Berth)
 	} else if err != nil {
 		return baseRecord{}, err
 	}
 	r, err := parseBaseRecord(string(data))
 	if err != nil {
-		return baseRecord{}, fmt.Errorf("reading %s: %w. Take the file from version control again, or type\n\tgo tool mage pin",
-			p.Path(p.BaseDigest), err)
+		return baseRecord{}, advice.With(fmt.Errorf("reading %s: %w", p.Path(p.BaseDigest), err),
+			"Take the file from version control again, or type\n\t%s pin", advice.Berth)
 	}
 	return r, nil
 }

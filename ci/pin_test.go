@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/ci/debian"
+	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/testenv"
 )
@@ -18,7 +19,7 @@ const someDigest = "sha256:e43a716437cfcf3fbc0094827c4266a10aa81f21714fea999c613
 
 func TestPinsTellOfTheBaseDigest(t *testing.T) {
 	require.NoError(t, CheckPins(project))
-	lock, err := debian.ReadLock(project.Path(project.Lock))
+	lock, err := project.Inputs[0].Read(project.Root)
 	require.NoError(t, err)
 	want, err := PinnedBaseDigest(project)
 	require.NoError(t, err)
@@ -30,7 +31,7 @@ func TestPinsTellOfTheBaseDigest(t *testing.T) {
 	}{
 		"as written":          {want + "\nlock " + lock.Hash() + "\n", false, ""},
 		"without its lock":    {want + "\n", false, ""},
-		"of another lock":     {want + "\nlock " + strings.Repeat("0", 64) + "\n", true, "docker/base.digest is the digest of a base stage with other packages than docker/packages.lock locks"},
+		"of another lock":     {want + "\nlock " + strings.Repeat("0", 64) + "\n", true, "docker/base.digest is the digest of a base stage with another rootfs.tar than the locked one"},
 		"empty":               {"", false, `"" is no digest`},
 		"cut short":           {want[:40] + "\n", false, "is no digest"},
 		"a merge's remainder": {"<<<<<<< HEAD\n" + want + "\n", false, "is no digest"},
@@ -47,13 +48,13 @@ func TestPinsTellOfTheBaseDigest(t *testing.T) {
 				return
 			}
 			require.ErrorContains(t, err, c.says)
-			assert.ErrorContains(t, err, "go tool mage pin")
+			assert.Contains(t, Explain(err, "./berth"), "\n\t./berth pin")
 			assert.Equal(t, c.differ, ExitCode(err) == ExitPinsDiffer)
 		})
 	}
 	require.NoError(t, os.Remove(p.Path(p.BaseDigest)))
 	assert.ErrorContains(t, CheckPins(p), "the digest of the base stage isn't recorded")
-	p.BaseDigest = ""
+	p.BaseStage = ""
 	assert.NoError(t, CheckPins(p), "a project need not pin its base stage")
 }
 
@@ -69,14 +70,6 @@ func FuzzBaseRecord(f *testing.F) {
 		require.NoError(t, err)
 		assert.Equal(t, r, again)
 	})
-}
-
-func TestDataNamesTheRemedy(t *testing.T) {
-	p := project
-	p.Data.Package = "dataset-of-dreams"
-	_, err := Data(t.Context(), p, t.TempDir(), true, nil)
-	require.ErrorIs(t, err, debian.ErrPinsDiffer)
-	assert.ErrorContains(t, err, `docker/packages.lock doesn't lock the package of the project's data set, "dataset-of-dreams". Name it in docker/packages.toml`)
 }
 
 func TestWriteFilesIsAllOrNothing(t *testing.T) {
@@ -102,7 +95,7 @@ func TestWriteFilesIsAllOrNothing(t *testing.T) {
 	}
 }
 
-// The engine's packages can be resolved, the project's can't: nothing is written.
+// The first input can be resolved, the second can't: nothing is written.
 func TestPinIsAllOrNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it reads the index of a real mirror")
@@ -111,15 +104,21 @@ func TestPinIsAllOrNothing(t *testing.T) {
 		testenv.Skip(t, testenv.Mirror, "neither BERTH_DEBIAN_MIRROR nor apt names one")
 	}
 	p := checkout(t, 0o022)
-	appendTo(t, p, p.Packages, "\n[[package]]\nname = \"no-such-package\"\nwhy = \"to fail\"\n")
-	const engineLock = "ci/engine/packages.lock"
-	lines := strings.Split(readFile(t, p, engineLock), "\n")
-	old := strings.Join(append(lines[:len(lines)-2], ""), "\n") // the last package isn't locked
-	writeFile(t, p, engineLock, old)
+	writeFile(t, p, "other.toml", readFile(t, p, "docker/packages.toml"))
+	appendTo(t, p, "docker/packages.toml", "\n[[package]]\nname = \"no-such-package\"\nwhy = \"to fail\"\n")
+	p.Inputs = []input.Input{named{debian.Input{Manifest: "other.toml", Lock: "other.lock"}, "other.tar"}, debian.Input{}}
 	_, err := Pin(t.Context(), p, nil)
 	require.ErrorContains(t, err, "no suite has a package no-such-package")
-	assert.True(t, old == readFile(t, p, engineLock), "the engine's lock was written")
-	for _, name := range []string{p.Lock, p.GoLock, p.BaseDigest} {
+	assert.NoFileExists(t, p.Path("other.lock"))
+	for _, name := range []string{lockFile, goLockFile, p.BaseDigest} {
 		assert.Equal(t, readFile(t, project, name), readFile(t, p, name))
 	}
 }
+
+// named is an input under another name.
+type named struct {
+	input.Input
+	name string
+}
+
+func (n named) Name() string { return n.name }

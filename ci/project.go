@@ -1,8 +1,8 @@
 // Package ci is the pipeline: it builds the image of a project through Dagger,
 // makes it canonical, loads it into Docker, and proves that it is the same bit
-// for bit. Its rooms do the work (engine, debian, golang, image); this package puts
-// them in order. It prints nothing but progress: what a person sees at the end
-// is up to the caller.
+// for bit. Its rooms do the work (engine, image, and one for each kind of input);
+// this package puts them in order. It prints nothing but progress: what a person sees
+// at the end is up to the caller.
 package ci
 
 import (
@@ -10,30 +10,27 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 
+	"github.com/berthdev/berth/ci/debian"
+	"github.com/berthdev/berth/ci/input"
+	"github.com/berthdev/berth/ci/shell"
 	"github.com/berthdev/berth/internal/usage"
 )
 
-// A Project says what is built. Its paths are relative to Root.
+// A Project says what is built. Its paths are relative to Root, with slashes. The zero
+// value is a project with all the defaults.
 type Project struct {
-	Root       string   // the checkout: build context and workspace
-	Name       string   // of the image and of its containers
-	Dockerfile string   // what is in the image
-	Packages   string   // Debian packages that are wanted, with a word on why
-	Lock       string   // the same with everything they need, pinned
-	BaseStage  string   // stage of the Dockerfile whose digest is pinned beside the lock
-	BaseDigest string   // file with that digest
-	GoLock     string   // the Go toolchain that the Dockerfile compiles with; "" if it compiles no Go
-	GoPackages []string // Go packages of the checkout that it compiles
-	Smoke      []string // commands that must work in the image
-	Data       DataSet
-	Train      string // command that trains in it, to which flags may be added
-}
-
-// A DataSet says where a project's data is.
-type DataSet struct {
-	Package string // a locked Debian package
-	Folder  string // with the files, in the package
+	Root       string        // build context and workspace; relative to the folder that has magefiles, which it is by default
+	Name       string        // of the image and of its containers; that of the root's folder by default
+	Dockerfile string        // what is in the image; docker/Dockerfile by default
+	Inputs     []input.Input // what is locked, and put beside the context; the packages of docker/packages.lock, and Berth's settings of the shell, by default
+	BaseStage  string        // stage of the Dockerfile, made from the first input, whose digest is pinned, too; none by default
+	BaseDigest string        // file with that digest; docker/base.digest by default, if there is such a stage
+	Home       string        // folder with the home of containers, which lasts; .berth/home by default
+	Skeleton   string        // folder with what a new home starts with; Berth's own by default
+	Smoke      []string      // commands that must work in the image; "true" by default
 }
 
 // Path joins a relative path to the project's root.
@@ -42,9 +39,72 @@ func (p Project) Path(rel string) string { return filepath.Join(p.Root, filepath
 // Tag is the name under which the image is loaded unless another is asked for.
 func (p Project) Tag() string { return p.Name + ":latest" }
 
-// FindRoot returns the nearest folder at or above dir that has a magefiles
-// folder: the root of the checkout.
-func FindRoot(dir string) (string, error) {
+// At returns the project with its root, found from the folder dir, and with all
+// defaults in their places.
+func (p Project) At(dir string) (Project, error) {
+	root, err := findRoot(dir)
+	if err != nil {
+		return p, err
+	}
+	p.Root = filepath.Join(root, filepath.FromSlash(p.Root))
+	setDefault(&p.Name, imageName(filepath.Base(p.Root)))
+	setDefault(&p.Dockerfile, "docker/Dockerfile")
+	setDefault(&p.Home, ".berth/home")
+	if p.BaseStage != "" {
+		setDefault(&p.BaseDigest, "docker/base.digest")
+	}
+	if p.Inputs == nil {
+		p.Inputs = []input.Input{debian.Input{}, shell.Input{}}
+	}
+	if p.Smoke == nil {
+		p.Smoke = []string{"true"}
+	}
+	return p, p.check()
+}
+
+// check refuses what can't be built, or would be something else than it seems.
+func (p Project) check() error {
+	if p.BaseDigest != "" && p.BaseStage == "" {
+		return fmt.Errorf("%w: the project has a file for the digest of its base stage, %s, but no such stage", usage.Err, p.BaseDigest)
+	}
+	if p.BaseStage != "" && len(p.Inputs) == 0 {
+		return fmt.Errorf("%w: the project has a base stage, %s, but no input that it is made from", usage.Err, p.BaseStage)
+	}
+	names := map[string]bool{}
+	for _, i := range p.Inputs {
+		if names[i.Name()] {
+			return fmt.Errorf("%w: the project has two inputs called %s", usage.Err, i.Name())
+		}
+		names[i.Name()] = true
+	}
+	for _, path := range []string{p.Dockerfile, p.Home, p.Skeleton} {
+		if path != "" && !filepath.IsLocal(filepath.FromSlash(path)) {
+			return fmt.Errorf("%w: %s isn't a path within the project", usage.Err, path)
+		}
+	}
+	return nil
+}
+
+func setDefault(s *string, value string) {
+	if *s == "" {
+		*s = value
+	}
+}
+
+// notInNames are the characters that names of images can't have.
+var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
+
+// imageName makes the name of a folder into one that images can have.
+func imageName(folder string) string {
+	name := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(folder), "-"), "-")
+	if name == "" {
+		return "workspace"
+	}
+	return name
+}
+
+// findRoot returns the nearest folder at or above dir that has a magefiles folder.
+func findRoot(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return "", err
@@ -56,7 +116,7 @@ func FindRoot(dir string) (string, error) {
 			return "", err
 		}
 		if at == filepath.Dir(at) {
-			return "", fmt.Errorf("%w: %s isn't in a checkout of this project: no folder above it has magefiles. Change into the checkout first", usage.Err, dir)
+			return "", fmt.Errorf("%w: %s isn't in a project of Berth's: no folder above it has magefiles. Change into the project first", usage.Err, dir)
 		}
 	}
 }

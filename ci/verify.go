@@ -10,6 +10,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/berthdev/berth/ci/image"
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/progress"
 )
@@ -51,7 +52,7 @@ func Verify(ctx context.Context, p Project, o VerifyOptions) (Result, error) {
 
 	m := maker{project: p, inputs: in, locked: o.Locked, fresh: true, cache: dir, report: o.Report}
 	targets := []target{m.image()}
-	if p.BaseDigest != "" {
+	if p.BaseStage != "" {
 		targets = append(targets, m.base())
 	}
 	var builds [2][]v1.Image
@@ -100,6 +101,6 @@ func checkBase(p Project, base v1.Image) error {
 	if err != nil || digest.String() == pinned {
 		return err
 	}
-	return fmt.Errorf("%w: stage %s of %s is %s, and %s has %s. If the Dockerfile's beginning has changed, write the new digest with\n\tgo tool mage pin",
-		ErrBaseDiffers, p.BaseStage, p.Dockerfile, digest, p.BaseDigest, pinned)
+	err = fmt.Errorf("%w: stage %s of %s is %s, and %s has %s", ErrBaseDiffers, p.BaseStage, p.Dockerfile, digest, p.BaseDigest, pinned)
+	return advice.With(err, "If the Dockerfile's beginning has changed, write the new digest with\n\t%s pin", advice.Berth)
 }

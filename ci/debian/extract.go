@@ -18,11 +18,11 @@ import (
 // errDiffers is in the chain of the error about a file that is there already and isn't the package's.
 var errDiffers = errors.New("is there already, with other content")
 
-// Extract writes the regular files that a fetched package has below a folder
+// extract writes the regular files that a fetched package has below a folder
 // ("usr/share/…") into dir, each whole or not at all, and returns their paths
 // relative to it. Files that are there already with the same content stay; if any
 // has other content, nothing is written. temp is a folder for temporary files.
-func Extract(f Fetched, folder, dir, temp string) (names []string, err error) {
+func extract(f Fetched, folder, dir, temp string) (names []string, err error) {
 	u, err := unpackDeb(f.Path, temp)
 	if err != nil {
 		return nil, fmt.Errorf("unpacking package %s: %w", f, err)

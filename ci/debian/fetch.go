@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"pault.ag/go/debian/version"
 
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
 )
 
@@ -120,7 +121,8 @@ func Fetch(ctx context.Context, l Lock, o FetchOptions) (Packages, error) {
 		return result, nil
 	}
 	if o.Locked {
-		return Packages{}, fmt.Errorf("%w\nMove the lock to what the archive has with\n\tgo tool mage pin\nor name a mirror that still has it in %s, or build without -locked", errors.Join(errs...), EnvMirror)
+		return Packages{}, advice.With(errors.Join(errs...), "Move the lock to what the archive has with\n\t%s pin\n"+
+			"or name a mirror that still has it in %s, or build without -locked", advice.Berth, EnvMirror)
 	}
 	slices.Sort(missing)
 	err = f.replace(ctx, l, missing, &result)
@@ -144,7 +146,7 @@ func (f *fetcher) replace(ctx context.Context, l Lock, missing []int, result *Pa
 			return err
 		}
 		d := Drift{Locked: locked, Got: got}
-		f.report.Printf("DRIFT: no mirror has %s any more; taking %s. This image isn't the locked one. Move the lock with: go tool mage pin", locked, got.Version)
+		f.report.Printf("DRIFT: no mirror has %s any more; taking %s. This image isn't the locked one. The target pin moves the lock", locked, got.Version)
 		result.Files[i] = Fetched{got, path}
 		result.Drift = append(result.Drift, d)
 	}
@@ -175,7 +177,8 @@ func nearest(offers []candidate, locked Package) (Package, error) {
 		}
 	}
 	if best == nil {
-		return Package{}, fmt.Errorf("%s is %w, and no suite of the lock has another version. Type\n\tgo tool mage pin", locked, errGone)
+		err := fmt.Errorf("%s is %w, and no suite of the lock has another version", locked, errGone)
+		return Package{}, advice.With(err, "Type\n\t%s pin", advice.Berth)
 	}
 	return best.Package, nil
 }
@@ -221,11 +224,12 @@ func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
 			gone = gone && errors.Is(err, errNotThere)
 		}
 	}
-	err := fmt.Errorf("fetching package %s (%s):%s\nTry again later, or name another mirror in %s. If every mirror sends the same other file, the lock is wrong: take it from version control again, or type\n\tgo tool mage pin", p, p.File, strings.Join(tried, ""), EnvMirror)
 	if answered > 0 && gone {
-		err = fmt.Errorf("package %s (%s) is %w:%s", p, p.File, errGone, strings.Join(tried, ""))
+		return "", fmt.Errorf("package %s (%s) is %w:%s", p, p.File, errGone, strings.Join(tried, ""))
 	}
-	return "", err
+	return "", advice.With(fmt.Errorf("fetching package %s (%s):%s", p, p.File, strings.Join(tried, "")),
+		"Try again later, or name another mirror in %s. If every mirror sends the same other file, the lock is wrong: "+
+			"take it from version control again, or type\n\t%s pin", EnvMirror, advice.Berth)
 }
 
 // download brings a file to part, from where an earlier try ended, and verifies

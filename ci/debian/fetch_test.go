@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/testenv"
 )
 
@@ -128,7 +129,7 @@ func TestWrongHashInTheLock(t *testing.T) {
 	_, err := Fetch(t.Context(), l, o)
 	require.Error(t, err)
 	assert.Contains(t, err.Error(), "it sent another file")
-	assert.Contains(t, err.Error(), "go tool mage pin")
+	assert.Contains(t, advice.Text(err, "go tool mage"), "go tool mage pin")
 }
 
 func TestGoneFromEveryMirror(t *testing.T) {
@@ -142,7 +143,7 @@ func TestGoneFromEveryMirror(t *testing.T) {
 	_, err := Fetch(t.Context(), l, locked)
 	require.ErrorIs(t, err, errGone)
 	assert.Contains(t, err.Error(), "package a 2")
-	assert.Contains(t, err.Error(), "go tool mage pin")
+	assert.Contains(t, advice.Text(err, "go tool mage"), "go tool mage pin")
 
 	got, err := Fetch(t.Context(), l, o)
 	require.NoError(t, err)

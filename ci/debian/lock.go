@@ -18,11 +18,10 @@ import (
 
 	"pault.ag/go/debian/version"
 
+	"github.com/berthdev/berth/ci/input"
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
 )
-
-// ErrPinsDiffer is in the chain of errors about a lock that isn't what is asked for.
-var ErrPinsDiffer = errors.New("pins differ")
 
 // A Package is one pinned package.
 type Package struct {
@@ -89,18 +88,19 @@ func hashPackages(snapshot time.Time, packages []Package) string {
 func ReadLock(path string) (Lock, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return Lock{}, fmt.Errorf("%w. Make it with\n\tgo tool mage pin", err)
+		return Lock{}, advice.With(err, "Make it with\n\t%s pin", advice.Berth)
 	} else if err != nil {
 		return Lock{}, err
 	}
-	l, err := parseLock(bytes.NewReader(data))
+	l, err := ParseLock(bytes.NewReader(data))
 	if err != nil {
-		return Lock{}, fmt.Errorf("reading %s: %w. Take the file from version control again, or type\n\tgo tool mage pin", path, err)
+		return Lock{}, advice.With(fmt.Errorf("reading %s: %w", path, err), "Take the file from version control again, or type\n\t%s pin", advice.Berth)
 	}
 	return l, nil
 }
 
-func parseLock(r io.Reader) (Lock, error) {
+// ParseLock reads the text of a packages.lock.
+func ParseLock(r io.Reader) (Lock, error) {
 	var l Lock
 	lines := bufio.NewScanner(r)
 	for n := 1; lines.Scan(); n++ {
@@ -181,7 +181,7 @@ func (p Package) check() error {
 
 // CheckFiles compares a packages.lock with the packages.toml that it should be made
 // for, without asking any archive. If the lock is stale, the error wraps
-// ErrPinsDiffer.
+// input.ErrPinsDiffer.
 func CheckFiles(manifest, lock string) error {
 	m, err := ReadManifest(manifest)
 	if err != nil {
@@ -192,7 +192,8 @@ func CheckFiles(manifest, lock string) error {
 		return err
 	}
 	if what := stale(m, l); what != "" {
-		return fmt.Errorf("%w: %s isn't what %s asks for (%s). Type\n\tgo tool mage pin", ErrPinsDiffer, lock, manifest, what)
+		err := fmt.Errorf("%w: %s isn't what %s asks for (%s)", input.ErrPinsDiffer, lock, manifest, what)
+		return advice.With(err, "Type\n\t%s pin", advice.Berth)
 	}
 	return nil
 }

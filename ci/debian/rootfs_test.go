@@ -21,6 +21,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/ci/input"
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/testenv"
 )
@@ -213,11 +215,11 @@ func FuzzParseLock(f *testing.F) {
 	f.Add("snapshot 20260102T030405Z\nwants x\narchitecture amd64\nsuite debian bookworm main\ndate debian bookworm 20260102T000000Z\n")
 	f.Add("package a 1 all debian pool/x 1 " + strings.Repeat("0", 64))
 	f.Fuzz(func(t *testing.T, text string) {
-		l, err := parseLock(strings.NewReader(text))
+		l, err := ParseLock(strings.NewReader(text))
 		if err != nil {
 			return
 		}
-		again, err := parseLock(bytes.NewReader(l.Marshal()))
+		again, err := ParseLock(bytes.NewReader(l.Marshal()))
 		require.NoError(t, err, "what was read can't be read again")
 		require.Equal(t, l.Marshal(), again.Marshal())
 	})
@@ -360,9 +362,9 @@ func TestCheckFilesNamesTheStaleOne(t *testing.T) {
 	require.NoError(t, CheckFiles(toml, lock))
 	require.NoError(t, os.WriteFile(toml, []byte(text+a+b), 0o644))
 	err := CheckFiles(toml, lock)
-	require.ErrorIs(t, err, ErrPinsDiffer)
+	require.ErrorIs(t, err, input.ErrPinsDiffer)
 	assert.ErrorContains(t, err, lock+" isn't what "+toml+" asks for (not locked: b)")
-	assert.ErrorContains(t, err, "go tool mage pin")
+	assert.Contains(t, advice.Text(err, "go tool mage"), "Type\n\tgo tool mage pin")
 	assert.ErrorIs(t, CheckFiles(toml, lock+".gone"), fs.ErrNotExist)
 	assert.ErrorIs(t, CheckFiles(toml+".gone", lock), fs.ErrNotExist)
 }
@@ -420,7 +422,7 @@ func TestExtractOverwritesNothing(t *testing.T) {
 			require.NoError(t, put(filepath.Join(dir, "b")))
 			before, err := os.Lstat(filepath.Join(dir, "b"))
 			require.NoError(t, err)
-			_, err = Extract(f, "set", dir, t.TempDir())
+			_, err = extract(f, "set", dir, t.TempDir())
 			require.ErrorIs(t, err, errDiffers)
 			assert.ErrorContains(t, err, filepath.Join(dir, "b"))
 			assert.NotContains(t, err.Error(), filepath.Join(dir, "a"), "it has the same content")
@@ -437,7 +439,7 @@ func TestExtractOverwritesNothing(t *testing.T) {
 	before, err := os.Lstat(filepath.Join(dir, "b"))
 	require.NoError(t, err)
 	for range 2 {
-		names, err := Extract(f, "set", dir, t.TempDir())
+		names, err := extract(f, "set", dir, t.TempDir())
 		require.NoError(t, err)
 		assert.ElementsMatch(t, []string{"a", "b", "c"}, names)
 	}
@@ -453,19 +455,26 @@ func TestExtract(t *testing.T) {
 		{name: "./usr/share/set/deeper/b", content: "bee"}, {name: "./usr/share/set/a", content: "ay"},
 		{name: "./usr/share/settings", content: "another's"}, {name: "./usr/share/set/link", link: "a", kind: tar.TypeSymlink},
 	}))}
-	names, err := Extract(f, "usr/share/set/", dir, temp)
+	names, err := extract(f, "usr/share/set/", dir, temp)
 	require.NoError(t, err)
 	assert.ElementsMatch(t, []string{"a", "deeper/b"}, names)
 	text, err := os.ReadFile(filepath.Join(dir, "deeper/b"))
 	require.NoError(t, err)
 	assert.Equal(t, "bee", string(text))
 
-	_, err = Extract(f, "usr/share/nothing", dir, temp)
+	_, err = extract(f, "usr/share/nothing", dir, temp)
 	assert.ErrorContains(t, err, "package set 1 has no files in /usr/share/nothing")
 	f.Path = save(t, makeDeb(t, "Package: set\nVersion: 1\nArchitecture: all\n", []fileOf{{name: "./usr/share/set/../../../../out", content: "x"}}))
-	_, err = Extract(f, "usr/share/set", dir, temp)
+	_, err = extract(f, "usr/share/set", dir, temp)
 	assert.ErrorContains(t, err, "leads out of the root file system")
 	left, err := os.ReadDir(temp)
 	require.NoError(t, err)
 	assert.Empty(t, left)
+}
+
+func TestExtractNamesTheRemedy(t *testing.T) {
+	_, err := Input{}.Extract(t.Context(), "../..", "dataset-of-dreams", "usr", t.TempDir(), input.Options{})
+	require.ErrorIs(t, err, input.ErrPinsDiffer)
+	assert.ErrorContains(t, err, `docker/packages.lock doesn't lock the package "dataset-of-dreams"`)
+	assert.Contains(t, advice.Text(err, "./berth"), "./berth pin")
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -27,13 +26,14 @@ type builder struct {
 }
 
 func newBuilder(o Options) (*builder, error) {
-	module, err := hashModule(module(o.Root))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w. Is %s the root of a checkout of this project?", err, o.Root)
-	} else if err != nil {
+	if o.sources == nil {
+		o.sources = embedded
+	}
+	module, err := hashModule(o.sources)
+	if err != nil {
 		return nil, err
 	}
-	lock, err := os.ReadFile(lockFile(o.Root))
+	lock, err := fs.ReadFile(o.sources, lockName)
 	if err != nil {
 		return nil, fmt.Errorf("reading which packages the engine's image has: %w", err)
 	}
@@ -69,7 +69,10 @@ func (b *builder) cli(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer remove()
-	c := compiler{module: module(b.Root), temp: temp, report: b.Report}
+	c, err := newCompiler(b.sources, temp, b.Report)
+	if err != nil {
+		return "", err
+	}
 	if err := c.build(ctx, runtime.GOOS, runtime.GOARCH, temp, "dagger"); err != nil {
 		return "", err
 	}
@@ -95,7 +98,10 @@ func (b *builder) image(ctx context.Context, docker *daemon.Client) error {
 	var rootfs string
 	work, workCtx := errgroup.WithContext(ctx)
 	work.Go(func() error {
-		c := compiler{module: module(b.Root), temp: temp, report: b.Report}
+		c, err := newCompiler(b.sources, temp, b.Report)
+		if err != nil {
+			return err
+		}
 		return c.build(workCtx, platformOS, platformArch, temp, "engine", "init", "dnsname", "dialstdio")
 	})
 	work.Go(func() (err error) {

@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"dagger.io/dagger/engineconn"
 	"github.com/stretchr/testify/assert"
@@ -20,7 +22,7 @@ import (
 
 func TestVersionIsTheSDKs(t *testing.T) {
 	assert.Equal(t, "v"+engineconn.CLIVersion, Version)
-	nested, err := os.ReadFile(filepath.Join(module(root), "go.mod"))
+	nested, err := fs.ReadFile(embedded, "source/go.mod.txt")
 	require.NoError(t, err)
 	assert.Contains(t, string(nested), "\n\tdagger.io/dagger "+Version)
 	assert.Contains(t, string(nested), "\n\tgithub.com/dagger/dagger "+Version)
@@ -105,20 +107,26 @@ func TestIsVersion(t *testing.T) {
 }
 
 func TestHashModuleIsThatOfTheSources(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, content string) string {
-		path := filepath.Join(dir, name)
-		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		require.NoError(t, os.WriteFile(path, []byte(content), 0o644))
-		h, err := hashModule(dir)
+	sources := fstest.MapFS{"source/go.mod.txt": {Data: []byte("module x")}, "source/sub/a.go": {Data: []byte("package a")}}
+	hash := func() string {
+		h, err := hashModule(sources)
 		require.NoError(t, err)
 		return h
 	}
-	write("go.mod", "module x")
-	before := write("sub/a.go", "package a")
-	assert.Equal(t, before, write("sub/a.go~", "an editor's copy"))
-	assert.NotEqual(t, before, write("sub/a.go", "package b"))
-	assert.NotEqual(t, before, write("go.sum", "x"))
+	before := hash()
+	sources["packages.lock"] = &fstest.MapFile{}
+	assert.Equal(t, before, hash())
+	sources["source/sub/a.go"].Data = []byte("package b")
+	assert.NotEqual(t, before, hash())
+	sources["source/sub/a.go"].Data = []byte("package a")
+	sources["source/go.sum.txt"] = &fstest.MapFile{}
+	assert.NotEqual(t, before, hash())
+
+	dir := t.TempDir()
+	require.NoError(t, writeModule(sources, dir))
+	for _, name := range []string{"go.mod", "go.sum", "sub/a.go"} {
+		assert.FileExists(t, filepath.Join(dir, name))
+	}
 }
 
 func TestLayerDependsOnItsFilesAlone(t *testing.T) {
@@ -185,12 +193,14 @@ func TestCertificates(t *testing.T) {
 }
 
 func TestPinsAreWhatIsAskedFor(t *testing.T) {
-	assert.NoError(t, CheckPins(root))
+	assert.NoError(t, Packages.Check("../.."))
 }
 
 func TestNoGoCommand(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	err := compiler{module: module(root), temp: t.TempDir()}.build(t.Context(), platformOS, platformArch, t.TempDir(), "dialstdio")
+	c, err := newCompiler(embedded, t.TempDir(), nil)
+	require.NoError(t, err)
+	err = c.build(t.Context(), platformOS, platformArch, t.TempDir(), "dialstdio")
 	assert.ErrorIs(t, err, ErrUnavailable)
 	assert.ErrorContains(t, err, "Install Go")
 }
@@ -203,14 +213,9 @@ func TestCompilerShowsWhatGoSays(t *testing.T) {
 	assert.ErrorContains(t, err, "github.com/dagger/dagger/cmd/engine")
 }
 
-func TestNotACheckout(t *testing.T) {
-	_, err := newBuilder(Options{Root: t.TempDir()})
-	assert.ErrorContains(t, err, "the root of a checkout")
-}
-
 func TestUnknownSource(t *testing.T) {
 	t.Setenv(envSource, "magic")
-	_, err := newProvider(nil, Options{Root: root})
+	_, err := newProvider(nil, Options{})
 	assert.ErrorIs(t, err, ErrUnavailable)
 	assert.ErrorContains(t, err, "image (the official one), source")
 }

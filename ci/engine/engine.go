@@ -1,7 +1,8 @@
 // Package engine finds, starts or builds the Dagger engine, and hands out a
 // client that is connected to it. An engine is a container in Docker with a
 // volume for its state; it is made from the official image where that can be
-// had, else from source (the nested module in source) and locked Debian packages.
+// had, else from source (the nested module in source) and locked Debian packages,
+// which travel in this package.
 // It is the one room that knows how Dagger is run: what is built with it is the
 // callers' affair.
 package engine
@@ -13,8 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
-	"path/filepath"
 
 	"dagger.io/dagger"
 
@@ -48,10 +49,11 @@ var ErrUnavailable = errors.New("no Dagger engine to be had")
 type Options struct {
 	Name      string             // of its container; $BERTH_ENGINE if empty, berth-engine without
 	Ephemeral bool               // an engine of one's own with fresh state, removed by Close; Name is the beginning of its name
-	Root      string             // the checkout, whose ci/engine says what an engine is built from
 	Cache     cache.Dir          // for programs, locks and temporary files
 	Report    *progress.Reporter // may be nil
 	LogOutput io.Writer          // what Dagger says of its work; may be nil
+
+	sources fs.FS // another embedded, in tests
 }
 
 // name is that of the persistent engine's container.
@@ -147,6 +149,3 @@ func randomName(base string) string {
 	rand.Read(random)
 	return base + "-" + hex.EncodeToString(random)
 }
-
-// module is the folder of the nested module below a checkout.
-func module(root string) string { return filepath.Join(root, "ci", "engine", "source") }

@@ -33,8 +33,6 @@ import (
 // The tests below run real engines in the real Docker. The first of them may
 // have to build the engine: minutes, once.
 
-const root = "../.."
-
 var testTime = time.Unix(1e9, 0)
 
 // connectDocker returns the daemon, or skips the test where there is none.
@@ -52,7 +50,7 @@ func options(t *testing.T) Options {
 	t.Helper()
 	dir, err := cache.Open()
 	require.NoError(t, err)
-	return Options{Root: root, Cache: dir, Report: progress.New(os.Stderr)}
+	return Options{Cache: dir, Report: progress.New(os.Stderr)}
 }
 
 // newName is the name of an engine that no other test has. What comes to exist
@@ -420,10 +418,10 @@ type child struct {
 	errors *bytes.Buffer
 }
 
-func startChild(t *testing.T, root string, env ...string) *child {
+func startChild(t *testing.T, sources string, env ...string) *child {
 	t.Helper()
 	c := &child{Cmd: exec.Command(os.Args[0]), errors: &bytes.Buffer{}}
-	c.Env = append(append(os.Environ(), "BERTH_TEST_CONNECT="+root), env...)
+	c.Env = append(append(os.Environ(), "BERTH_TEST_CONNECT="+sources), env...)
 	c.Stderr = c.errors
 	var err error
 	c.input, err = c.StdinPipe()
@@ -463,7 +461,7 @@ func TestProcessesShareOneEngine(t *testing.T) {
 			require.NoError(t, err)
 			env = append(env, "BERTH_CACHE="+t.TempDir(), envCLI+"="+cli)
 		}
-		children = append(children, startChild(t, root, env...))
+		children = append(children, startChild(t, embeddedSources, env...))
 	}
 	for _, c := range children {
 		c.connected(t)
@@ -507,17 +505,19 @@ func TestNoPermission(t *testing.T) {
 	assert.Contains(t, string(out), "usermod -aG docker")
 }
 
-// otherRoot is a checkout whose engine's image no Docker has. The image is
-// removed with the test.
-func otherRoot(t *testing.T, docker *daemon.Client) string {
+// otherSources is a folder with sources of an engine whose image no Docker has. The
+// image is removed with the test.
+func otherSources(t *testing.T, docker *daemon.Client) string {
 	t.Helper()
 	other := t.TempDir()
-	require.NoError(t, os.CopyFS(module(other), os.DirFS(module(root))))
-	lock, err := os.ReadFile(lockFile(root))
+	require.NoError(t, os.CopyFS(other, embedded))
+	lock := filepath.Join(other, lockName)
+	require.NoError(t, os.Chmod(lock, 0o644))
+	f, err := os.OpenFile(lock, os.O_APPEND|os.O_WRONLY, 0)
 	require.NoError(t, err)
-	lock = fmt.Appendf(lock, "# %s\n", rand.Text())
-	require.NoError(t, os.WriteFile(lockFile(other), lock, 0o644))
-	b, err := newBuilder(Options{Root: other})
+	fmt.Fprintf(f, "# %s\n", rand.Text())
+	require.NoError(t, f.Close())
+	b, err := newBuilder(Options{sources: os.DirFS(other)})
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		if err := docker.RemoveImage(context.Background(), b.tag()); err != nil {
@@ -545,7 +545,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
 	}
-	other := otherRoot(t, connectDocker(t)) // its image goes after the containers
+	other := otherSources(t, connectDocker(t)) // its image goes after the containers
 	p := testProvider(t)
 	dir := t.TempDir()
 	env := []string{"BERTH_CACHE=" + dir, envName + "=" + p.name, envSource + "=source"}
@@ -586,14 +586,14 @@ func TestKilledWhileCompiling(t *testing.T) {
 	}
 	connectDocker(t)
 	dir, goCache := t.TempDir(), t.TempDir()
-	o := Options{Root: root, Cache: cache.Dir(dir)}
+	o := Options{Cache: cache.Dir(dir)}
 	b, err := newBuilder(o)
 	require.NoError(t, err)
 	kept, err := exec.Command("go", "env", "GOCACHE").Output()
 	require.NoError(t, err)
 	t.Setenv("GOCACHE", strings.TrimSpace(string(kept)))
 	t.Setenv("XDG_CACHE_HOME", t.TempDir()) // the SDK has no command line there
-	c := startChild(t, root, "BERTH_CACHE="+dir, "GOCACHE="+goCache, envSource+"=source", envCLI+"=")
+	c := startChild(t, embeddedSources, "BERTH_CACHE="+dir, "GOCACHE="+goCache, envSource+"=source", envCLI+"=")
 	require.Eventually(t, func() bool {
 		compiled, _ := filepath.Glob(filepath.Join(goCache, "*", "*-a"))
 		return len(compiled) > 20

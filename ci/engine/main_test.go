@@ -16,11 +16,11 @@ import (
 // TestMain lets the test binary play a person's command that connects to the
 // engine: alone, beside others, as another user, or until it is killed.
 func TestMain(m *testing.M) {
-	root := os.Getenv("BERTH_TEST_CONNECT")
-	if root == "" {
+	sources := os.Getenv("BERTH_TEST_CONNECT")
+	if sources == "" {
 		os.Exit(dockertest.Main(m))
 	}
-	if err := connectAsChild(root); err != nil {
+	if err := connectAsChild(sources); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		if errors.Is(err, ErrUnavailable) {
 			os.Exit(3)
@@ -29,16 +29,21 @@ func TestMain(m *testing.M) {
 	}
 }
 
+// embeddedSources are named in BERTH_TEST_CONNECT by a child that builds, if it does,
+// from no folder.
+const embeddedSources = "embedded"
+
 // connectAsChild connects, says so, and stays connected until standard input ends.
-func connectAsChild(root string) error {
+func connectAsChild(sources string) error {
 	dir, err := cache.Open()
 	if err != nil {
 		return err
 	}
-	e, err := Connect(context.Background(), Options{
-		Root: root, Cache: dir, Report: progress.New(os.Stderr),
-		Ephemeral: os.Getenv("BERTH_TEST_EPHEMERAL") != "",
-	})
+	o := Options{Cache: dir, Report: progress.New(os.Stderr), Ephemeral: os.Getenv("BERTH_TEST_EPHEMERAL") != ""}
+	if sources != embeddedSources {
+		o.sources = os.DirFS(sources)
+	}
+	e, err := Connect(context.Background(), o)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/owned"
+	"github.com/berthdev/berth/internal/advice"
 )
 
 // A State is what there is of the persistent engine.
@@ -137,7 +138,7 @@ func Logs(ctx context.Context, o Options, w io.Writer, tail string, follow bool)
 		return err
 	}
 	if c == nil || c.Labels[daemon.LabelRole] != role {
-		return fmt.Errorf("there is no engine %s. Start one with\n\tgo tool mage engine:start", p.name)
+		return advice.With(fmt.Errorf("there is no engine %s", p.name), "Start one with\n\t%s engine:start", advice.Berth)
 	}
 	frames, err := p.docker.Logs(ctx, c.ID, tail, follow)
 	if err != nil {

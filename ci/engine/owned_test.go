@@ -67,7 +67,7 @@ func TestEngineOfAnotherPerson(t *testing.T) {
 func TestKilledEphemeralEngine(t *testing.T) {
 	p := testProvider(t)
 	ownCache(t, p)
-	child := startChild(t, root, "BERTH_TEST_EPHEMERAL=1", envName+"="+p.name)
+	child := startChild(t, embeddedSources, "BERTH_TEST_EPHEMERAL=1", envName+"="+p.name)
 	child.connected(t)
 	require.Len(t, ephemeralContainers(t, p), 1)
 	require.NoError(t, child.Process.Kill())

@@ -1,21 +1,25 @@
 package engine
 
 import (
+	"bytes"
 	"context"
-	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 
 	"github.com/berthdev/berth/ci/debian"
-	"github.com/berthdev/berth/internal/progress"
 )
 
 // packages fetches the locked packages of the engine's image and unpacks them to
 // a tar archive in temp.
 func (b *builder) packages(ctx context.Context, temp string) (rootfs string, err error) {
-	lock, err := debian.ReadLock(lockFile(b.Root))
+	data, err := fs.ReadFile(b.sources, lockName)
 	if err != nil {
 		return "", err
+	}
+	lock, err := debian.ParseLock(bytes.NewReader(data))
+	if err != nil {
+		return "", fmt.Errorf("reading which packages the engine's image has: %w", err)
 	}
 	packages, err := debian.Fetch(ctx, lock, debian.FetchOptions{
 		PinOptions: debian.PinOptions{Mirrors: debian.HostMirrors(), Progress: b.Report}, Cache: b.Cache,
@@ -29,26 +33,8 @@ func (b *builder) packages(ctx context.Context, temp string) (rootfs string, err
 	return debian.RootfsFile(ctx, filepath.Join(temp, "rootfs.tar"), packages, lock.Snapshot, temp, b.Report)
 }
 
-// Resolve resolves packages.toml against the archive as it is now, and returns the
-// file of the lock, the lock that belongs there, and what changed. It writes nothing.
-func Resolve(ctx context.Context, root string, report *progress.Reporter) (file string, lock debian.Lock, changes []debian.Change, err error) {
-	file = lockFile(root)
-	manifest, err := debian.ReadManifest(manifestFile(root))
-	if err != nil {
-		return file, lock, nil, err
-	}
-	old, err := debian.ReadLock(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return file, lock, nil, err
-	}
-	lock, err = debian.Pin(ctx, manifest, old, debian.PinOptions{Mirrors: debian.HostMirrors(), Progress: report})
-	return file, lock, debian.Diff(old, lock), err
-}
+// Packages are those of the engine's image, as an input in Berth's own checkout, where
+// they are pinned. What builds engines is what was embedded.
+var Packages = debian.Input{Manifest: "ci/engine/packages.toml", Lock: "ci/engine/" + lockName}
 
-// CheckPins fails with debian.ErrPinsDiffer unless packages.lock is what
-// packages.toml asks for. It asks no archive.
-func CheckPins(root string) error { return debian.CheckFiles(manifestFile(root), lockFile(root)) }
-
-func manifestFile(root string) string { return filepath.Join(root, "ci", "engine", "packages.toml") }
-
-func lockFile(root string) string { return filepath.Join(root, "ci", "engine", "packages.lock") }
+const lockName = "packages.lock"

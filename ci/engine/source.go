@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"embed"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -37,18 +37,38 @@ var buildFlags = []string{
 	"-ldflags", "-s -w -X github.com/dagger/dagger/engine.Version=" + Version + " -X github.com/dagger/dagger/engine.Tag=" + Version,
 }
 
-// hashModule identifies the sources that programs are built from: the nested
-// module's own files (its go.sum pins everything else) and the build flags.
-func hashModule(dir string) (string, error) {
-	h := sha256.New()
-	fmt.Fprintf(h, "%q\n", buildFlags)
-	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() || e.Name() != "go.mod" && e.Name() != "go.sum" && path.Ext(name) != ".go" {
+// embedded is what an engine is built from: the nested module, and what is around
+// the engine in its image. Go embeds no file of another module, so the nested one's
+// go.mod and go.sum bear the suffix here.
+//
+//go:embed source packages.lock
+var embedded embed.FS
+
+const suffix = ".txt"
+
+// walkModule calls do for each file of the nested module, in lexical order, with the
+// name that it has there.
+func walkModule(sources fs.FS, do func(name string, data []byte) error) error {
+	return fs.WalkDir(sources, "source", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
 			return err
 		}
-		data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name)))
+		data, err := fs.ReadFile(sources, name)
+		if err != nil {
+			return err
+		}
+		return do(strings.TrimSuffix(strings.TrimPrefix(name, "source/"), suffix), data)
+	})
+}
+
+// hashModule identifies the sources that programs are built from: the nested
+// module's own files (its go.sum pins everything else) and the build flags.
+func hashModule(sources fs.FS) (string, error) {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q\n", buildFlags)
+	err := walkModule(sources, func(name string, data []byte) error {
 		fmt.Fprintf(h, "%s %x\n", name, sha256.Sum256(data))
-		return err
+		return nil
 	})
 	if err != nil {
 		return "", fmt.Errorf("reading the engine's module: %w", err)
@@ -56,11 +76,28 @@ func hashModule(dir string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
+// writeModule writes the nested module into a folder.
+func writeModule(sources fs.FS, dir string) error {
+	return walkModule(sources, func(name string, data []byte) error {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, data, 0o644))
+	})
+}
+
 // A compiler builds programs of the nested module with the go command.
 type compiler struct {
 	module string // the nested module's folder
 	temp   string // for go's own temporary files: it leaves them when it is killed
 	report *progress.Reporter
+}
+
+// newCompiler writes the nested module into a folder for temporary files.
+func newCompiler(sources fs.FS, temp string, report *progress.Reporter) (compiler, error) {
+	c := compiler{filepath.Join(temp, "module"), temp, report}
+	if err := writeModule(sources, c.module); err != nil {
+		return c, fmt.Errorf("writing the engine's module: %w", err)
+	}
+	return c, nil
 }
 
 // build compiles programs for an operating system and architecture into dir,

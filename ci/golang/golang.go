@@ -27,6 +27,7 @@ import (
 	"golang.org/x/mod/semver"
 	"golang.org/x/mod/sumdb/dirhash"
 
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/progress"
 )
@@ -195,10 +196,10 @@ func Newest(ctx context.Context, version, temp string, report *progress.Reporter
 		return Toolchain{}, fmt.Errorf("%w\nThe server gives another Go %s than everybody else has. "+
 			"Name another one in GOPROXY, and type\n\tgo clean -modcache", err, t.Version)
 	case os.Getenv(EnvUnchecked) != "1":
-		return Toolchain{}, fmt.Errorf("checking Go %s against the checksum database: %w\n"+
-			"Its checksum is locked only if the database agrees. Let GOPROXY name a server that passes on the database "+
+		err = fmt.Errorf("checking Go %s against the checksum database: %w\nIts checksum is locked only if the database agrees", t.Version, err)
+		return Toolchain{}, advice.With(err, "Let GOPROXY name a server that passes on the database "+
 			"(as most do, below /sumdb/), or name a mirror of it in GOSUMDB=\"sum.golang.org https://…\". "+
-			"To lock what the server sends without a check, type\n\t%s=1 go tool mage pin", t.Version, err, EnvUnchecked)
+			"To lock what the server sends without a check, type\n\t%s=1 %s pin", EnvUnchecked, advice.Berth)
 	default:
 		if modules, err = download(ctx, temp, temp, unchecked, t.module()); err != nil {
 			return Toolchain{}, err

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/semver"
 
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
 )
 
@@ -43,13 +44,13 @@ func (t Toolchain) Marshal() []byte { return []byte(lockHead + t.String() + "\n"
 func ReadLock(name string) (Toolchain, error) {
 	data, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Toolchain{}, fmt.Errorf("no toolchain is locked: %w. Type\n\tgo tool mage pin", err)
+		return Toolchain{}, advice.With(fmt.Errorf("no toolchain is locked: %w", err), "Type\n\t%s pin", advice.Berth)
 	} else if err != nil {
 		return Toolchain{}, err
 	}
 	t, err := parseLock(string(data))
 	if err != nil {
-		return Toolchain{}, fmt.Errorf("%s: %w. Take it from git, or make it anew:\n\tgo tool mage pin", name, err)
+		return Toolchain{}, advice.With(fmt.Errorf("%s: %w", name, err), "Take the file from version control again, or type\n\t%s pin", advice.Berth)
 	}
 	return t, nil
 }

@@ -47,7 +47,7 @@ func TestContainerThatRewritesTheCheckout(t *testing.T) {
 			if name == "home to the root" {
 				require.Equal(t, result{}, p.run(test.rewrite, ""))
 			} else { // as the container would, and faster
-				require.NoError(t, homeIn(p.options.Root).seed(t.Context()))
+				require.NoError(t, homeIn(p.options.Root, p.options).seed(t.Context()))
 				rewrite := exec.Command("sh", "-c", test.rewrite, "sh", outside)
 				rewrite.Dir = p.options.Root
 				require.NoError(t, rewrite.Run())
@@ -111,7 +111,7 @@ func TestSourcesAreShownWithoutLinks(t *testing.T) {
 // manyFiles fills a person's skeleton, so that seeding takes its time.
 func manyFiles(t *testing.T, checkout string, n int) {
 	for i := range n {
-		name := filepath.Join(checkout, skeleton, "many", fmt.Sprint(i))
+		name := filepath.Join(checkout, ours.Skeleton, "many", fmt.Sprint(i))
 		require.NoError(t, os.MkdirAll(filepath.Dir(name), 0o755))
 		require.NoError(t, os.WriteFile(name, fmt.Appendf(nil, "%d\n", i), 0o644))
 	}
@@ -120,7 +120,7 @@ func manyFiles(t *testing.T, checkout string, n int) {
 // complete requires that a home has every file of the skeleton, and no other.
 func complete(t *testing.T, checkout string) {
 	t.Helper()
-	for _, pair := range [][2]string{{skeleton, home}, {home, skeleton}} {
+	for _, pair := range [][2]string{{ours.Skeleton, ours.Home}, {ours.Home, ours.Skeleton}} {
 		require.NoError(t, filepath.WalkDir(filepath.Join(checkout, pair[0]), func(path string, e os.DirEntry, err error) error {
 			rel, _ := filepath.Rel(filepath.Join(checkout, pair[0]), path)
 			if err != nil || e.IsDir() || e.Name() == ".gitkeep" {
@@ -134,7 +134,7 @@ func complete(t *testing.T, checkout string) {
 			return nil
 		}))
 	}
-	assert.NoDirExists(t, filepath.Join(checkout, home, seeding))
+	assert.NoDirExists(t, filepath.Join(checkout, ours.Home, seeding))
 }
 
 func TestFirstLaunchesAtOnce(t *testing.T) {
@@ -155,12 +155,12 @@ func TestFirstLaunchesAtOnce(t *testing.T) {
 		checkout := t.TempDir()
 		manyFiles(t, checkout, 30)
 		if round%2 == 0 { // as in a fresh clone
-			require.NoError(t, os.MkdirAll(filepath.Join(checkout, home), 0o755))
-			require.NoError(t, os.WriteFile(filepath.Join(checkout, home, ".gitkeep"), nil, 0o644))
+			require.NoError(t, os.MkdirAll(filepath.Join(checkout, ours.Home), 0o755))
+			require.NoError(t, os.WriteFile(filepath.Join(checkout, ours.Home, ".gitkeep"), nil, 0o644))
 		}
 		for range 8 {
 			wait.Go(func() {
-				if assert.NoError(t, homeIn(checkout).seed(t.Context())) {
+				if assert.NoError(t, homeIn(checkout, ours).seed(t.Context())) {
 					complete(t, checkout)
 				}
 			})
@@ -176,10 +176,10 @@ func TestKillWhileSeeding(t *testing.T) {
 	manyFiles(t, p.options.Root, files)
 	p.run("true", "") // so that the image is known
 	for range 5 {
-		require.NoError(t, os.RemoveAll(filepath.Join(p.options.Root, home)))
+		require.NoError(t, os.RemoveAll(filepath.Join(p.options.Root, ours.Home)))
 		c := p.launch(shell("true"))
 		require.NoError(t, c.Start())
-		many := filepath.Join(p.options.Root, home, "many")
+		many := filepath.Join(p.options.Root, ours.Home, "many")
 		require.Eventually(t, func() bool { return len(entries(t, many)) > 0 }, 20*time.Second, time.Millisecond)
 		require.NoError(t, c.Process.Kill())
 		c.Wait()
@@ -198,7 +198,7 @@ func TestKillWhileSeeding(t *testing.T) {
 // container of theirs may have it mounted.
 func TestHomeIsFilledNotReplaced(t *testing.T) {
 	checkout := t.TempDir()
-	h := homeIn(checkout)
+	h := homeIn(checkout, ours)
 	require.NoError(t, os.MkdirAll(h.Path, 0o750))
 	before, err := os.Stat(h.Path)
 	require.NoError(t, err)

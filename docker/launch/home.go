@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,16 +15,21 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/rootfs"
 )
 
 // homeIn is the home in a checkout.
-func homeIn(checkout string) Home {
-	return Home{Checkout: checkout, Path: filepath.Join(checkout, home), Skeleton: filepath.Join(checkout, skeleton)}
+func homeIn(checkout string, o Options) Home {
+	h := Home{Checkout: checkout, Path: filepath.Join(checkout, filepath.FromSlash(cmp.Or(o.Home, ".berth/home")))}
+	if o.Skeleton != "" {
+		h.Skeleton = filepath.Join(checkout, filepath.FromSlash(o.Skeleton))
+	}
+	return h
 }
 
 // check refuses a home or a skeleton that a symbolic link leads to.
 func (h Home) check() error {
-	if err := unlinked(h.Checkout, h.Path); err != nil {
+	if err := unlinked(h.Checkout, h.Path); err != nil || h.Skeleton == "" {
 		return err
 	}
 	return unlinked(h.Checkout, h.Skeleton)
@@ -113,17 +119,21 @@ func (h Home) fill(ctx context.Context) error {
 	if ready, err := lived(to); err != nil || ready {
 		return err // meanwhile, by another launch
 	}
-	path, err = filepath.Rel(h.Checkout, h.Skeleton)
-	if err != nil {
-		return err
+	from := rootfs.Skeleton()
+	if h.Skeleton != "" {
+		path, err = filepath.Rel(h.Checkout, h.Skeleton)
+		if err != nil {
+			return err
+		}
+		folder, err := checkout.OpenRoot(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a checkout may do without
+		} else if err != nil {
+			return err
+		}
+		defer folder.Close()
+		from = folder.FS()
 	}
-	from, err := checkout.OpenRoot(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // a checkout may do without
-	} else if err != nil {
-		return err
-	}
-	defer from.Close()
 	if err := to.Mkdir(seeding, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -155,8 +165,8 @@ func lived(folder *os.Root) (bool, error) {
 
 // copySkeleton copies files, folders and links, with their modes. What is there
 // already stays.
-func copySkeleton(to, from *os.Root) error {
-	return fs.WalkDir(from.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+func copySkeleton(to *os.Root, from fs.FS) error {
+	return fs.WalkDir(from, ".", func(name string, e fs.DirEntry, err error) error {
 		if err != nil || name == "." {
 			return err
 		}
@@ -170,7 +180,7 @@ func copySkeleton(to, from *os.Root) error {
 		case 0:
 			return copyFile(to, from, name)
 		case fs.ModeSymlink: // never followed here: in a container it leads to the container's own files
-			target, err := from.Readlink(name)
+			target, err := fs.ReadLink(from, name)
 			if err != nil {
 				return err
 			}
@@ -181,7 +191,7 @@ func copySkeleton(to, from *os.Root) error {
 }
 
 // copyFile makes a file that is whole as soon as it has its name.
-func copyFile(to, from *os.Root, name string) error {
+func copyFile(to *os.Root, from fs.FS, name string) error {
 	in, err := from.Open(name)
 	if err != nil {
 		return err
@@ -195,7 +205,7 @@ func copyFile(to, from *os.Root, name string) error {
 	if err := to.RemoveAll(part); err != nil { // of a launch that was killed
 		return err
 	}
-	out, err := to.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm())
+	out, err := to.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm()|0o200) // none of the embedded may be written to
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/berthdev/berth/docker/gpu"
 	"github.com/berthdev/berth/docker/identity"
 	"github.com/berthdev/berth/docker/owned"
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
 )
 
@@ -92,7 +93,7 @@ func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, e
 	if err != nil {
 		return Host{}, fmt.Errorf("looking for the working folder: %w", err)
 	}
-	if err := homeIn(h.Root).check(); err != nil {
+	if err := homeIn(h.Root, o).check(); err != nil {
 		return Host{}, err
 	}
 	dir, err := cache.Open()
@@ -128,7 +129,7 @@ func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, e
 	}
 	g.Go(func() (err error) {
 		if h.Image, err = d.Image(ctx, o.Image); errors.Is(err, daemon.ErrNotFound) {
-			return fmt.Errorf("the image %s isn't in Docker. %s\n%w", o.Image, obtain(o), err)
+			return advice.With(fmt.Errorf("the image %s isn't in Docker: %w", o.Image, err), "%s", obtain(o))
 		} else if err != nil {
 			return err
 		}
@@ -186,7 +187,7 @@ var octal = regexp.MustCompile(`\\[0-3][0-7]{2}`)
 // a registry.
 func obtain(o Options) string {
 	if name, _, _ := strings.Cut(o.Image, ":"); name == o.Project {
-		return "Build it with\n\tgo tool mage build -t=" + word(o.Image)
+		return "Build it with\n\t" + advice.Berth + " build -t=" + word(o.Image)
 	}
 	return "Get it with\n\tdocker pull " + word(o.Image)
 }

@@ -80,6 +80,9 @@ type person struct {
 	cache   string
 }
 
+// ours are the folders of the home in this checkout.
+var ours = Options{Home: "rootfs/home/user", Skeleton: "rootfs/home/skel"}
+
 // newPerson returns who runs the tests, with a checkout and a cache of their
 // own, and an image with a shell. When the test ends, none of their containers
 // may be left.
@@ -89,11 +92,12 @@ func newPerson(t *testing.T) *person {
 	}
 	p := &person{t: t, program: os.Args[0], options: Options{
 		Project: dockertest.Name(t), Image: dockertest.Shell(t), Root: t.TempDir(), GUI: "off", GPUs: "none",
+		Home: ours.Home, Skeleton: ours.Skeleton,
 	}}
 	p.cache = t.TempDir()
 	p.env = append(os.Environ(), "BERTH_CACHE="+p.cache, "TERM=xterm-256color")
-	skel := filepath.Join(p.options.Root, skeleton)
-	require.NoError(t, os.CopyFS(skel, os.DirFS("../../"+skeleton)))
+	skel := filepath.Join(p.options.Root, ours.Skeleton)
+	require.NoError(t, os.CopyFS(skel, os.DirFS("../../"+ours.Skeleton)))
 	t.Cleanup(func() {
 		assert.Empty(t, p.containers(), "containers were left")
 		assert.Empty(t, entries(t, filepath.Join(p.cache, "tmp")), "files were left")

@@ -22,6 +22,8 @@ import (
 type Options struct {
 	Project    string // names containers; asked of the project, not of a person
 	Root       string // the checkout on the host; asked of the project, not of a person
+	Home       string // folder of the checkout that $HOME keeps its files in; default: .berth/home; asked of the project, not of a person
+	Skeleton   string // folder of the checkout with what a new home starts with; default: Berth's own; asked of the project, not of a person
 	Image      string // image to run; no default
 	Digest     string // of the image's manifest, which Docker doesn't know of an image that was loaded; "" if unknown; asked of the project, not of a person
 	Command    string // run by the image's shell instead of opening it; default: an interactive shell

@@ -68,7 +68,7 @@ func TestPeople(t *testing.T) {
 			assert.Contains(t, []string{"Read-only file system", "Permission denied"}, refusal)
 			assert.Equal(t, test.want(head), strings.Join(lines[:len(lines)-2], "\n")+"\n")
 
-			for _, name := range []string{home + "/mine", "theirs"} {
+			for _, name := range []string{ours.Home + "/mine", "theirs"} {
 				info, err := os.Stat(filepath.Join(p.options.Root, name))
 				require.NoError(t, err)
 				stat := info.Sys().(*syscall.Stat_t)

@@ -27,13 +27,6 @@ const Role = "run"
 // Workspace is where the checkout appears in a container.
 const Workspace = "/my_workspace"
 
-// skeleton and home are folders of the checkout: what a new home starts with,
-// and the home that lasts between containers.
-const (
-	skeleton = "rootfs/home/skel"
-	home     = "rootfs/home/user"
-)
-
 // A Plan is everything that a launch does, decided.
 type Plan struct {
 	Launch    string           // id
@@ -63,7 +56,7 @@ type File struct {
 type Home struct {
 	Checkout string // on the host, without symbolic links; none below it is followed
 	Path     string // in the checkout; made if it is missing
-	Skeleton string // folder of the checkout whose files are copied into a new home
+	Skeleton string // folder of the checkout whose files are copied into a new home; "" for Berth's own
 }
 
 var (
@@ -121,7 +114,7 @@ func NewPlan(h Host, o Options) (Plan, error) {
 		{Name: "passwd", Target: "/etc/passwd", Content: string(u.Passwd(h.Passwd, at, "/bin/bash")), Mode: 0o644},
 		{Name: "group", Target: "/etc/group", Content: string(u.Group(h.Group)), Mode: 0o644},
 	}
-	p.Home = homeIn(h.Root)
+	p.Home = homeIn(h.Root, o)
 	c.Mounts = []daemon.Mount{
 		{Type: "bind", Source: h.Root, Target: Workspace},
 		{Type: "bind", Source: p.Home.Path, Target: at},

@@ -43,7 +43,9 @@ func workstation() Host {
 }
 
 func options() Options {
-	return Options{Project: "demo-cnn", Root: "/home/alice/src/demo", Image: "demo-cnn:latest"}
+	return Options{
+		Project: "demo-cnn", Root: "/home/alice/src/demo", Home: ours.Home, Skeleton: ours.Skeleton, Image: "demo-cnn:latest",
+	}
 }
 
 // With BERTH_UPDATE set, the golden files are written anew.

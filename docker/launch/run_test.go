@@ -60,7 +60,7 @@ func session(t *testing.T, p *person) {
 	assert.Equal(t, 42, s.code())
 
 	assert.Equal(t, before, s.modes(), "the terminal isn't as it was")
-	assert.FileExists(t, filepath.Join(p.options.Root, home, ".bash_history"))
+	assert.FileExists(t, filepath.Join(p.options.Root, ours.Home, ".bash_history"))
 }
 
 func TestFirstCommandKnowsTheTerminal(t *testing.T) {
@@ -239,7 +239,7 @@ func TestHomeLasts(t *testing.T) {
 	p := newPerson(t)
 	require.Equal(t, "", p.run("test -f ~/.bashrc && echo mine > ~/note && echo changed > ~/.bashrc", "").err)
 	assert.Equal(t, "mine\nchanged\n", p.run("cat ~/note ~/.bashrc", "").out)
-	info, err := os.Stat(filepath.Join(p.options.Root, home))
+	info, err := os.Stat(filepath.Join(p.options.Root, ours.Home))
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o700), info.Mode().Perm())
 }

@@ -1,6 +1,4 @@
-//go:build mage
-
-package main
+package targets
 
 import (
 	"context"
@@ -77,19 +75,19 @@ func (Engine) Logs(
 func (Engine) Prune(ctx context.Context) error { return withEngine(ctx, engine.Prune) }
 
 func withEngine(ctx context.Context, do func(context.Context, engine.Options) error) error {
-	return with(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
+	return Do(ctx, func(ctx context.Context, _ ci.Project, report *progress.Reporter) error {
 		dir, err := cache.Open()
 		if err != nil {
 			return err
 		}
-		return do(ctx, engine.Options{Root: p.Root, Cache: dir, Report: report})
+		return do(ctx, engine.Options{Cache: dir, Report: report})
 	})
 }
 
 // Clean removes what killed runs and builds left behind. What is in use, and
 // what isn't Berth's, stays.
 func Clean(ctx context.Context) error {
-	return with(ctx, func(ctx context.Context, _ ci.Project, _ *progress.Reporter) error {
+	return Do(ctx, func(ctx context.Context, _ ci.Project, _ *progress.Reporter) error {
 		swept, err := ci.Clean(ctx)
 		for _, name := range swept.Removed {
 			fmt.Println("removed", name)

@@ -12,8 +12,11 @@ import (
 	"strings"
 
 	"github.com/berthdev/berth/ci"
+	"github.com/berthdev/berth/ci/engine"
+	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/internal/progress"
 	"github.com/berthdev/berth/internal/usage"
+	"github.com/berthdev/berth/magefiles/targets"
 )
 
 // Test checks everything: format, vet, staticcheck, pins, then every test, with
@@ -24,15 +27,15 @@ func Test(
 	long *bool, // more rounds and more kills where tests try their luck; takes an hour or more
 	run *string, // only the tests that match this pattern
 ) error {
-	return with(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error {
-		if or(short) && or(long) {
+	return targets.Do(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error {
+		if set(short) && set(long) {
 			return fmt.Errorf("-long: %w: it and -short exclude each other. Give one of them", usage.Err)
 		}
 		if err := lint(ctx, p); err != nil {
 			return err
 		}
 		args := []string{"test", "-timeout=80m"}
-		if or(long) {
+		if set(long) {
 			os.Setenv("BERTH_TEST_LONG", "1")
 			args[1] = "-timeout=4h"
 		}
@@ -46,15 +49,32 @@ func Test(
 		} else {
 			fmt.Fprintln(os.Stderr, "No C compiler, so no race detector: the tests run without it")
 		}
-		if or(short) {
+		if set(short) {
 			args = append(args, "-short")
 		}
-		if or(run) != "" {
-			args = append(args, "-run="+or(run))
+		if run != nil {
+			args = append(args, "-run="+*run)
 		}
 		// One package at a time: they share Docker, the engine and the cores.
 		return command(ctx, p, "go", append(args, "-p=1", "./...")...)
 	})
+}
+
+// PinEngine does for the packages around the engine, which travel in the module,
+// what pin does for those of the image.
+func PinEngine(ctx context.Context) error {
+	return targets.Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
+		changes, err := ci.Pin(ctx, enginePins(p), report)
+		report.Close()
+		for _, c := range changes {
+			fmt.Println(c)
+		}
+		return err
+	})
+}
+
+func enginePins(p ci.Project) ci.Project {
+	return ci.Project{Root: p.Root, Inputs: []input.Input{engine.Packages}}
 }
 
 // Bench measures speed and memory, each beside a peer in the same run. The
@@ -63,10 +83,10 @@ func Bench(
 	ctx context.Context,
 	run *string, // only the benchmarks that match this pattern
 ) error {
-	return with(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error {
-		pattern := or(run)
-		if pattern == "" {
-			pattern = "."
+	return targets.Do(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error {
+		pattern := "."
+		if run != nil {
+			pattern = *run
 		}
 		return command(ctx, p, "go", "test", "-p=1", "-timeout=80m", "-run=^$", "-bench="+pattern, "-benchmem", "./...")
 	})
@@ -74,7 +94,7 @@ func Bench(
 
 // Lint checks format, vet, staticcheck and pins.
 func Lint(ctx context.Context) error {
-	return with(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error { return lint(ctx, p) })
+	return targets.Do(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error { return lint(ctx, p) })
 }
 
 func lint(ctx context.Context, p ci.Project) error {
@@ -87,6 +107,7 @@ func lint(ctx context.Context, p ci.Project) error {
 	}
 	return errors.Join(
 		ci.CheckPins(p),
+		ci.CheckPins(enginePins(p)),
 		command(ctx, p, "go", "vet", "./..."),
 		command(ctx, p, "go", "vet", "-tags=mage", "./magefiles"),
 		command(ctx, p, "go", "tool", "staticcheck", "./..."),
@@ -115,3 +136,5 @@ func output(ctx context.Context, p ci.Project, name string, args ...string) (str
 	}
 	return string(out), nil
 }
+
+func set(flag *bool) bool { return flag != nil && *flag }

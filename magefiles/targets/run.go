@@ -1,6 +1,4 @@
-//go:build mage
-
-package main
+package targets
 
 import (
 	"context"
@@ -47,7 +45,7 @@ func Run(
 		return err
 	})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "Error:", advice(err))
+		fmt.Fprintln(os.Stderr, "Error:", ci.Explain(err, typed()))
 		if code == 0 {
 			code = ci.RunExitCode(err)
 		}
@@ -55,27 +53,13 @@ func Run(
 	return exit(code)
 }
 
-// Train trains the demo workload in the image, on the first GPU or, without one,
-// on the CPU. Checkpoint, record and curve go to artifacts/train. Ctrl-C stops it
-// with a checkpoint; -args=--resume goes on from there. It exits with the trainer's
-// own code once that runs.
-func Train(
-	ctx context.Context,
-	epochs *int, // train for so many epochs (default: 50)
-	g *string, // GPUs: 0 (default: the first, if any), all, none, 2,3, UUIDs or their beginnings
-	t *string, // train in the image of this tag, as it is, instead of building the project's own
-	args *string, // further flags for the trainer, as for a shell: -args='--resume --lr=3e-4'
-) error {
-	command := project.Train
-	if epochs != nil {
-		command += fmt.Sprintf(" --num-epochs=%d", *epochs)
-	}
-	if args != nil {
-		command += " " + *args
-	}
+// Launch builds the image unless the options name one, and runs a container as Run
+// does, for a target of one's own. It ends the process with the container's exit code,
+// unless that is 0.
+func Launch(ctx context.Context, o launch.Options) error {
 	var code int
-	err := with(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) (err error) {
-		code, err = enter(ctx, p, launch.Options{Image: or(t), Command: command, GPUs: or(g), GUI: "off"}, report)
+	err := Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) (err error) {
+		code, err = enter(ctx, p, o, report)
 		return err
 	})
 	if err != nil {
@@ -91,7 +75,7 @@ func Smoke(
 	g *string, // GPUs: 0 (default: the first, if any), all, none, 2,3, UUIDs or their beginnings
 	t *string, // test the image of this tag, as it is, instead of building the project's own
 ) error {
-	return with(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
+	return Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
 		return ci.Smoke(p.Smoke, func(command string) (int, error) {
 			return enter(ctx, p, launch.Options{Image: or(t), Command: command, GPUs: or(g), GUI: "off"}, report)
 		}, func(v ci.Verdict) { fmt.Println(v) })

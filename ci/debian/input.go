@@ -1,0 +1,104 @@
+package debian
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/berthdev/berth/ci/input"
+	"github.com/berthdev/berth/internal/cache"
+)
+
+// Input is the root file system of locked Debian packages, rootfs.tar.
+type Input struct {
+	Manifest string // what is wanted, and why; docker/packages.toml if empty
+	Lock     string // docker/packages.lock if empty
+}
+
+var _ input.Input = Input{}
+
+func (i Input) manifest(root string) string {
+	return filepath.Join(root, filepath.FromSlash(cmp.Or(i.Manifest, "docker/packages.toml")))
+}
+
+func (i Input) lock() string { return cmp.Or(i.Lock, "docker/packages.lock") }
+
+// Path is that of the lock, below a checkout's root.
+func (i Input) Path(root string) string { return filepath.Join(root, filepath.FromSlash(i.lock())) }
+
+// Name implements input.Input.
+func (i Input) Name() string { return "rootfs.tar" }
+
+// Read implements input.Input.
+func (i Input) Read(root string) (input.Locked, error) {
+	lock, err := ReadLock(i.Path(root))
+	return locked{lock}, err
+}
+
+// Check implements input.Input.
+func (i Input) Check(root string) error { return CheckFiles(i.manifest(root), i.Path(root)) }
+
+// Pin implements input.Input: it resolves the packages against the archive as it is now.
+func (i Input) Pin(ctx context.Context, root string, o input.Options) (input.Pinned, error) {
+	manifest, err := ReadManifest(i.manifest(root))
+	if err != nil {
+		return input.Pinned{}, err
+	}
+	old, err := ReadLock(i.Path(root))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return input.Pinned{}, err
+	}
+	lock, err := Pin(ctx, manifest, old, PinOptions{Mirrors: HostMirrors(), Progress: o.Report})
+	if err != nil {
+		return input.Pinned{}, err
+	}
+	p := input.Pinned{Locked: locked{lock}, Files: map[string][]byte{i.lock(): lock.Marshal()}}
+	for _, c := range Diff(old, lock) {
+		p.Changes = append(p.Changes, c.String())
+	}
+	return p, nil
+}
+
+// locked is a lock as an input.Locked.
+type locked struct{ lock Lock }
+
+func (l locked) Hash() string {
+	sum := sha256.Sum256([]byte(Recipe + " " + l.lock.Hash()))
+	return hex.EncodeToString(sum[:])
+}
+
+func (l locked) Date() time.Time { return l.lock.Snapshot }
+
+// Make makes the root file system once for each set of packages, compressed:
+// builders tell by its first bytes.
+func (l locked) Make(ctx context.Context, o input.Options) (input.Made, error) {
+	name := func(hash string) string { return filepath.Join(o.Folder, hash+"-"+Recipe+".tar.zst") }
+	if path, err := cache.Find(name(l.lock.Hash())); path != "" || err != nil {
+		return input.Made{Path: path}, err
+	}
+	packages, err := Fetch(ctx, l.lock, FetchOptions{
+		PinOptions: PinOptions{Mirrors: HostMirrors(), Progress: o.Report}, Cache: o.Cache, Locked: o.Locked,
+	})
+	if err != nil {
+		return input.Made{}, err
+	}
+	var made input.Made
+	for _, d := range packages.Drift {
+		made.Drift = append(made.Drift, d.String())
+	}
+	if made.Path, err = cache.Find(name(packages.Hash())); made.Path != "" || err != nil {
+		return made, err
+	}
+	temp, remove, err := o.Cache.Temp("rootfs")
+	if err != nil {
+		return input.Made{}, err
+	}
+	defer remove()
+	made.Path, err = RootfsFile(ctx, name(packages.Hash()), packages, l.lock.Snapshot, temp, o.Report)
+	return made, err
+}

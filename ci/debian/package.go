@@ -1,0 +1,38 @@
+package debian
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/berthdev/berth/ci/input"
+	"github.com/berthdev/berth/internal/advice"
+)
+
+// Extract writes the files that a locked package has below a folder ("usr/share/…")
+// into the folder dir, as the image has them: a data set, to work with it outside of
+// the image. It returns their names, and overwrites nothing. Of the options, it takes
+// cache, locked and report.
+func (i Input) Extract(ctx context.Context, root, name, folder, dir string, o input.Options) ([]string, error) {
+	lock, err := ReadLock(i.Path(root))
+	if err != nil {
+		return nil, err
+	}
+	lock.Packages = slices.DeleteFunc(lock.Packages, func(one Package) bool { return one.Name != name })
+	if len(lock.Packages) == 0 {
+		err := fmt.Errorf("%w: %s doesn't lock the package %q", input.ErrPinsDiffer, i.lock(), name)
+		return nil, advice.With(err, "Name it in the list of packages that are wanted, if it isn't there, and type\n\t%s pin", advice.Berth)
+	}
+	packages, err := Fetch(ctx, lock, FetchOptions{
+		PinOptions: PinOptions{Mirrors: HostMirrors(), Progress: o.Report}, Cache: o.Cache, Locked: o.Locked,
+	})
+	if err != nil {
+		return nil, err
+	}
+	temp, remove, err := o.Cache.Temp("data")
+	if err != nil {
+		return nil, err
+	}
+	defer remove()
+	return extract(packages.Files[0], folder, dir, temp)
+}
