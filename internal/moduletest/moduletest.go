@@ -1,0 +1,83 @@
+// Package moduletest serves this checkout to tests as the go command gets it from a
+// proxy: as a module, with what a module leaves out left out.
+package moduletest
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/module"
+	"golang.org/x/mod/zip"
+)
+
+// Path is that of this module.
+const Path = "github.com/berthdev/berth"
+
+// Serve packs the checkout at root, committed or not, under a version that nobody else
+// has. It returns the version, and the environment in which the go command finds it
+// beside everything else. What go keeps of it is removed with the test.
+func Serve(t *testing.T, root string) (version string, env []string) {
+	t.Helper()
+	b := make([]byte, 6)
+	rand.Read(b)
+	version = "v0.0.1-test." + hex.EncodeToString(b)
+	at := t.TempDir()
+	dir := filepath.Join(at, filepath.FromSlash(Path), "@v")
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	list, err := exec.Command("git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	require.NoError(t, err)
+	var files []zip.File
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
+		if info, err := os.Lstat(filepath.Join(root, name)); err == nil && info.Mode().IsRegular() {
+			files = append(files, file{name, filepath.Join(root, name)})
+		}
+	}
+	archive, err := os.Create(filepath.Join(dir, version+".zip"))
+	require.NoError(t, err)
+	require.NoError(t, zip.Create(archive, module.Version{Path: Path, Version: version}, files))
+	require.NoError(t, archive.Close())
+	gomod, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	require.NoError(t, err)
+	for name, text := range map[string]string{
+		"list":            version + "\n",
+		version + ".mod":  string(gomod),
+		version + ".info": fmt.Sprintf(`{"Version": %q, "Time": "2026-01-01T00:00:00Z"}`, version),
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+	}
+	t.Cleanup(func() {
+		kept := goEnv(t, "GOMODCACHE")
+		paths, err := filepath.Glob(filepath.Join(kept, "cache", "download", filepath.FromSlash(Path), "@v", version+"*"))
+		assert.NoError(t, err)
+		for _, path := range append(paths, filepath.Join(kept, filepath.FromSlash(Path)+"@"+version)) {
+			assert.NoError(t, os.RemoveAll(path))
+		}
+	})
+	return version, []string{
+		"GOPROXY=file://" + at + "," + goEnv(t, "GOPROXY"),
+		"GONOSUMDB=" + Path + "," + goEnv(t, "GONOSUMDB"),
+		"GOFLAGS=-modcacherw " + os.Getenv("GOFLAGS"),
+	}
+}
+
+func goEnv(t *testing.T, name string) string {
+	out, err := exec.Command("go", "env", name).Output()
+	assert.NoError(t, err)
+	return strings.TrimSpace(string(out))
+}
+
+// file is one of a module's.
+type file struct{ name, path string }
+
+func (f file) Path() string                 { return f.name }
+func (f file) Lstat() (os.FileInfo, error)  { return os.Lstat(f.path) }
+func (f file) Open() (io.ReadCloser, error) { return os.Open(f.path) }
