@@ -2,6 +2,7 @@ package ci
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -193,9 +194,16 @@ func (m maker) folders() (all []string) {
 	return all
 }
 
+// MaterialsOptions says where to write materials, and of what.
+type MaterialsOptions struct {
+	Dir    string             // folder to write to; the project's root if empty
+	Locked bool               // refuse what differs from the locks
+	Report *progress.Reporter // may be nil
+}
+
 // Materials writes what the Dockerfile takes beside the checkout's own files into
-// the folder dir, so that plain docker build can build the image too, and returns the names.
-func Materials(ctx context.Context, p Project, dir string, locked bool, report *progress.Reporter) ([]string, error) {
+// a folder, so that plain docker build can build the image too, and returns the names.
+func Materials(ctx context.Context, p Project, o MaterialsOptions) ([]string, error) {
 	in, err := ReadInputs(p)
 	if err != nil {
 		return nil, err
@@ -204,14 +212,14 @@ func Materials(ctx context.Context, p Project, dir string, locked bool, report *
 	if err != nil {
 		return nil, err
 	}
-	m := maker{project: p, inputs: in, locked: locked, cache: store, entries: string(store), report: report}
+	m := maker{project: p, inputs: in, locked: o.Locked, cache: store, entries: string(store), report: o.Report}
 	made, _, err := m.materials(ctx)
 	if err != nil {
 		return nil, err
 	}
 	names := slices.Sorted(maps.Keys(made))
 	for _, name := range names {
-		if err := unpack(filepath.Join(dir, name), made[name]); err != nil {
+		if err := unpack(filepath.Join(cmp.Or(o.Dir, p.Root), name), made[name]); err != nil {
 			return nil, fmt.Errorf("writing %s: %w", name, err)
 		}
 	}

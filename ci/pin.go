@@ -18,15 +18,20 @@ import (
 	"github.com/berthdev/berth/internal/progress"
 )
 
+// PinOptions says how to pin.
+type PinOptions struct {
+	Report *progress.Reporter // may be nil
+}
+
 // Pin resolves what the project's inputs ask for as it is to be had now. It writes
 // their locks and, with them, the digest of the image's base stage, and returns what
 // changed. It writes all or, on an error, nothing.
-func Pin(ctx context.Context, p Project, report *progress.Reporter) (changes []string, err error) {
+func Pin(ctx context.Context, p Project, o PinOptions) (changes []string, err error) {
 	dir, err := cache.Open()
 	if err != nil {
 		return nil, err
 	}
-	m := maker{project: p, cache: dir, entries: string(dir), report: report}
+	m := maker{project: p, cache: dir, entries: string(dir), report: o.Report}
 	files := map[string][]byte{}
 	var locked []input.Locked
 	for _, in := range p.Inputs {

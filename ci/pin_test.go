@@ -107,7 +107,7 @@ func TestPinIsAllOrNothing(t *testing.T) {
 	writeFile(t, p, "other.toml", readFile(t, p, "docker/packages.toml"))
 	appendTo(t, p, "docker/packages.toml", "\n[[package]]\nname = \"no-such-package\"\nwhy = \"to fail\"\n")
 	p.Inputs = []input.Input{named{debian.Input{Manifest: "other.toml", Lock: "other.lock"}, "other.tar"}, debian.Input{}}
-	_, err := Pin(t.Context(), p, nil)
+	_, err := Pin(t.Context(), p, PinOptions{})
 	require.ErrorContains(t, err, "no suite has a package no-such-package")
 	assert.NoFileExists(t, p.Path("other.lock"))
 	for _, name := range []string{lockFile, goLockFile, p.BaseDigest} {

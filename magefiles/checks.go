@@ -64,7 +64,7 @@ func Test(
 // what pin does for those of the image.
 func PinEngine(ctx context.Context) error {
 	return targets.Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
-		changes, err := ci.Pin(ctx, enginePins(p), report)
+		changes, err := ci.Pin(ctx, enginePins(p), ci.PinOptions{Report: report})
 		report.Close()
 		for _, c := range changes {
 			fmt.Println(c)

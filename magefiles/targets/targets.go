@@ -11,7 +11,6 @@
 package targets
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -94,7 +93,7 @@ func Pin(
 		if or(check) {
 			return ci.CheckPins(p)
 		}
-		changes, err := ci.Pin(ctx, p, report)
+		changes, err := ci.Pin(ctx, p, ci.PinOptions{Report: report})
 		report.Close()
 		if err != nil {
 			return err
@@ -115,7 +114,7 @@ func Materials(
 	locked *bool, // fail when a locked package is gone, instead of taking the nearest version
 ) error {
 	return Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
-		names, err := ci.Materials(ctx, p, cmp.Or(or(o), p.Root), or(locked), report)
+		names, err := ci.Materials(ctx, p, ci.MaterialsOptions{Dir: or(o), Locked: or(locked), Report: report})
 		report.Close()
 		for _, name := range names {
 			fmt.Println(name)
