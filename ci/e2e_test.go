@@ -275,10 +275,11 @@ func ownCache(t *testing.T) cache.Dir {
 
 // TestAnotherDayAnotherFolderAnotherEngine builds the base stage as another
 // person would: in a folder elsewhere, with another umask, on an engine with no
-// state, forty days later. It must be the pinned one.
+// state, forty days later. It must be the pinned one. It is for the long suite:
+// TestBaseDigestIsThePinnedOne stands for it.
 func TestAnotherDayAnotherFolderAnotherEngine(t *testing.T) {
 	dockertest.Connect(t)
-	if testing.Short() {
+	if !testenv.Long() {
 		t.Skip("a build from nothing")
 	}
 	p := checkout(t, 0o077)

@@ -111,6 +111,6 @@ func TestPyTorch(t *testing.T) {
 	t.Cleanup(func() { exec.Command("docker", "rmi", built.Image).Run() })
 	out := s.mage("run", "-cmd=python3 train.py --epochs=1")
 	t.Log(out)
-	assert.Regexp(t, `(?m)accuracy`, out)
+	assert.Regexp(t, `test_acc = 0\.[6-9]`, out, "an epoch trains to three quarters, or so")
 	assert.Contains(t, s.mage("verify"), built.Digest+" twice, bit for bit")
 }
