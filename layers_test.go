@@ -33,14 +33,14 @@ var layers = map[string][]string{
 	"docker/display":      {"internal"},
 	"docker/identity":     {"internal"},
 	"internal":            {},
-	"internal/dockertest": {"ci/debian", "docker/daemon", "internal"}, // for tests alone
+	"internal/dockertest": {"ci/debian", "docker/daemon", "internal", "rootfs"}, // for tests alone
 	"rootfs":              {},
 	"testdata":            {},
 	"trainer":             {"testdata"},
 }
 
 // forTests are rooms that nothing but tests may import.
-var forTests = []string{"internal/dockertest", "internal/moduletest", "internal/testenv"}
+var forTests = []string{"internal/dockertest", "internal/dockertest/loader", "internal/moduletest", "internal/testenv"}
 
 // violations lists the imports that layers doesn't allow, by the importing package.
 func violations(imports map[string][]string) (all []string) {

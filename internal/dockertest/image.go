@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -27,6 +29,7 @@ import (
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/testenv"
+	"github.com/berthdev/berth/rootfs"
 )
 
 //go:embed *.lock
@@ -61,53 +64,77 @@ func build(t testing.TB, kind string) string {
 // Load makes sure that a daemon has the image of that kind, "shell" or
 // "desktop", and returns its tag.
 func Load(ctx context.Context, docker *daemon.Client, kind string) (string, error) {
-	text, err := locks.ReadFile(kind + ".lock")
+	tag, _, _, err := recipeOf(kind)
 	if err != nil {
 		return "", err
 	}
-	_, here, _, _ := runtime.Caller(0)
-	settings := filepath.Join(filepath.Dir(here), "../../rootfs/etc")
-	bashrc, err := os.ReadFile(filepath.Join(settings, "bash.bashrc"))
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(bytes.Join([][]byte{[]byte(recipe), text, bashrc}, nil))
-	tag := fmt.Sprintf("berth-test-%s:%x", kind, sum[:6])
 	if _, err := docker.Image(ctx, tag); err == nil || !errors.Is(err, daemon.ErrNotFound) {
 		return tag, err
 	}
+	c := exec.CommandContext(ctx, "go", "run", "./loader", kind)
+	c.Dir, c.Env = here(), append(os.Environ(), "DOCKER_HOST="+docker.Host())
+	if out, err := c.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("loading the image %s: %w\n%s", tag, err, out)
+	}
+	return tag, nil
+}
+
+// here is the folder of this package's source.
+func here() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Dir(file)
+}
+
+// recipeOf returns what an image is made from, and its tag, which says so.
+func recipeOf(kind string) (tag string, lock, bashrc []byte, err error) {
+	if lock, err = locks.ReadFile(kind + ".lock"); err != nil {
+		return "", nil, nil, err
+	}
+	if bashrc, err = fs.ReadFile(rootfs.Etc(), "bash.bashrc"); err != nil {
+		return "", nil, nil, err
+	}
+	sum := sha256.Sum256(bytes.Join([][]byte{[]byte(recipe), lock, bashrc}, nil))
+	return fmt.Sprintf("berth-test-%s:%x", kind, sum[:6]), lock, bashrc, nil
+}
+
+// Build builds an image of that kind, unless the daemon has it.
+func Build(ctx context.Context, docker *daemon.Client, kind string) error {
+	tag, lock, bashrc, err := recipeOf(kind)
+	if err != nil {
+		return err
+	}
 	dir, err := cache.Open()
 	if err != nil {
-		return "", err
+		return err
 	}
 	unlock, err := dir.Lock(ctx, "image-"+kind, nil)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer unlock()
 	if _, err := docker.Image(ctx, tag); err == nil || !errors.Is(err, daemon.ErrNotFound) {
-		return tag, err // another process has built it
+		return err // another process has built it
 	}
 	temp, remove, err := dir.Temp("dockertest")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer remove()
-	rootfs, err := unpack(ctx, dir, temp, text)
+	rootfs, err := unpack(ctx, dir, temp, lock)
 	if err != nil {
-		return "", err
+		return err
 	}
 	img, err := assemble(rootfs, bashrc)
 	if err != nil {
-		return "", err
+		return err
 	}
 	ref, err := name.NewTag(tag)
 	if err != nil {
-		return "", err
+		return err
 	}
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(tarball.Write(ref, img, w)) }()
-	return tag, docker.Load(ctx, r)
+	return docker.Load(ctx, r)
 }
 
 // unpack returns a tar file with the lock's packages, unpacked.
