@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -75,20 +76,20 @@ func Run(ctx context.Context, o Options, report func(Result)) error {
 		return err
 	}
 	dockerfile, err := os.ReadFile(filepath.Join(o.Dir, "docker", "Dockerfile"))
-	if err == nil && !baseStage.Match(dockerfile) {
-		files["magefiles/berth.go"] = withoutBaseStage(files["magefiles/berth.go"])
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	theirs := err == nil && !bytes.Equal(dockerfile, files["docker/Dockerfile"])
+	if theirs && !baseStage.Match(dockerfile) {
+		files["magefiles/berth.go"] = withoutBaseStage(files["magefiles/berth.go"])
+	}
 	// The files first: they cost nothing, and say what is to come.
-	names := slices.Sorted(func(yield func(string) bool) {
-		for name := range files {
-			if !yield(name) {
-				return
-			}
-		}
-	})
+	names := slices.Sorted(maps.Keys(files))
 	for _, name := range names {
+		if theirs && name == "docker/Dockerfile.dockerignore" {
+			report(Result{name, "skipped", "docker/Dockerfile is yours, and finds what it did before"})
+			continue
+		}
 		r, err := create(o.Dir, name, files[name])
 		if err != nil {
 			return err
