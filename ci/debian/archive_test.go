@@ -132,7 +132,7 @@ func openCache(t testing.TB) cache.Dir {
 func manifest(names ...string) Manifest {
 	m := Manifest{Architecture: "amd64", Suites: []Suite{{"debian", "bookworm", []string{"main"}}}}
 	for _, name := range names {
-		m.Packages = append(m.Packages, Wish{name, "a test"})
+		m.Packages = append(m.Packages, Requirement{name, "a test"})
 	}
 	return m
 }

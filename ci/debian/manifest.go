@@ -25,8 +25,8 @@ type Suite struct {
 	Components []string `toml:"components"`
 }
 
-// A Wish is a package that is wanted by name.
-type Wish struct {
+// A Requirement is a package that is wanted by name.
+type Requirement struct {
 	Name string `toml:"name"`
 	Why  string `toml:"why"`
 }
@@ -34,9 +34,9 @@ type Wish struct {
 // A Manifest is what packages.toml says: which packages are wanted, and from
 // where. What they depend on, and what is Essential, comes with them.
 type Manifest struct {
-	Architecture string  `toml:"architecture"`
-	Suites       []Suite `toml:"suite"`
-	Packages     []Wish  `toml:"package"`
+	Architecture string        `toml:"architecture"`
+	Suites       []Suite       `toml:"suite"`
+	Packages     []Requirement `toml:"package"`
 }
 
 // ReadManifest reads a packages.toml.

@@ -94,7 +94,7 @@ func resolve(all []candidate, wanted []string) ([]Package, error) {
 	for _, name := range slices.Sorted(slices.Values(wanted)) {
 		c := r.newest[name]
 		if c == nil {
-			return nil, fmt.Errorf("no suite has a package %s. Look for its name with apt-cache search, and mend packages.toml", name)
+			return nil, fmt.Errorf("no suite has a package %s. Look for its name with apt-cache search, and correct packages.toml", name)
 		}
 		queue = append(queue, c)
 		r.because[name] = "packages.toml wants it"
