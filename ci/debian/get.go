@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// stall is how long a mirror may send nothing before the next one is asked.
-const stall = 20 * time.Second
+// stallTimeout is how long a mirror may send nothing before the next one is asked.
+const stallTimeout = 20 * time.Second
 
 // Progress is told what long work is doing. *progress.Reporter is one.
 type Progress interface {
@@ -47,7 +47,7 @@ func (g getter) get(ctx context.Context, address string, offset int64) (io.ReadC
 		client = http.DefaultClient
 	}
 	if limit == 0 {
-		limit = stall
+		limit = stallTimeout
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(limit, func() {

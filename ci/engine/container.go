@@ -78,8 +78,8 @@ func (p *provider) removeVolume(ctx context.Context, name string) error {
 // How often another process, with which this one has no lock in common, may be in
 // the way, and how long this one waits each time.
 const (
-	maxRivals  = 100
-	rivalPause = 100 * time.Millisecond
+	maxConflicts  = 100
+	conflictPause = 100 * time.Millisecond
 )
 
 // inTransit reports whether whoever made a container is about to start or to remove
@@ -91,7 +91,7 @@ func inTransit(state string) bool {
 // run makes the engine's container run and returns its ID.
 func (p *provider) run(ctx context.Context) (string, error) {
 	waiting := false
-	for rivals := 0; ; {
+	for conflicts := 0; ; {
 		c, err := p.container(ctx)
 		if err != nil {
 			return "", err
@@ -101,9 +101,9 @@ func (p *provider) run(ctx context.Context) (string, error) {
 			return c.ID, nil
 		case start:
 			foreign := p.mayRemove(ctx, c)
-			if foreign != nil && inTransit(c.State) && rivals < maxRivals {
-				rivals++
-				err = sleep(ctx, rivalPause)
+			if foreign != nil && inTransit(c.State) && conflicts < maxConflicts {
+				conflicts++
+				err = sleep(ctx, conflictPause)
 				break
 			}
 			if err = p.docker.Start(ctx, c.ID); err == nil {
@@ -120,9 +120,9 @@ func (p *provider) run(ctx context.Context) (string, error) {
 			}
 		case replace:
 			if err = p.mayRemove(ctx, c); err != nil {
-				if inTransit(c.State) && rivals < maxRivals {
-					rivals++
-					err = sleep(ctx, rivalPause)
+				if inTransit(c.State) && conflicts < maxConflicts {
+					conflicts++
+					err = sleep(ctx, conflictPause)
 				}
 				break
 			}
@@ -147,10 +147,10 @@ func (p *provider) run(ctx context.Context) (string, error) {
 				return id, nil
 			}
 		}
-		if (errors.Is(err, daemon.ErrConflict) || errors.Is(err, daemon.ErrNotFound)) && rivals < maxRivals {
+		if (errors.Is(err, daemon.ErrConflict) || errors.Is(err, daemon.ErrNotFound)) && conflicts < maxConflicts {
 			// Somebody else, with another cache folder, has made or removed it meanwhile.
-			rivals++
-			err = sleep(ctx, rivalPause)
+			conflicts++
+			err = sleep(ctx, conflictPause)
 		}
 		if err != nil {
 			return "", err

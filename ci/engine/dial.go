@@ -29,7 +29,7 @@ func (p *provider) dial(ctx context.Context, cli, container string, started bool
 	}
 	// The context that the client is given is that of the whole connection.
 	life, end := context.WithCancelCause(ctx)
-	opening, opened := context.WithTimeout(ctx, p.patience)
+	opening, opened := context.WithTimeout(ctx, p.startTimeout)
 	var work sync.WaitGroup
 	work.Go(func() {
 		for opening.Err() == nil {
@@ -42,7 +42,7 @@ func (p *provider) dial(ctx context.Context, cli, container string, started bool
 			sleep(opening, 200*time.Millisecond)
 		}
 		if errors.Is(opening.Err(), context.DeadlineExceeded) {
-			end(fmt.Errorf("%w within %s", errNoAnswer, p.patience))
+			end(fmt.Errorf("%w within %s", errNoAnswer, p.startTimeout))
 			b.Close()
 		}
 	})

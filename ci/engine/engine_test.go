@@ -219,7 +219,7 @@ func TestWedgedEngineIsReplaced(t *testing.T) {
 	stop.Close()
 
 	var log bytes.Buffer
-	p.patience, p.Report = 10*time.Second, progress.New(&log)
+	p.startTimeout, p.Report = 10*time.Second, progress.New(&log)
 	e, err = p.connect(t.Context())
 	require.NoError(t, err)
 	works(t, e)
@@ -394,7 +394,7 @@ func TestSilentRegistryIsGivenUp(t *testing.T) {
 	start := time.Now()
 	err = p.pull(t.Context(), silent.Addr().String()+"/engine:v1")
 	assert.ErrorContains(t, err, "its registry doesn't answer")
-	assert.Less(t, time.Since(start), 2*firstWord)
+	assert.Less(t, time.Since(start), 2*firstReplyTimeout)
 }
 
 func TestNoDocker(t *testing.T) {

@@ -57,10 +57,10 @@ func (p *provider) has(ctx context.Context, ref string, labels map[string]string
 	return err == nil, err
 }
 
-// How long a registry may take for its first word, and between two.
+// How long a registry may take for its first reply, and between two.
 const (
-	firstWord = 5 * time.Second
-	nextWord  = 60 * time.Second
+	firstReplyTimeout = 5 * time.Second
+	nextReplyTimeout  = 60 * time.Second
 )
 
 // pull fetches an image, but gives up soon where no registry answers.
@@ -68,10 +68,10 @@ func (p *provider) pull(ctx context.Context, ref string) error {
 	p.Report.Update("Asking for the official engine %s", ref)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silence := time.AfterFunc(firstWord, func() { cancel(errors.New("its registry doesn't answer")) })
-	defer silence.Stop()
+	idle := time.AfterFunc(firstReplyTimeout, func() { cancel(errors.New("its registry doesn't answer")) })
+	defer idle.Stop()
 	err := p.docker.Pull(ctx, ref, func(line string) {
-		silence.Reset(nextWord)
+		idle.Reset(nextReplyTimeout)
 		p.Report.Update("Pulling %s: %s", ref, line)
 	})
 	if err != nil && ctx.Err() != nil {

@@ -16,12 +16,12 @@ import (
 // A provider makes an engine run in Docker.
 type provider struct {
 	*builder
-	docker   *daemon.Client
-	way      string // $BERTH_ENGINE_SOURCE
-	name     string
-	things   *owned.Things // that an ephemeral engine is made of
-	patience time.Duration // how long an engine may take from its start to an answer
-	limit    int64         // bytes of its state
+	docker       *daemon.Client
+	way          string // $BERTH_ENGINE_SOURCE
+	name         string
+	things       *owned.Things // that an ephemeral engine is made of
+	startTimeout time.Duration // how long an engine may take from its start to an answer
+	limit        int64         // bytes of its state
 }
 
 func newProvider(docker *daemon.Client, o Options) (*provider, error) {
@@ -33,7 +33,7 @@ func newProvider(docker *daemon.Client, o Options) (*provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &provider{builder: b, docker: docker, way: way, name: o.name(), patience: time.Minute, limit: stateLimit}
+	p := &provider{builder: b, docker: docker, way: way, name: o.name(), startTimeout: time.Minute, limit: stateLimit}
 	if o.Ephemeral {
 		p.name = randomName(p.name)
 	}

@@ -52,13 +52,13 @@ type Client struct {
 // Connect reaches the daemon that the docker command would (DOCKER_HOST and its
 // relatives, or the context that is in use) and agrees on an API version with it.
 // Its errors are instructions and wrap ErrUnavailable.
-func Connect(ctx context.Context) (*Client, error) { return connect(ctx, answering) }
+func Connect(ctx context.Context) (*Client, error) { return connect(ctx, pingTimeout) }
 
-// answering is how long a daemon may take for its first answer. A healthy one
+// pingTimeout is how long a daemon may take for its first answer. A healthy one
 // takes milliseconds.
-const answering = 10 * time.Second
+const pingTimeout = 10 * time.Second
 
-func connect(ctx context.Context, patience time.Duration) (*Client, error) {
+func connect(ctx context.Context, timeout time.Duration) (*Client, error) {
 	chosen, err := contextOptions()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -67,14 +67,14 @@ func connect(ctx context.Context, patience time.Duration) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: its settings in the environment (DOCKER_HOST, DOCKER_TLS_VERIFY, …) make no sense: %w", ErrUnavailable, err)
 	}
-	limited, cancel := context.WithTimeout(ctx, patience)
+	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	ping, err := api.Ping(limited)
 	if err != nil {
 		api.Close()
 		if ctx.Err() == nil && limited.Err() != nil {
 			return nil, fmt.Errorf("%w: the daemon at %s takes connections, but gave no answer within %s. Look at it, and restart it, with\n\tsystemctl status docker\n\tsudo systemctl restart docker\nor point DOCKER_HOST at another one: %w",
-				ErrUnavailable, api.DaemonHost(), patience, err)
+				ErrUnavailable, api.DaemonHost(), timeout, err)
 		}
 		return nil, explainUnavailable(api.DaemonHost(), err)
 	}

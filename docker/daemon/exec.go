@@ -34,10 +34,10 @@ func (c *Client) Exec(ctx context.Context, id string, command ...string) (*Proce
 	}
 	output, w := io.Pipe()
 	go func() {
-		var complaint bytes.Buffer
-		_, err := stdcopy.StdCopy(w, &complaint, conn.Reader)
-		if err == nil && complaint.Len() > 0 {
-			err = fmt.Errorf("%q in container %s: %s", command, id, bytes.TrimSpace(complaint.Bytes()))
+		var stderr bytes.Buffer
+		_, err := stdcopy.StdCopy(w, &stderr, conn.Reader)
+		if err == nil && stderr.Len() > 0 {
+			err = fmt.Errorf("%q in container %s: %s", command, id, bytes.TrimSpace(stderr.Bytes()))
 		}
 		w.CloseWithError(err)
 	}()

@@ -142,7 +142,7 @@ func probeWayland(ctx context.Context, env map[string]string) (Display, error) {
 		}
 		name = filepath.Join(env["XDG_RUNTIME_DIR"], name)
 	}
-	ctx, cancel := context.WithTimeout(ctx, answering)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", name)
 	if err != nil {

@@ -49,9 +49,9 @@ type Instance struct {
 	Profile string // such as "1g.10gb"
 }
 
-// slowest is how long nvidia-smi may take: without its persistence daemon, the
+// smiTimeout is how long nvidia-smi may take: without its persistence daemon, the
 // driver wakes every GPU first, seconds each.
-const slowest = 60 * time.Second
+const smiTimeout = 60 * time.Second
 
 // hook is the program that dockerd calls to pass GPUs on.
 const hook = "nvidia-container-runtime-hook"
@@ -109,11 +109,11 @@ func find(program, folder string) string {
 // ask returns the output of nvidia-smi. What it says when it fails, it says on
 // standard output too.
 func ask(ctx context.Context, smi string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, slowest)
+	ctx, cancel := context.WithTimeout(ctx, smiTimeout)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, smi, args...).CombinedOutput()
 	if ctx.Err() == context.DeadlineExceeded {
-		return "", fmt.Errorf("no answer within %s", slowest)
+		return "", fmt.Errorf("no answer within %s", smiTimeout)
 	}
 	if err != nil {
 		if said := string(bytes.TrimSpace(out)); said != "" {

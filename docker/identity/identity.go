@@ -34,8 +34,8 @@ type Group struct {
 	GID  int
 }
 
-// patience is how long a directory server may take to answer.
-const patience = 10 * time.Second
+// lookupTimeout is how long a directory server may take to answer.
+const lookupTimeout = 10 * time.Second
 
 // Current returns the user that this process runs as.
 func Current(ctx context.Context) (User, error) {
@@ -95,11 +95,11 @@ func Lookup(ctx context.Context, uid, gid int, gids []int) (User, error) {
 // keys. Keys without an entry are no error. Where there is no getent (it comes
 // with the C library) the whole of the database's file is returned.
 func getent(ctx context.Context, database string, keys ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	var complaint bytes.Buffer
+	var stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, "getent", append([]string{database}, keys...)...)
-	cmd.Stderr = &complaint
+	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	switch {
@@ -108,11 +108,11 @@ func getent(ctx context.Context, database string, keys ...string) (string, error
 		return string(file), err
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("looking up %s %s: no answer within %s. Is the directory server that /etc/nsswitch.conf names reachable? Try: getent %s %s",
-			database, strings.Join(keys, " "), patience, database, strings.Join(keys, " "))
+			database, strings.Join(keys, " "), lookupTimeout, database, strings.Join(keys, " "))
 	case errors.As(err, &exit) && exit.ExitCode() == 2: // at least one key isn't there
 		return string(out), nil
 	case err != nil:
-		return "", fmt.Errorf("looking up %s %s: %w: %s", database, strings.Join(keys, " "), err, bytes.TrimSpace(complaint.Bytes()))
+		return "", fmt.Errorf("looking up %s %s: %w: %s", database, strings.Join(keys, " "), err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	return string(out), nil
 }

@@ -32,9 +32,9 @@ const (
 	exitSignal      = 128 // and the number of the signal that ended it
 )
 
-// patience is how long a container may take to end after a signal, once the
+// killTimeout is how long a container may take to end after a signal, once the
 // person's terminal or the reader of its output is gone.
-const patience = 3 * time.Second
+const killTimeout = 3 * time.Second
 
 // Run carries out a plan: it creates the container, connects the streams to it,
 // and waits until it has ended and is gone. It returns the exit code that
@@ -249,7 +249,7 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 	end := func(s syscall.Signal) {
 		if why == 0 {
 			why = s
-			kill = time.After(patience)
+			kill = time.After(killTimeout)
 			l.daemon.Kill(lasting, l.id, signalName(s))
 		}
 	}

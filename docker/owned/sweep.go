@@ -15,9 +15,9 @@ import (
 	"github.com/berthdev/berth/internal/cache"
 )
 
-// unborn is how long a daemon may take to make a container whose maker was killed
+// createTimeout is how long a daemon may take to make a container whose maker was killed
 // while it asked for it.
-const unborn = 5 * time.Second
+const createTimeout = 5 * time.Second
 
 // A Swept is what a sweep came upon.
 type Swept struct {
@@ -177,7 +177,7 @@ func (o object) remove(ctx context.Context, docker *daemon.Client, claim string,
 
 // mayCome reports whether the daemon may yet make the object.
 func (o object) mayCome() bool {
-	return o.volume == "" && o.container.ID == "" && time.Since(o.container.At) < unborn
+	return o.volume == "" && o.container.ID == "" && time.Since(o.container.At) < createTimeout
 }
 
 // find returns the ID by which to remove the object, or "" if it isn't there.
