@@ -20,12 +20,12 @@ const maxControl = 64 << 20
 // An unpackedDeb is the content of one .deb: control files in memory, data in a
 // temporary file.
 type unpackedDeb struct {
-	control paragraph
-	text    string            // of the control paragraph
-	scripts map[string][]byte // the other control files: md5sums, postinst, …
-	data    *os.File          // the uncompressed data.tar
-	entries []dataEntry
-	lost    map[string]bool // paths that another package took over
+	control  paragraph
+	text     string            // of the control paragraph
+	scripts  map[string][]byte // the other control files: md5sums, postinst, …
+	data     *os.File          // the uncompressed data.tar
+	entries  []dataEntry
+	replaced map[string]bool // paths that another package took over
 }
 
 type dataEntry struct {
@@ -45,7 +45,7 @@ func unpackDeb(name, temp string) (_ *unpackedDeb, err error) {
 		return nil, err
 	}
 	defer f.Close()
-	u := &unpackedDeb{scripts: map[string][]byte{}, lost: map[string]bool{}}
+	u := &unpackedDeb{scripts: map[string][]byte{}, replaced: map[string]bool{}}
 	if u.data, err = os.CreateTemp(temp, "data-*.tar"); err != nil {
 		return nil, err
 	}
@@ -130,7 +130,7 @@ func (u *unpackedDeb) readControl(member *deb.ArEntry) error {
 		if err != nil {
 			return err
 		}
-		if !plain(u.control["Package"]) || !plain(u.control["Architecture"]) {
+		if !isPlainWord(u.control["Package"]) || !isPlainWord(u.control["Architecture"]) {
 			return fmt.Errorf("%q is no package", u.control["Package"])
 		}
 	}

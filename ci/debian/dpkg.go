@@ -34,13 +34,13 @@ func (t tree) addDatabase(packages []*unpackedDeb) error {
 	}
 	add("status", []byte(status.String()), 0o644)
 	for _, dir := range []string{base + "alternatives", base + "parts", base + "triggers", base + "updates", "etc/alternatives"} {
-		if err := t.through(dir + "/"); err != nil {
+		if err := t.checkParents(dir + "/"); err != nil {
 			return fmt.Errorf("making dpkg's database: %w", err)
 		}
 		t.directory(dir)
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if err := t.through(name); err != nil {
+		if err := t.checkParents(name); err != nil {
 			return fmt.Errorf("making dpkg's database: %w", err)
 		}
 		if t[name] != nil {
@@ -70,7 +70,7 @@ func (u *unpackedDeb) list() []byte {
 	var b bytes.Buffer
 	for _, e := range u.entries {
 		name := path.Clean("/" + e.header.Name)
-		if placed, err := place(e.header.Name); err == nil && u.lost[placed] {
+		if placed, err := place(e.header.Name); err == nil && u.replaced[placed] {
 			continue
 		}
 		if name == "/" {

@@ -20,10 +20,10 @@ type Progress interface {
 	Printf(format string, args ...any) // a line that stays
 }
 
-type silence struct{}
+type noProgress struct{}
 
-func (silence) Update(string, ...any) {}
-func (silence) Printf(string, ...any) {}
+func (noProgress) Update(string, ...any) {}
+func (noProgress) Printf(string, ...any) {}
 
 // errNotThere is in the chain of the error of a mirror that answered that it
 // doesn't have a file.

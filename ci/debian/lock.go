@@ -170,7 +170,7 @@ func (p Package) check() error {
 	if _, err := version.Parse(p.Version); err != nil {
 		return fmt.Errorf("%q is no version: %w", p.Version, err)
 	}
-	if !plain(p.Name) || !plain(p.Archive) || !plain(p.Architecture) || p.Size <= 0 {
+	if !isPlainWord(p.Name) || !isPlainWord(p.Archive) || !isPlainWord(p.Architecture) || p.Size <= 0 {
 		return fmt.Errorf("%v makes no sense as a package", p)
 	}
 	if path.IsAbs(p.File) || path.Clean(p.File) != p.File || p.File == "." || strings.HasPrefix(p.File, "..") || strings.ContainsAny(p.File, "?#\\") {

@@ -70,7 +70,7 @@ func (m Manifest) check() error {
 	seen := map[string]bool{}
 	for _, p := range m.Packages {
 		switch {
-		case !plain(p.Name):
+		case !isPlainWord(p.Name):
 			return fmt.Errorf("%q is no name of a package", p.Name)
 		case strings.TrimSpace(p.Why) == "":
 			return fmt.Errorf("package %s has no why: say in a few words what it is there for", p.Name)
@@ -88,15 +88,15 @@ func (s Suite) id() string { return s.Archive + " " + s.Name }
 // check refuses what can't stand in a path or a line of the lock.
 func (s Suite) check() error {
 	for _, word := range append([]string{s.Archive, s.Name}, s.Components...) {
-		if !plain(word) || len(s.Components) == 0 {
+		if !isPlainWord(word) || len(s.Components) == 0 {
 			return fmt.Errorf("a suite needs archive, name and components, plain words each: %+v", s)
 		}
 	}
 	return nil
 }
 
-// plain reports whether a word can stand in a line of the lock and in a path.
-func plain(word string) bool {
+// isPlainWord reports whether a word can stand in a line of the lock and in a path.
+func isPlainWord(word string) bool {
 	if word == "" || word[0] == '.' || word[0] == '-' {
 		return false
 	}

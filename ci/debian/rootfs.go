@@ -23,7 +23,7 @@ import (
 // each other, are refused. temp is a folder for temporary files.
 func Rootfs(ctx context.Context, w io.Writer, packages Packages, epoch time.Time, temp string, report Progress) error {
 	if report == nil {
-		report = silence{}
+		report = noProgress{}
 	}
 	unpacked := make([]*unpackedDeb, len(packages.Files))
 	work, workCtx := errgroup.WithContext(ctx)

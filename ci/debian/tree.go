@@ -56,8 +56,8 @@ func (t tree) directory(name string) {
 	}
 }
 
-// through fails if a path would be reached through something other than a folder.
-func (t tree) through(name string) error {
+// checkParents fails if a path would be reached through something other than a folder.
+func (t tree) checkParents(name string) error {
 	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
 		if above := t[dir]; above != nil && above.header.Typeflag != tar.TypeDir {
 			return fmt.Errorf("%s would be written through %s, which isn't a folder", name, dir)
@@ -138,7 +138,7 @@ func (u *unpackedDeb) node(e dataEntry, mine map[string]*node) (*node, error) {
 // add puts one node into the tree. Folders join; a file that is there already
 // gives way to that of a package that replaces its owner.
 func (t tree) add(name string, n *node) error {
-	if err := t.through(name); err != nil {
+	if err := t.checkParents(name); err != nil {
 		return err
 	}
 	t.directory(path.Dir(name))
@@ -150,10 +150,10 @@ func (t tree) add(name string, n *node) error {
 	case old.owner == nil || old.header.Typeflag == tar.TypeDir || n.header.Typeflag == tar.TypeDir:
 		return fmt.Errorf("%s is there already, as something else", name)
 	case replaces(n.owner, old.owner):
-		old.owner.lost[name] = true
+		old.owner.replaced[name] = true
 		t[name] = n
 	case replaces(old.owner, n.owner):
-		n.owner.lost[name] = true
+		n.owner.replaced[name] = true
 	default:
 		return fmt.Errorf("%s is also in package %s, and neither replaces the other", name, old.owner.control["Package"])
 	}
