@@ -415,7 +415,7 @@ func TestMayLive(t *testing.T) {
 	} {
 		p := me
 		c.change(&p)
-		assert.Equal(t, c.may, p.mayLive(me, start), name)
+		assert.Equal(t, c.may, p.mayBeAlive(me, start), name)
 	}
 	assert.NotEmpty(t, startOf(os.Getpid()))
 	assert.Empty(t, startOf(1<<30))

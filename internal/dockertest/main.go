@@ -121,14 +121,14 @@ func remove(ctx context.Context, dir cache.Dir, process string) error {
 	}
 	for _, c := range containers {
 		if ours(c.Name) {
-			err = errors.Join(err, again(func() error { return docker.Remove(ctx, c.ID) }))
+			err = errors.Join(err, retryWhileBusy(func() error { return docker.Remove(ctx, c.ID) }))
 		}
 	}
 	volumes, verr := docker.Volumes(ctx)
 	err = errors.Join(err, verr)
 	for _, v := range volumes {
 		if ours(v) {
-			err = errors.Join(err, again(func() error { return docker.RemoveVolume(ctx, v) }))
+			err = errors.Join(err, retryWhileBusy(func() error { return docker.RemoveVolume(ctx, v) }))
 		}
 	}
 	images, ierr := docker.Images(ctx)
@@ -141,7 +141,7 @@ func remove(ctx context.Context, dir cache.Dir, process string) error {
 		err = errors.Join(err, ierr)
 		for _, tag := range image.Tags {
 			if ours(tag) {
-				err = errors.Join(err, again(func() error { return docker.RemoveImage(ctx, tag) }))
+				err = errors.Join(err, retryWhileBusy(func() error { return docker.RemoveImage(ctx, tag) }))
 			}
 		}
 	}
@@ -152,10 +152,10 @@ func remove(ctx context.Context, dir cache.Dir, process string) error {
 	return err
 }
 
-// again does something anew while Docker is busy with the same: a removal goes on
+// retryWhileBusy does something anew while Docker is busy with the same: a removal goes on
 // in the daemon when the process that asked for it is killed. (Package owned, whose
 // tests use this one, has the same.)
-func again(do func() error) error {
+func retryWhileBusy(do func() error) error {
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		err := do()
 		if errors.Is(err, daemon.ErrNotFound) {

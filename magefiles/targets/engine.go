@@ -28,7 +28,7 @@ func (Engine) Status(
 		if err != nil {
 			return err
 		}
-		if or(json) {
+		if deref(json) {
 			return printJSON(s)
 		}
 		state := s.Container
@@ -63,11 +63,11 @@ func (Engine) Logs(
 	tail *string, // so many of the last lines (default: all)
 ) error {
 	return withEngine(ctx, func(ctx context.Context, o engine.Options) error {
-		lines := or(tail)
+		lines := deref(tail)
 		if lines == "" {
 			lines = "all"
 		}
-		return engine.Logs(ctx, o, os.Stdout, lines, or(follow))
+		return engine.Logs(ctx, o, os.Stdout, lines, deref(follow))
 	})
 }
 

@@ -33,19 +33,19 @@ func Run(
 	json *bool, // with -dry: print the plan as JSON
 ) error {
 	o := launch.Options{
-		Image: or(t), Command: or(cmd), Entrypoint: or(entrypoint), Name: or(n), Hostname: or(hostname), GPUs: or(g), GUI: or(gui),
-		Mounts: or(v), Env: or(e), Network: or(net), IPC: or(ipc), SharedMem: or(shm),
+		Image: deref(t), Command: deref(cmd), Entrypoint: deref(entrypoint), Name: deref(n), Hostname: deref(hostname), GPUs: deref(g), GUI: deref(gui),
+		Mounts: deref(v), Env: deref(e), Network: deref(net), IPC: deref(ipc), SharedMem: deref(shm),
 	}
 	var code int
 	err := session(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) (err error) {
-		if or(dry) {
-			return show(ctx, p, o, or(json), report)
+		if deref(dry) {
+			return show(ctx, p, o, deref(json), report)
 		}
 		code, err = enter(ctx, p, o, report)
 		return err
 	})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "Error:", ci.Explain(err, typed()))
+		fmt.Fprintln(os.Stderr, "Error:", ci.Explain(err, typedCommand()))
 		if code == 0 {
 			code = ci.RunExitCode(err)
 		}
@@ -77,7 +77,7 @@ func Smoke(
 ) error {
 	return Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
 		return ci.Smoke(p.Smoke, func(command string) (int, error) {
-			return enter(ctx, p, launch.Options{Image: or(t), Command: command, GPUs: or(g), GUI: "off"}, report)
+			return enter(ctx, p, launch.Options{Image: deref(t), Command: command, GPUs: deref(g), GUI: "off"}, report)
 		}, func(v ci.Verdict) { fmt.Println(v) })
 	})
 }
