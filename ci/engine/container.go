@@ -42,7 +42,7 @@ func (p *provider) remove(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return owned.Forget(p.Cache, owned.Lasting{Kind: owned.KindContainer, Daemon: daemonID, ID: id})
+	return owned.Forget(p.Cache, owned.Persistent{Kind: owned.KindContainer, Daemon: daemonID, ID: id})
 }
 
 // removeVolume removes a volume with the engine's state, if it is on record.
@@ -72,7 +72,7 @@ func (p *provider) removeVolume(ctx context.Context, name string) error {
 	} else if !errors.Is(err, daemon.ErrNotFound) {
 		return err
 	}
-	return owned.Forget(p.Cache, owned.Lasting{Kind: owned.KindVolume, Daemon: id, ID: name})
+	return owned.Forget(p.Cache, owned.Persistent{Kind: owned.KindVolume, Daemon: id, ID: name})
 }
 
 // How often another process, with which this one has no lock in common, may be in
@@ -175,13 +175,13 @@ func (p *provider) create(ctx context.Context) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	things := p.things
-	if things == nil {
-		// What is made is on record before it exists, until it has a lasting record.
-		if things, err = owned.Claim(p.Cache, p.docker, role); err != nil {
+	scope := p.scope
+	if scope == nil {
+		// What is made is on record before it exists, until it has a record of its own.
+		if scope, err = owned.Claim(p.Cache, p.docker, role); err != nil {
 			return "", err
 		}
-		defer func() { err = errors.Join(err, things.Close(context.WithoutCancel(ctx))) }()
+		defer func() { err = errors.Join(err, scope.Close(context.WithoutCancel(ctx))) }()
 	}
 	s := spec{name: p.name, image: image, inputs: inputs, group: os.Getgid(), limit: p.limit}
 	if strings.HasPrefix(p.docker.Host(), "unix://") {
@@ -190,13 +190,13 @@ func (p *provider) create(ctx context.Context) (id string, err error) {
 			return "", err
 		}
 	}
-	if err := p.createVolume(ctx, things, s); err != nil {
+	if err := p.createVolume(ctx, scope, s); err != nil {
 		return "", err
 	}
 	p.Report.Update("Starting the engine %s from %s", p.name, image)
 	ways := s.containers()
 	for i, way := range ways {
-		id, err := things.Container(ctx, way)
+		id, err := scope.Container(ctx, way)
 		if err != nil && noSuchFolder(err) {
 			continue // the daemon has another file system than this process
 		} else if err != nil {
@@ -206,8 +206,8 @@ func (p *provider) create(ctx context.Context) (id string, err error) {
 			if p.Ephemeral {
 				return id, nil
 			}
-			if err = p.record(ctx, owned.Lasting{Kind: owned.KindContainer, ID: id}); err == nil {
-				things.Gone()
+			if err = p.record(ctx, owned.Persistent{Kind: owned.KindContainer, ID: id}); err == nil {
+				scope.Release()
 			}
 			return id, err
 		}
@@ -226,11 +226,11 @@ func (p *provider) create(ctx context.Context) (id string, err error) {
 
 // createVolume makes the volume with the engine's state, unless there is one:
 // somebody else's is used, and never removed.
-func (p *provider) createVolume(ctx context.Context, things *owned.Things, s spec) error {
+func (p *provider) createVolume(ctx context.Context, scope *owned.Scope, s spec) error {
 	if _, err := p.docker.Volume(ctx, s.volume()); !errors.Is(err, daemon.ErrNotFound) {
 		return err
 	}
-	if err := things.Volume(ctx, s.volume(), s.labels()); err != nil || p.Ephemeral {
+	if err := scope.Volume(ctx, s.volume(), s.labels()); err != nil || p.Ephemeral {
 		return err
 	}
 	v, err := p.docker.Volume(ctx, s.volume())
@@ -238,17 +238,17 @@ func (p *provider) createVolume(ctx context.Context, things *owned.Things, s spe
 		return err
 	}
 	// Another process may have been faster. Its volume stays if this one gives up.
-	if things.Made(v.Labels) {
-		err = p.record(ctx, owned.Lasting{Kind: owned.KindVolume, ID: v.Name, Claim: v.Labels[daemon.LabelClaim]})
+	if scope.Made(v.Labels) {
+		err = p.record(ctx, owned.Persistent{Kind: owned.KindVolume, ID: v.Name, Claim: v.Labels[daemon.LabelClaim]})
 	}
 	if err == nil {
-		things.Gone()
+		scope.Release()
 	}
 	return err
 }
 
 // record gives something that belongs to the persistent engine a record that lasts.
-func (p *provider) record(ctx context.Context, l owned.Lasting) (err error) {
+func (p *provider) record(ctx context.Context, l owned.Persistent) (err error) {
 	if l.Daemon, err = p.docker.ID(ctx); err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func TestChooseSource(t *testing.T) {
 
 func TestWanted(t *testing.T) {
 	for way, want := range map[string][2]bool{"": {true, true}, "source": {true, false}, "image": {false, true}} {
-		p := provider{builder: &builder{inputs: "ours"}, way: way}
+		p := provider{builder: &builder{inputs: "ours"}, source: way}
 		assert.Equal(t, want, [2]bool{p.wanted("ours"), p.wanted(officialInputs())}, way)
 		assert.False(t, p.wanted(""), way)
 	}

@@ -75,7 +75,7 @@ func testProvider(t *testing.T) *provider {
 	require.NoError(t, err)
 	_, err = p.cli(t.Context())
 	require.NoError(t, err)
-	t.Cleanup(func() { p.forget(context.Background()) }) // what isn't on record goes with the name
+	t.Cleanup(func() { p.removeEngine(context.Background()) }) // what isn't on record goes with the name
 	return p
 }
 
@@ -287,7 +287,7 @@ func TestForgetWaitsForAnotherRemoval(t *testing.T) {
 	require.NoError(t, e.Close())
 	var removals errgroup.Group
 	for range 4 {
-		removals.Go(func() error { return p.forget(t.Context()) })
+		removals.Go(func() error { return p.removeEngine(t.Context()) })
 	}
 	require.NoError(t, removals.Wait())
 	s, err := Status(t.Context(), p.Options)
@@ -298,7 +298,7 @@ func TestForgetWaitsForAnotherRemoval(t *testing.T) {
 func TestOutdatedEngineIsReplacedWhenNobodyUsesIt(t *testing.T) {
 	p := testProvider(t)
 	old := stranger(t, p, map[string]string{daemon.LabelRole: role, daemon.LabelInputs: "old"})
-	require.NoError(t, p.record(t.Context(), owned.Lasting{Kind: owned.KindContainer, ID: old}))
+	require.NoError(t, p.record(t.Context(), owned.Persistent{Kind: owned.KindContainer, ID: old}))
 	user, err := p.docker.Exec(t.Context(), old, "cat")
 	require.NoError(t, err)
 	var waited atomic.Bool
@@ -352,7 +352,7 @@ func TestStatusStopAndPrune(t *testing.T) {
 	assert.Zero(t, s.Users)
 
 	// The images and programs are everybody's: only what bears the name is removed here.
-	require.NoError(t, p.forget(t.Context()))
+	require.NoError(t, p.removeEngine(t.Context()))
 	s, err = Status(t.Context(), o)
 	require.NoError(t, err)
 	assert.Equal(t, State{Name: p.name}, s)

@@ -20,14 +20,14 @@ func (p *provider) findImage(ctx context.Context) (image, inputs string, err err
 	if err != nil {
 		return "", "", err
 	}
-	from := chooseSource(p.way, hasOfficial, hasBuilt)
+	from := chooseSource(p.source, hasOfficial, hasBuilt)
 	if from == pull {
 		switch err := p.pull(ctx, official); {
 		case err == nil:
 			from = present
 		case ctx.Err() != nil:
 			return "", "", context.Cause(ctx)
-		case p.way == "image":
+		case p.source == "image":
 			return "", "", fmt.Errorf("%w: the official image can't be had: %w. Load it with\n\tdocker load\nfrom a machine that has it, or unset %s to build an engine from source", ErrUnavailable, err, envSource)
 		default:
 			p.Report.Printf("The official engine can't be had (%v): building it from source, which takes minutes, once", err)

@@ -166,7 +166,7 @@ func Prune(ctx context.Context, o Options) error {
 	if _, err := owned.Sweep(ctx, p.Cache, p.docker, true); err != nil {
 		return err
 	}
-	if err := p.forget(ctx); err != nil {
+	if err := p.removeEngine(ctx); err != nil {
 		return err
 	}
 	if err := p.removeImages(ctx); err != nil {
@@ -175,8 +175,8 @@ func Prune(ctx context.Context, o Options) error {
 	return p.removePrograms()
 }
 
-// forget removes the engine with its state, in every version of it.
-func (p *provider) forget(ctx context.Context) error {
+// removeEngine removes the engine with its state, in every version of it.
+func (p *provider) removeEngine(ctx context.Context) error {
 	c, err := p.container(ctx)
 	if err != nil {
 		return err

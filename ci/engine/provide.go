@@ -17,23 +17,23 @@ import (
 type provider struct {
 	*builder
 	docker       *daemon.Client
-	way          string // $BERTH_ENGINE_SOURCE
+	source       string // $BERTH_ENGINE_SOURCE
 	name         string
-	things       *owned.Things // that an ephemeral engine is made of
+	scope        *owned.Scope  // that an ephemeral engine is made of
 	startTimeout time.Duration // how long an engine may take from its start to an answer
 	limit        int64         // bytes of its state
 }
 
 func newProvider(docker *daemon.Client, o Options) (*provider, error) {
-	way := os.Getenv(envSource)
-	if way != "" && way != "image" && way != "source" {
-		return nil, fmt.Errorf("%w: %s=%q means nothing. It may be image (the official one), source (built here) or unset (whichever is nearest)", ErrUnavailable, envSource, way)
+	source := os.Getenv(envSource)
+	if source != "" && source != "image" && source != "source" {
+		return nil, fmt.Errorf("%w: %s=%q means nothing. It may be image (the official one), source (built here) or unset (whichever is nearest)", ErrUnavailable, envSource, source)
 	}
 	b, err := newBuilder(o)
 	if err != nil {
 		return nil, err
 	}
-	p := &provider{builder: b, docker: docker, way: way, name: o.name(), startTimeout: time.Minute, limit: stateLimit}
+	p := &provider{builder: b, docker: docker, source: source, name: o.name(), startTimeout: time.Minute, limit: stateLimit}
 	if o.Ephemeral {
 		p.name = randomName(p.name)
 	}
@@ -49,7 +49,7 @@ func officialInputs() string {
 
 // wanted reports whether an engine made from these inputs will do.
 func (p *provider) wanted(inputs string) bool {
-	return p.way != "image" && inputs == p.inputs || p.way != "source" && inputs == officialInputs()
+	return p.source != "image" && inputs == p.inputs || p.source != "source" && inputs == officialInputs()
 }
 
 // connect connects to the engine. An engine that runs is taken as it is, at
@@ -71,11 +71,11 @@ func (p *provider) connect(ctx context.Context) (*Engine, error) {
 	if !p.Ephemeral {
 		return p.ensureRunning(ctx)
 	}
-	if p.things, err = owned.Claim(p.Cache, p.docker, role); err != nil {
+	if p.scope, err = owned.Claim(p.Cache, p.docker, role); err != nil {
 		return nil, err
 	}
-	p.things.NoteDaemon(ctx)
-	done := func() error { return p.things.Close(context.WithoutCancel(ctx)) }
+	p.scope.NoteDaemon(ctx)
+	done := func() error { return p.scope.Close(context.WithoutCancel(ctx)) }
 	e, err := p.ensureRunning(ctx)
 	if err != nil {
 		return nil, errors.Join(err, done())

@@ -24,7 +24,7 @@ func TestSilenceIsReportedOnce(t *testing.T) {
 	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
 	asked := 0
 	state := func() string { asked++; return "paused" }
-	s := silence{name: "berth-engine", last: start}
+	s := watchdog{name: "berth-engine", last: start}
 	assert.Empty(t, s.note(at(5), true, state))
 	assert.Empty(t, s.note(at(11), false, state), "6 s")
 	assert.Zero(t, asked)

@@ -215,7 +215,7 @@ func (d Display) Open(ctx context.Context, folder string) (*Grant, error) {
 			}
 			defer c.Close()
 			return c.revoke(id)
-		}, c.hold())
+		}, c.keepOpen())
 	}
 	// Without any cookie, the server knows the person, and so the container, by uid.
 	if g.Xauthority = []byte{}; cookie != nil {

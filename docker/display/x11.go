@@ -169,9 +169,9 @@ func (c *xclient) revoke(id uint32) error {
 	return err
 }
 
-// hold keeps the connection open until the function that it returns is called: an
+// keepOpen keeps the connection open until the function that it returns is called: an
 // X server whose last client leaves resets, and forgets all cookies that it made.
-func (c *xclient) hold() (release func() error) {
+func (c *xclient) keepOpen() (release func() error) {
 	c.conn.SetDeadline(time.Time{})
 	go io.Copy(io.Discard, c.conn) // what a server tells everybody, such as another keyboard
 	return c.Close

@@ -106,7 +106,7 @@ func (h Home) fill(ctx context.Context) error {
 		return err
 	}
 	defer to.Close()
-	if ready, err := lived(to); err != nil || ready {
+	if ready, err := isSeeded(to); err != nil || ready {
 		return err
 	}
 
@@ -116,7 +116,7 @@ func (h Home) fill(ctx context.Context) error {
 	} else if ctx.Err() != nil {
 		return err
 	} // else the file system has no locks, and two first launches at once may disturb each other
-	if ready, err := lived(to); err != nil || ready {
+	if ready, err := isSeeded(to); err != nil || ready {
 		return err // meanwhile, by another launch
 	}
 	from := rootfs.Skeleton()
@@ -143,9 +143,9 @@ func (h Home) fill(ctx context.Context) error {
 	return to.RemoveAll(seeding)
 }
 
-// lived reports whether a home is complete: it has files, and no seeding was cut
+// isSeeded reports whether a home is complete: it has files, and no seeding was cut
 // off in it.
-func lived(folder *os.Root) (bool, error) {
+func isSeeded(folder *os.Root) (bool, error) {
 	entries, err := fs.ReadDir(folder.FS(), ".")
 	if err != nil {
 		return false, err

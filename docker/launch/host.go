@@ -129,7 +129,7 @@ func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, e
 	}
 	g.Go(func() (err error) {
 		if h.Image, err = d.Image(ctx, o.Image); errors.Is(err, daemon.ErrNotFound) {
-			return advice.With(fmt.Errorf("the image %s isn't in Docker: %w", o.Image, err), "%s", obtain(o))
+			return advice.With(fmt.Errorf("the image %s isn't in Docker: %w", o.Image, err), "%s", howToGet(o))
 		} else if err != nil {
 			return err
 		}
@@ -139,11 +139,11 @@ func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, e
 	if err := g.Wait(); err != nil {
 		return Host{}, err
 	}
-	return h, h.follow(o)
+	return h, h.resolveSources(o)
 }
 
-// follow notes what the sources of mounts are without symbolic links.
-func (h *Host) follow(o Options) error {
+// resolveSources notes what the sources of mounts are without symbolic links.
+func (h *Host) resolveSources(o Options) error {
 	mounts, err := parseMounts(o.Mounts)
 	if err != nil || !h.Local {
 		return nil // NewPlan says what is wrong with them; and another machine's aren't here
@@ -183,9 +183,9 @@ func mountPoints(info string) []string {
 
 var octal = regexp.MustCompile(`\\[0-3][0-7]{2}`)
 
-// obtain says how to get an image: the project's own is built, others come from
+// howToGet says how to get an image: the project's own is built, others come from
 // a registry.
-func obtain(o Options) string {
+func howToGet(o Options) string {
 	if name, _, _ := strings.Cut(o.Image, ":"); name == o.Project {
 		return "Build it with\n\t" + advice.Berth + " build -t=" + word(o.Image)
 	}
@@ -258,12 +258,12 @@ func imageUsers(ctx context.Context, d *daemon.Client, dir cache.Dir, image stri
 	if cache.ReadRecord(kept, &users) {
 		return users.Passwd, users.Group, nil
 	}
-	things, err := owned.Claim(dir, d, Role)
+	scope, err := owned.Claim(dir, d, Role)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, things.Close(context.WithoutCancel(ctx))) }()
-	id, err := things.Container(ctx, daemon.Container{Image: image, Command: []string{"true"}, Network: "none", Labels: map[string]string{daemon.LabelRole: Role}})
+	defer func() { err = errors.Join(err, scope.Close(context.WithoutCancel(ctx))) }()
+	id, err := scope.Container(ctx, daemon.Container{Image: image, Command: []string{"true"}, Network: "none", Labels: map[string]string{daemon.LabelRole: Role}})
 	if err != nil {
 		return nil, nil, err
 	}

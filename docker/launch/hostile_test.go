@@ -125,7 +125,7 @@ func TestEntryPoint(t *testing.T) {
 	r = p.runWith(func(o *Options) { o.Entrypoint = "no-such-program" }, "")
 	assert.Equal(t, ExitNotFound, r.code)
 
-	s := p.sit(func(o *Options) { o.Entrypoint, o.Command = "sh", "stty size; exit 3" }, 33, 77)
+	s := p.openTerminal(func(o *Options) { o.Entrypoint, o.Command = "sh", "stty size; exit 3" }, 33, 77)
 	s.expect("33 77\r\n")
 	assert.Equal(t, 3, s.code())
 }

@@ -229,8 +229,8 @@ type screen struct {
 	shown string // all that was written and not yet expected
 }
 
-// sit starts a launch in a terminal of that size.
-func (p *person) sit(change func(*Options), rows, columns uint16) *screen {
+// openTerminal starts a launch in a terminal of that size.
+func (p *person) openTerminal(change func(*Options), rows, columns uint16) *screen {
 	c := p.launch(change)
 	tty, err := pty.StartWithAttrs(c, &pty.Winsize{Rows: rows, Cols: columns}, &syscall.SysProcAttr{Credential: p.as, Setsid: true, Setctty: true})
 	require.NoError(p.t, err)

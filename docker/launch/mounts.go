@@ -61,9 +61,9 @@ func within(folder, path string) bool {
 	return err == nil && filepath.IsLocal(rel)
 }
 
-// spellable refuses paths that can't be told to Docker, which speaks JSON: in them
+// checkUTF8 refuses paths that can't be told to Docker, which speaks JSON: in them
 // it would get other characters, and mount a folder of that name.
-func spellable(c daemon.Container) error {
+func checkUTF8(c daemon.Container) error {
 	paths := []string{c.WorkingDir}
 	for _, m := range c.Mounts {
 		paths = append(paths, m.Source, m.Target)
@@ -76,8 +76,8 @@ func spellable(c daemon.Container) error {
 	return nil
 }
 
-// distinct refuses two mounts on one target.
-func distinct(mounts []daemon.Mount, files []File) error {
+// checkTargets refuses two mounts on one target.
+func checkTargets(mounts []daemon.Mount, files []File) error {
 	taken := map[string]bool{}
 	for _, f := range files {
 		taken[f.Target] = true

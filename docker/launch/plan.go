@@ -127,10 +127,10 @@ func NewPlan(h Host, o Options) (Plan, error) {
 		c.Mounts = append(c.Mounts, mount)
 		p.Notes = append(p.Notes, notes...)
 	}
-	if err := spellable(c); err != nil {
+	if err := checkUTF8(c); err != nil {
 		return Plan{}, err
 	}
-	if err := distinct(c.Mounts, p.Files); err != nil {
+	if err := checkTargets(c.Mounts, p.Files); err != nil {
 		return Plan{}, err
 	}
 

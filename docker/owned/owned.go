@@ -6,8 +6,8 @@
 // inherit them. Where there is no record, nothing is removed.
 //
 // There are two kinds of records. What a process makes for itself and takes away at
-// its end is noted in its claim (Things, Sweep). What stays, such as images and the
-// engine, has a record of its own (Lasting).
+// its end is noted in its claim (Scope, Sweep). What stays, such as images and the
+// engine, has a record of its own (Persistent).
 package owned
 
 import (
@@ -41,9 +41,9 @@ type container struct {
 	At   time.Time `json:"at"`
 }
 
-// Things are what this process has made in a daemon for itself. They are removed
+// A Scope owns what this process makes in a daemon for itself. All of it is removed
 // by Close or, if the process is killed, by another one's Sweep.
-type Things struct {
+type Scope struct {
 	docker *daemon.Client
 	claim  *cache.Claim
 	made   []func(context.Context) error // remove one each
@@ -53,49 +53,49 @@ type Things struct {
 }
 
 // Claim makes a folder in the cache with the record of what is made in Docker.
-func Claim(dir cache.Dir, docker *daemon.Client, prefix string) (*Things, error) {
+func Claim(dir cache.Dir, docker *daemon.Client, prefix string) (*Scope, error) {
 	claim, err := dir.Claim(prefix)
 	if err != nil {
 		return nil, err
 	}
-	return &Things{docker: docker, claim: claim, cancel: func() {}}, nil
+	return &Scope{docker: docker, claim: claim, cancel: func() {}}, nil
 }
 
-// Path is the folder that belongs to the things, which nobody else can enter.
-func (t *Things) Path() string { return t.claim.Path() }
+// Path is the folder that belongs to the scope, which nobody else can enter.
+func (s *Scope) Path() string { return s.claim.Path() }
 
 // Container creates a container, whose labels get the claim's and the owner's. It
 // isn't given up half-way when ctx ends: nobody could say then whether there is one.
-func (t *Things) Container(ctx context.Context, spec daemon.Container) (id string, err error) {
-	spec.Labels = t.labels(spec.Labels)
+func (s *Scope) Container(ctx context.Context, spec daemon.Container) (id string, err error) {
+	spec.Labels = s.labels(spec.Labels)
 	if spec.Name == "" {
-		spec.Name = "berth-" + claimOf(t.claim)
+		spec.Name = "berth-" + claimOf(s.claim)
 	}
 	// An auto-removed container doesn't outlive a crash of the machine.
 	lasting := !spec.AutoRemove
 	about := container{Name: spec.Name, At: time.Now()}
-	if err := t.claim.Note(note{Address: t.docker.Host(), Container: &about}, lasting); err != nil {
+	if err := s.claim.Note(note{Address: s.docker.Host(), Container: &about}, lasting); err != nil {
 		return "", err
 	}
-	if id, err = t.docker.Create(context.WithoutCancel(ctx), spec); err != nil {
+	if id, err = s.docker.Create(context.WithoutCancel(ctx), spec); err != nil {
 		return "", err
 	}
-	t.made = append(t.made, func(ctx context.Context) error { return t.docker.Remove(ctx, id) })
+	s.made = append(s.made, func(ctx context.Context) error { return s.docker.Remove(ctx, id) })
 	about.ID = id
-	return id, t.claim.Note(note{Address: t.docker.Host(), Container: &about}, lasting)
+	return id, s.claim.Note(note{Address: s.docker.Host(), Container: &about}, lasting)
 }
 
 // Volume creates a volume under a name that nothing else can have had.
-func (t *Things) Volume(ctx context.Context, name string, labels map[string]string) error {
-	if err := t.claim.Note(note{Address: t.docker.Host(), Volume: name}, true); err != nil {
+func (s *Scope) Volume(ctx context.Context, name string, labels map[string]string) error {
+	if err := s.claim.Note(note{Address: s.docker.Host(), Volume: name}, true); err != nil {
 		return err
 	}
-	t.made = append(t.made, func(ctx context.Context) error { return t.docker.RemoveVolume(ctx, name) })
-	return t.docker.CreateVolume(context.WithoutCancel(ctx), name, t.labels(labels))
+	s.made = append(s.made, func(ctx context.Context) error { return s.docker.RemoveVolume(ctx, name) })
+	return s.docker.CreateVolume(context.WithoutCancel(ctx), name, s.labels(labels))
 }
 
-func (t *Things) labels(labels map[string]string) map[string]string {
-	all := map[string]string{daemon.LabelOwner: Owner(), daemon.LabelClaim: claimOf(t.claim)}
+func (s *Scope) labels(labels map[string]string) map[string]string {
+	all := map[string]string{daemon.LabelOwner: Owner(), daemon.LabelClaim: claimOf(s.claim)}
 	for k, v := range labels {
 		all[k] = v
 	}
@@ -104,8 +104,8 @@ func (t *Things) labels(labels map[string]string) map[string]string {
 
 // Made reports whether a volume's labels are those of one that was made under this
 // claim.
-func (t *Things) Made(labels map[string]string) bool {
-	return labels[daemon.LabelClaim] == claimOf(t.claim)
+func (s *Scope) Made(labels map[string]string) bool {
+	return labels[daemon.LabelClaim] == claimOf(s.claim)
 }
 
 func claimOf(c *cache.Claim) string { return filepath.Base(c.Path()) }
@@ -113,36 +113,36 @@ func claimOf(c *cache.Claim) string { return filepath.Base(c.Path()) }
 // Owner is the value of daemon.LabelOwner on what this person makes.
 func Owner() string { return strconv.Itoa(os.Getuid()) }
 
-// NoteDaemon notes in the background which daemon the things are in, for the case
+// NoteDaemon notes in the background which daemon the scope is in, for the case
 // that another one answers at its address later. That takes the daemon longer to
 // tell than a container takes to start.
-func (t *Things) NoteDaemon(ctx context.Context) {
-	ctx, t.cancel = context.WithCancel(ctx)
-	t.noting.Go(func() {
-		if id, err := t.docker.ID(ctx); err == nil {
-			t.claim.Note(note{Address: t.docker.Host(), Daemon: id}, false)
+func (s *Scope) NoteDaemon(ctx context.Context) {
+	ctx, s.cancel = context.WithCancel(ctx)
+	s.noting.Go(func() {
+		if id, err := s.docker.ID(ctx); err == nil {
+			s.claim.Note(note{Address: s.docker.Host(), Daemon: id}, false)
 		}
 	})
 }
 
-// Gone says that everything that was made is gone already.
-func (t *Things) Gone() { t.made = nil }
+// Release gives up what was made: it is gone already, or has a record of its own.
+func (s *Scope) Release() { s.made = nil }
 
 // Close removes what was made, the latest first, and the folder. What couldn't be
 // removed stays on record.
-func (t *Things) Close(ctx context.Context) error {
-	t.cancel()
-	t.noting.Wait()
+func (s *Scope) Close(ctx context.Context) error {
+	s.cancel()
+	s.noting.Wait()
 	var errs []error
-	for _, remove := range slices.Backward(t.made) {
+	for _, remove := range slices.Backward(s.made) {
 		errs = append(errs, RetryOnConflict(ctx, func() error { return remove(ctx) }))
 	}
 	err := errors.Join(errs...)
 	if err != nil {
-		t.claim.Leave()
+		s.claim.Leave()
 		return err
 	}
-	t.claim.Release()
+	s.claim.Release()
 	return nil
 }
 

@@ -58,16 +58,16 @@ func (w work) do() error {
 	if err != nil {
 		return err
 	}
-	things, err := Claim(dir, docker, "run")
+	scope, err := Claim(dir, docker, "run")
 	if err != nil {
 		return err
 	}
 	if w.Volume != "" {
-		if err := things.Volume(context.Background(), w.Volume, nil); err != nil {
+		if err := scope.Volume(context.Background(), w.Volume, nil); err != nil {
 			return err
 		}
 	}
-	id, err := things.Container(context.Background(), daemon.Container{
+	id, err := scope.Container(context.Background(), daemon.Container{
 		Image: w.Image, Name: w.Name, Command: []string{"sleep", "1000"}, Network: "none", Init: true, Labels: map[string]string{daemon.LabelRole: "test"},
 	})
 	if err != nil || !w.Start {
@@ -76,8 +76,8 @@ func (w work) do() error {
 	if err := docker.Start(context.Background(), id); err != nil {
 		return err
 	}
-	things.NoteDaemon(context.Background())
-	things.noting.Wait()
+	scope.NoteDaemon(context.Background())
+	scope.noting.Wait()
 	return nil
 }
 
@@ -259,7 +259,7 @@ func TestOnlyWhatIsOursIsRemoved(t *testing.T) {
 				t.Run(fmt.Sprint(i), func(t *testing.T) {
 					w := &world{T: t, docker: w.docker, random: rand.New(rand.NewPCG(seed, uint64(i)+1)), shell: w.shell, images: w.images, state: map[string]string{}}
 					t.Cleanup(w.removeForeign)
-					w.play()
+					w.runScenario()
 				})
 			}
 		})
@@ -267,8 +267,8 @@ func TestOnlyWhatIsOursIsRemoved(t *testing.T) {
 	atOnce.Wait()
 }
 
-// play plays one scenario.
-func (w *world) play() {
+// runScenario runs one random scenario.
+func (w *world) runScenario() {
 	t := w.T
 	dir, err := cache.OpenAt(filepath.Join(t.TempDir(), "cache"))
 	require.NoError(t, err)

@@ -19,8 +19,8 @@ import (
 // while it asked for it.
 const createTimeout = 5 * time.Second
 
-// A Swept is what a sweep came upon.
-type Swept struct {
+// A SweepResult is what a sweep found.
+type SweepResult struct {
 	Removed []string // names of containers and volumes
 	Left    []string // the same, each with why it couldn't be removed now
 }
@@ -28,14 +28,14 @@ type Swept struct {
 // Sweep removes what killed processes left in Docker, each in the daemon that it is
 // in, with their folders. It never waits for a daemon unless patient is set: what
 // can't be removed at once is another sweep's.
-func Sweep(ctx context.Context, dir cache.Dir, docker *daemon.Client, patient bool) (Swept, error) {
+func Sweep(ctx context.Context, dir cache.Dir, docker *daemon.Client, patient bool) (SweepResult, error) {
 	claims, err := dir.Abandoned()
 	if err != nil || len(claims) == 0 {
-		return Swept{}, err
+		return SweepResult{}, err
 	}
 	daemons := daemons{ctx: ctx, known: map[string]*daemon.Client{docker.Host(): docker}, given: docker.Host()}
 	defer daemons.close()
-	var swept Swept
+	var swept SweepResult
 	var mu sync.Mutex
 	var work errgroup.Group
 	work.SetLimit(8)
@@ -59,7 +59,7 @@ func Sweep(ctx context.Context, dir cache.Dir, docker *daemon.Client, patient bo
 }
 
 // sweepClaim removes what one claim names, and reports whether all of it is gone.
-func sweepClaim(ctx context.Context, c *cache.Claim, daemons *daemons, patient bool) (swept Swept, done bool, err error) {
+func sweepClaim(ctx context.Context, c *cache.Claim, daemons *daemons, patient bool) (swept SweepResult, done bool, err error) {
 	done = true
 	for _, o := range objects(c.Notes()) {
 		docker, err := daemons.at(o.address)
@@ -147,7 +147,7 @@ func objects(notes []json.RawMessage) []object {
 // remove removes an object, and reports whether it was found, and whether it is gone.
 func (o object) remove(ctx context.Context, docker *daemon.Client, claim string, patient bool) (found, gone bool, err error) {
 	id, err := o.find(ctx, docker, claim)
-	for err == nil && id == "" && patient && o.mayCome() {
+	for err == nil && id == "" && patient && o.mayAppear() {
 		if err = sleep(ctx, 100*time.Millisecond); err == nil {
 			id, err = o.find(ctx, docker, claim)
 		}
@@ -156,7 +156,7 @@ func (o object) remove(ctx context.Context, docker *daemon.Client, claim string,
 		return false, false, err
 	}
 	if id == "" {
-		if o.mayCome() {
+		if o.mayAppear() {
 			return false, false, nil
 		}
 		// Or it is in another daemon, which had this address then.
@@ -175,8 +175,8 @@ func (o object) remove(ctx context.Context, docker *daemon.Client, claim string,
 	return err == nil, err == nil, err
 }
 
-// mayCome reports whether the daemon may yet make the object.
-func (o object) mayCome() bool {
+// mayAppear reports whether the daemon may still make the object.
+func (o object) mayAppear() bool {
 	return o.volume == "" && o.container.ID == "" && time.Since(o.container.At) < createTimeout
 }
 
