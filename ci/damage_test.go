@@ -79,7 +79,7 @@ func TestDamagedCache(t *testing.T) {
 	_, stderr, code := berth(t, p.Root, nil, "run", "-cmd=true", "-t="+tag) // fills what launches keep
 	require.Zero(t, code, stderr)
 
-	// again builds anew, as far as the cache and the engine don't help.
+	// again builds from nothing, as far as the cache and the engine don't help.
 	again := func(note string) {
 		t.Helper()
 		if err := docker.RemoveImage(t.Context(), tag); err != nil {
@@ -164,7 +164,7 @@ func TestDamagedCache(t *testing.T) {
 	})
 }
 
-// addForeign puts a file in front of a compressed tar, as one who packs it anew would.
+// addForeign puts a file in front of a compressed tar, as repacking it would.
 func addForeign(t *testing.T, name string) {
 	t.Helper()
 	packed, err := os.ReadFile(name)

@@ -21,7 +21,7 @@ import (
 )
 
 // TestSecondPerson lets another user of the machine, who has an empty cache and no
-// Go, run the image that the first one built, from a checkout of their own.
+// Go, run the image that the first one built, from their own checkout.
 func TestSecondPerson(t *testing.T) {
 	docker := dockertest.Connect(t)
 	testenv.NeedsRoot(t, "become somebody else")

@@ -71,8 +71,8 @@ var errGone = errors.New("gone from every mirror")
 // Fetch brings every locked package to the cache, verified by size and SHA-256.
 // What is there already isn't fetched again, what was cut off goes on where it
 // ended. Where a locked file is gone from every mirror, the nearest version that
-// the suites still have takes its place, which is said loudly, or, with Locked,
-// is an error.
+// the suites still have takes its place, which is reported loudly, or, with
+// Locked, is an error.
 func Fetch(ctx context.Context, l Lock, o FetchOptions) (Packages, error) {
 	reader, report, err := o.reader()
 	if err != nil {

@@ -26,7 +26,7 @@ type said struct{ text strings.Builder }
 func (s *said) Update(string, ...any)             {}
 func (s *said) Printf(format string, args ...any) { fmt.Fprintf(&s.text, format+"\n", args...) }
 
-// isDeb says whether a request is for a package.
+// isDeb reports whether a request is for a package.
 func isDeb(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, ".deb") }
 
 // pinned is an archive with one package, and the lock that pins it.

@@ -90,7 +90,7 @@ func (g getter) get(ctx context.Context, address string, offset int64) (io.ReadC
 	return &download{resp.Body, ctx, cancel, timer, limit}, offset, nil
 }
 
-// A download is a response's body that doesn't wait for ever.
+// A download is a response's body with a timeout on every read.
 type download struct {
 	body   io.ReadCloser
 	ctx    context.Context

@@ -163,7 +163,7 @@ func (r *resolver) take(c, by *candidate) *candidate {
 	return c
 }
 
-// isMet says whether a chosen package meets one of the alternatives.
+// isMet reports whether a chosen package meets one of the alternatives.
 func (r *resolver) isMet(group []dependency.Possibility) bool {
 	for _, p := range group {
 		if c := r.chosen[p.Name]; c != nil && satisfies(c, p) {
@@ -237,7 +237,8 @@ func (r *resolver) cost(c *candidate) int {
 	return len(trial.chosen) - len(r.chosen)
 }
 
-// unmet says which dependency can't be met, and who brought in the package that has it.
+// unmet returns an error that names the dependency that can't be met, and who brought
+// in the package that has it.
 func (r *resolver) unmet(c *candidate, group []dependency.Possibility) error {
 	chain := c.Package.String()
 	for name := c.Name; ; {
@@ -284,13 +285,13 @@ func (r *resolver) checkConflicts() error {
 	return nil
 }
 
-// satisfies says whether a package of that name meets the version asked for.
+// satisfies reports whether a package of that name meets the version asked for.
 func satisfies(c *candidate, p dependency.Possibility) bool {
 	return p.Version == nil || p.Version.SatisfiedBy(c.version)
 }
 
-// provides says whether a package provides the virtual one asked for. A version
-// is met only by a Provides that has one.
+// provides reports whether a package provides the virtual one asked for. A
+// version is met only by a Provides that has one.
 func provides(c *candidate, p dependency.Possibility) bool {
 	groups, err := possibilities(c.provides)
 	if err != nil {

@@ -126,7 +126,7 @@ func (p *provider) run(ctx context.Context) (string, error) {
 				}
 				break
 			}
-			// What takes its place comes first: it may not be to be had.
+			// Its replacement comes first: it may not be available.
 			if _, _, err = p.findImage(ctx); err == nil {
 				err = p.remove(ctx, c.ID)
 			}

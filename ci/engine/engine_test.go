@@ -227,7 +227,7 @@ func TestWedgedEngineIsReplaced(t *testing.T) {
 	after, err := p.docker.Inspect(t.Context(), p.name)
 	require.NoError(t, err)
 	assert.NotEqual(t, before.ID, after.ID)
-	assert.Contains(t, log.String(), "is made anew, after an error: connecting to the engine "+p.name+": it doesn't answer within 10s")
+	assert.Contains(t, log.String(), "is recreated after an error: connecting to the engine "+p.name+": it doesn't answer within 10s")
 }
 
 func TestSpoiltStateIsGivenUp(t *testing.T) {
@@ -351,7 +351,7 @@ func TestStatusStopAndPrune(t *testing.T) {
 	assert.Equal(t, "exited", s.Container)
 	assert.Zero(t, s.Users)
 
-	// The images and programs are everybody's: only what bears the name is removed here.
+	// The images and programs are everybody's: only what has the name is removed here.
 	require.NoError(t, p.removeEngine(t.Context()))
 	s, err = Status(t.Context(), o)
 	require.NoError(t, err)

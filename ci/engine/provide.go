@@ -27,7 +27,7 @@ type provider struct {
 func newProvider(docker *daemon.Client, o Options) (*provider, error) {
 	source := os.Getenv(envSource)
 	if source != "" && source != "image" && source != "source" {
-		return nil, fmt.Errorf("%w: %s=%q means nothing. It may be image (the official one), source (built here) or unset (whichever is nearest)", ErrUnavailable, envSource, source)
+		return nil, fmt.Errorf("%w: %s=%q isn't valid. It may be image (the official one), source (built here) or unset (whichever is nearest)", ErrUnavailable, envSource, source)
 	}
 	b, err := newBuilder(o)
 	if err != nil {
@@ -123,11 +123,12 @@ func (p *provider) container(ctx context.Context) (*daemon.Status, error) {
 	return &c, nil
 }
 
-// errNoAnswer says that it is the engine that fails, not the way to it.
+// errNoAnswer marks a failure of the engine itself, not of the connection to
+// it.
 var errNoAnswer = errors.New("it doesn't answer")
 
 // ensureRunning starts the engine and connects to it. An engine that doesn't answer is
-// made anew, the second time without its state.
+// recreated, the second time without its state.
 func (p *provider) ensureRunning(ctx context.Context) (*Engine, error) {
 	cli, err := p.cli(ctx)
 	if err != nil {
@@ -159,7 +160,7 @@ func (p *provider) ensureRunning(ctx context.Context) (*Engine, error) {
 		if rerr := p.mayRemove(ctx, &daemon.Status{ID: id, Labels: map[string]string{daemon.LabelRole: role}}); rerr != nil {
 			return nil, fmt.Errorf("%w\n%w", err, rerr)
 		}
-		p.Report.Printf("The engine is made anew, after an error: %v", err)
+		p.Report.Printf("The engine is recreated after an error: %v", err)
 		if err := p.remove(ctx, id); err != nil {
 			return nil, err
 		}

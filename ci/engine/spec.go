@@ -35,7 +35,7 @@ type spec struct {
 }
 
 // volume is the name of the volume with the engine's state. Another version of
-// the engine may not understand it, so that each has its own.
+// the engine may not understand it, so each has its own.
 func (s spec) volume() string { return volumeOf(s.name) }
 
 func volumeOf(name string) string { return name + "-" + Version }

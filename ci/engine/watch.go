@@ -78,9 +78,9 @@ func (p *provider) state(ctx context.Context, container string) string {
 	}
 }
 
-// stopped returns an error if the engine has stopped, or was started anew, since it was
-// before. What runs over a connection that breaks fails sooner than Docker knows
-// why, so that it waits a little for an engine that doesn't answer.
+// stopped returns an error if the engine has stopped, or was restarted, since before.
+// What runs over a connection that breaks fails sooner than Docker knows why, so it
+// waits a little for an engine that doesn't answer.
 func (p *provider) stopped(b *bridge, before daemon.Status) error {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
@@ -88,14 +88,14 @@ func (p *provider) stopped(b *bridge, before daemon.Status) error {
 		now, err := p.docker.Inspect(ctx, before.ID)
 		switch {
 		case errors.Is(err, daemon.ErrNotFound):
-			return fmt.Errorf("the engine %s was removed in mid-build. Build again", p.name)
+			return fmt.Errorf("the engine %s was removed during the build. Build again", p.name)
 		case err != nil:
 			return nil
 		case now.State != "running" && now.State != "paused":
-			return fmt.Errorf("the engine %s stopped (exit code %d) in mid-build. Build again; if nobody stopped it, its log says more:\n"+
+			return fmt.Errorf("the engine %s stopped (exit code %d) during the build. Build again; if nobody stopped it, its log says more:\n"+
 				"\tdocker logs --tail 20 %[1]s", p.name, now.ExitCode)
 		case now.Started != before.Started:
-			return fmt.Errorf("the engine %s was restarted in mid-build. Build again", p.name)
+			return fmt.Errorf("the engine %s was restarted during the build. Build again", p.name)
 		}
 		if answered, _ := answers(ctx, b.connect); answered || sleep(ctx, 50*time.Millisecond) != nil {
 			return nil

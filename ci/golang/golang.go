@@ -128,7 +128,7 @@ func (p Program) modules(ctx context.Context, temp string, report *progress.Repo
 }
 
 // download brings modules into Go's own cache of them, which checks them against
-// the go.sum in dir or the checksum database. env is beside the caller's.
+// the go.sum in dir or the checksum database. env is added to the caller's.
 func download(ctx context.Context, dir, temp string, env []string, names ...string) ([]module, error) {
 	var out bytes.Buffer
 	c := Command{

@@ -150,19 +150,19 @@ func (c *Client) Start(ctx context.Context, id string) error {
 	return explain(c.api.ContainerStart(ctx, id, container.StartOptions{}), "starting container %s", id)
 }
 
-// Unpause lets a container go on that was paused.
+// Unpause resumes a paused container.
 func (c *Client) Unpause(ctx context.Context, id string) error {
 	return explain(c.api.ContainerUnpause(ctx, id), "resuming container %s", id)
 }
 
 // Stop ends a container with its stop signal and, after grace seconds, kills
-// it. To stop one that doesn't run is no error.
+// it. Stop is a no-op if it isn't running.
 func (c *Client) Stop(ctx context.Context, id string, grace int) error {
 	return explain(c.api.ContainerStop(ctx, id, container.StopOptions{Timeout: &grace}), "stopping container %s", id)
 }
 
 // Remove kills a container if it runs and removes it with its anonymous
-// volumes. A container that is gone already is no error.
+// volumes. Remove is a no-op if there is no such container.
 func (c *Client) Remove(ctx context.Context, id string) error {
 	err := c.api.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	if errdefs.IsNotFound(err) {

@@ -114,7 +114,7 @@ func (s *Session) CopyStreams(out, err io.Writer) error {
 	return e
 }
 
-// Discard reads the output to its end, for nobody.
+// Discard reads the output to its end and drops it.
 func (s *Session) Discard() { io.Copy(io.Discard, s.output) }
 
 // Resize sets the size of a running container's terminal.

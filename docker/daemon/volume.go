@@ -13,7 +13,7 @@ func (c *Client) CreateVolume(ctx context.Context, name string, labels map[strin
 	return explain(err, "creating volume %s", name)
 }
 
-// RemoveVolume removes a volume. One that is gone already is no error.
+// RemoveVolume removes a volume. It is a no-op if there is none.
 func (c *Client) RemoveVolume(ctx context.Context, name string) error {
 	err := c.api.VolumeRemove(ctx, name, false)
 	if errdefs.IsNotFound(err) {

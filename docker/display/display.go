@@ -1,5 +1,5 @@
 // Package display gives one container the use of the person's screen, and as
-// little else as can be: X11 by a cookie made for this launch and one socket,
+// little else as possible: X11 by a cookie made for this launch and one socket,
 // Wayland by one socket. It never changes who may use the screen (no xhost),
 // and takes back what it gave. It knows sockets and cookies, not Docker.
 package display

@@ -49,7 +49,7 @@ func Current(ctx context.Context) (User, error) {
 // Lookup returns the user with that uid, primary gid and supplementary gids.
 // Names come from the system's name service through getent, so that users and
 // groups of a directory server (LDAP, FreeIPA, Active Directory) have them too.
-// Those that have no entry get a made-up name: they are no error.
+// Those that have no entry get a made-up name.
 func Lookup(ctx context.Context, uid, gid int, gids []int) (User, error) {
 	ids := []int{gid}
 	for _, g := range gids {
@@ -92,7 +92,7 @@ func Lookup(ctx context.Context, uid, gid int, gids []int) (User, error) {
 }
 
 // getent returns the entries of a name service database that have one of the
-// keys. Keys without an entry are no error. Where there is no getent (it comes
+// keys. Keys without an entry are left out. Where there is no getent (it comes
 // with the C library) the whole of the database's file is returned.
 func getent(ctx context.Context, database string, keys ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
@@ -149,10 +149,10 @@ func (u User) HomeDir() string {
 	return "/home/" + path.Base("/"+u.Name)
 }
 
-// Passwd returns an image's passwd file with the user in it. Root and the
-// image's system users stay, lines that are no entries go, for nothing vouches for
-// what an image has in them; an entry with the user's uid or name goes, because
-// the person who calls is who they are, whatever the image thinks of 1000.
+// Passwd returns an image's passwd file with the user in it. Root and the image's
+// system users stay, lines that are no entries are dropped, since nothing vouches
+// for what an image has in them; an entry with the user's uid or name is dropped,
+// because the caller's identity wins over whatever the image calls uid 1000.
 func (u User) Passwd(image []byte, home, shell string) []byte {
 	out := without(image, map[int]bool{u.UID: true}, map[string]bool{u.Name: true})
 	if u.UID != 0 && !hasID(out, 0) {

@@ -146,7 +146,7 @@ func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, e
 func (h *Host) resolveSources(o Options) error {
 	mounts, err := parseMounts(o.Mounts)
 	if err != nil || !h.Local {
-		return nil // NewPlan says what is wrong with them; and another machine's aren't here
+		return nil // NewPlan reports what is wrong with them; and another machine's aren't here
 	}
 	h.Sources = map[string]string{}
 	for _, m := range mounts {

@@ -83,9 +83,9 @@ type person struct {
 // ours are the folders of the home in this checkout.
 var ours = Options{Home: "rootfs/home/user", Skeleton: "rootfs/home/skel"}
 
-// newPerson returns who runs the tests, with a checkout and a cache of their
-// own, and an image with a shell. When the test ends, none of their containers
-// may be left.
+// newPerson returns who runs the tests, with a separate checkout and cache, and
+// an image with a shell. When the test ends, none of their containers may be
+// left.
 func newPerson(t *testing.T) *person {
 	if testing.Short() {
 		t.Skip("needs Docker and builds an image")
@@ -257,7 +257,7 @@ func (p *person) openTerminal(change func(*Options), rows, columns uint16) *scre
 }
 
 // closable returns a terminal of which a read ends when it is closed. (The pty
-// package asks for its file descriptor, which makes reads block for good.)
+// package asks for its file descriptor, which makes reads block permanently.)
 func closable(t *testing.T, tty *os.File) *os.File {
 	fd, err := unix.FcntlInt(tty.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	require.NoError(t, err)

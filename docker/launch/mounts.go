@@ -28,7 +28,7 @@ func chooseMount(h Host, o mountOption) (m daemon.Mount, notes []string) {
 	m = daemon.Mount{Type: "bind", Source: onHost(h, o.source), Target: path.Clean(o.target), ReadOnly: o.readOnly}
 	if real, ok := h.Sources[m.Source]; ok {
 		if within(h.Root, m.Source) && !within(h.Root, real) {
-			// A data set on another disk, or what a container would like to see.
+			// A data set on another disk, or a link that a container made to see more.
 			notes = append(notes, fmt.Sprintf("-v: a symbolic link in the checkout leads %s to %s, which the container gets", o.source, real))
 		}
 		m.Source = real

@@ -48,7 +48,7 @@ func options() Options {
 	}
 }
 
-// With BERTH_UPDATE set, the golden files are written anew.
+// With BERTH_UPDATE set, the golden files are rewritten.
 func TestPlans(t *testing.T) {
 	tests := map[string]func(*Host, *Options){
 		"default": func(*Host, *Options) {},

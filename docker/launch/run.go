@@ -24,7 +24,7 @@ import (
 	"github.com/berthdev/berth/internal/signals"
 )
 
-// The exit codes of docker run, beside the command's own.
+// The exit codes of docker run, besides the command's own.
 const (
 	ExitDaemon      = 125 // Docker, or Berth, failed
 	ExitNotRunnable = 126 // the command can't be run
@@ -229,8 +229,8 @@ func (l *launch) supervise(ctx context.Context, signals <-chan os.Signal) (int, 
 		err := copy()
 		copied <- err
 		if err != nil {
-			// The daemon holds the container while it waits for somebody to read, and
-			// wouldn't so much as kill it.
+			// The daemon holds the container while it waits for a reader, and can't even
+			// kill it then.
 			l.session.Discard()
 		}
 	}()

@@ -162,7 +162,7 @@ var unusedNames = regexp.MustCompile(`^(context-)?[0-9a-f]{12,}`)
 
 // Use reports whether there is a file or folder of that path in a cache, and notes
 // that it is used, for Prune, to within a day: to the engine, a file of a build's
-// context with another time is another file, which it asks for anew.
+// context with another time is another file, which it asks for again.
 func Use(path string) bool {
 	info, err := os.Stat(path)
 	if now := time.Now(); err == nil && now.Sub(info.ModTime()) > 24*time.Hour {

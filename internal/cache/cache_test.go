@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMain lets the test binary play the process that dies with a temporary
-// folder and a lock in its hands, or with half a file.
+// TestMain lets the test binary play the process that dies while it holds a
+// temporary folder and a lock, or with half a file.
 func TestMain(m *testing.M) {
 	if name := os.Getenv("BERTH_TEST_HALF"); name != "" {
 		panic(Write(name, 0o644, func(w io.Writer) error {
@@ -406,12 +406,12 @@ func TestMayLive(t *testing.T) {
 		change func(*process)
 		may    bool
 	}{
-		"alive":                               {func(p *process) {}, true},
-		"ended":                               {func(p *process) { p.PID = 9 }, false},
-		"its number is another's":             {func(p *process) { p.PID, p.Start = 8, "100" }, false},
-		"before the machine was started anew": {func(p *process) { p.Boot = "a" }, false},
-		"on another machine":                  {func(p *process) { p.Machine, p.Boot = "n", "a" }, true},
-		"in another container":                {func(p *process) { p.Space = "t" }, false},
+		"alive":                            {func(p *process) {}, true},
+		"ended":                            {func(p *process) { p.PID = 9 }, false},
+		"its number is another's":          {func(p *process) { p.PID, p.Start = 8, "100" }, false},
+		"before the machine was restarted": {func(p *process) { p.Boot = "a" }, false},
+		"on another machine":               {func(p *process) { p.Machine, p.Boot = "n", "a" }, true},
+		"in another container":             {func(p *process) { p.Space = "t" }, false},
 	} {
 		p := me
 		c.change(&p)

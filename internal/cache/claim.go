@@ -20,8 +20,8 @@ import (
 
 // A Claim is the record of what one process has made and is going to remove: a
 // folder of its own in the cache and, by notes, things elsewhere. A lock beside
-// the folder is held as long as the process lives. When it dies with the claim in
-// its hands, others find it by Abandoned, and remove what it names.
+// the folder is held as long as the process lives. When it dies while it holds
+// the claim, others find it by Abandoned, and remove what it names.
 //
 // A claim is the one proof that something is Berth's: where it is lost, nothing is
 // removed.

@@ -32,7 +32,7 @@ func (p process) mayBeAlive(self process, start func(pid int) string) bool {
 	case p.Machine != self.Machine:
 		return true // nobody here can tell
 	case p.Boot != self.Boot:
-		return false // the machine was started anew since
+		return false // the machine was restarted since
 	case p.Space != self.Space || p.Start == "":
 		return false // the same kernel keeps the lock, and it is free
 	default:
@@ -51,7 +51,7 @@ func startOf(pid int) string {
 	end := bytes.LastIndexByte(stat, ')')
 	fields := strings.Fields(string(stat[end+1:]))
 	if end < 0 || len(fields) < 20 || fields[0] == "Z" {
-		return "" // a zombie has let go of everything
+		return "" // a zombie has released everything
 	}
 	return fields[19]
 }

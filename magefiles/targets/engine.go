@@ -71,7 +71,8 @@ func (Engine) Logs(
 	})
 }
 
-// Prune removes the engine, its state and its images. The next build makes them anew.
+// Prune removes the engine, its state and its images. The next build makes them
+// again.
 func (Engine) Prune(ctx context.Context) error { return withEngine(ctx, engine.Prune) }
 
 func withEngine(ctx context.Context, do func(context.Context, engine.Options) error) error {

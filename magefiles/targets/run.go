@@ -54,8 +54,8 @@ func Run(
 }
 
 // Launch builds the image unless the options name one, and runs a container as Run
-// does, for a target of one's own. It ends the process with the container's exit code,
-// unless that is 0.
+// does, for custom targets. It ends the process with the container's exit code, unless
+// that is 0.
 func Launch(ctx context.Context, o launch.Options) error {
 	var code int
 	err := Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) (err error) {
@@ -85,7 +85,7 @@ func Smoke(
 // enter builds the image unless the options name one, launches a container, and
 // returns its exit code.
 func enter(ctx context.Context, p ci.Project, o launch.Options, report *progress.Reporter) (code int, err error) {
-	// An earlier launch of this process has taken the signals over for good.
+	// An earlier launch of this process has taken over the signals permanently.
 	ctx, stop := signals.NotifyContext(ctx)
 	defer stop()
 	defer func() { err = signals.Explain(ctx, err) }()
@@ -124,8 +124,8 @@ func show(ctx context.Context, p ci.Project, o launch.Options, asJSON bool, repo
 	return err
 }
 
-// exit ends the process as the container ended, unless that was well. By way of
-// mage it would add a line of its own to the command's output.
+// exit ends the process with the container's exit code, unless that is 0.
+// Returned as an error, mage would add its own line to the command's output.
 func exit(code int) error {
 	if code != 0 {
 		os.Exit(code)

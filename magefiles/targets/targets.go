@@ -83,7 +83,7 @@ func Verify(
 	})
 }
 
-// Pin resolves what the project asks for as it is to be had now, writes the locks
+// Pin resolves what the project asks for as it is available now, writes the locks
 // and the digest of the base stage, and prints what changed.
 func Pin(
 	ctx context.Context,
@@ -106,8 +106,8 @@ func Pin(
 	})
 }
 
-// Materials writes what the Dockerfile takes beside the checkout's own files, such
-// as rootfs.tar, so that plain docker build can build it too.
+// Materials writes what the Dockerfile takes in addition to the checkout's own
+// files, such as rootfs.tar, so that plain docker build can build it too.
 func Materials(
 	ctx context.Context,
 	o *string, // folder to write to (default: the root of the build context)
@@ -123,9 +123,9 @@ func Materials(
 	})
 }
 
-// Do finds the project and runs do until it ends or a signal asks it to, with
-// progress on standard error. Its error is as mage wants it, with its exit code. It is
-// for targets of one's own.
+// Do finds the project and runs do until it ends or a signal asks it to, with progress
+// on standard error. Its error is as mage wants it, with its exit code. It is for
+// custom targets.
 func Do(ctx context.Context, do func(context.Context, ci.Project, *progress.Reporter) error) error {
 	if err := session(ctx, do); err != nil {
 		return mg.Fatal(ci.ExitCode(err), ci.Explain(err, typedCommand()))
