@@ -34,7 +34,8 @@ const (
 // well and only say so.
 func Explain(err error, berth string) string {
 	if strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
-		err = advice.With(err, "That disk is full. Free some space on it; if it has Berth's cache folder, you may also name another folder in BERTH_CACHE.")
+		err = advice.With(err, "That disk is full. Free some space on it; "+
+			"if it has Berth's cache folder, you may also name another folder in BERTH_CACHE.")
 	}
 	return advice.Text(err, berth)
 }

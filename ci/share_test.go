@@ -48,7 +48,8 @@ func TestSecondPerson(t *testing.T) {
 		c := exec.Command(program, args...)
 		c.Dir = p.Root
 		c.Env = []string{"HOME=" + home, "PATH=/nowhere", "USER=second"}
-		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid, Groups: []uint32{socket.Sys().(*syscall.Stat_t).Gid}}}
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid,
+			Groups: []uint32{socket.Sys().(*syscall.Stat_t).Gid}}}
 		var said strings.Builder
 		c.Stderr = &said
 		start := time.Now()

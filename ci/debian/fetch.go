@@ -146,7 +146,8 @@ func (f *fetcher) replace(ctx context.Context, l Lock, missing []int, result *Pa
 			return err
 		}
 		d := Drift{Locked: locked, Got: got}
-		f.report.Printf("DRIFT: no mirror has %s any more; taking %s. This image isn't the locked one. The target pin moves the lock", locked, got.Version)
+		f.report.Printf("DRIFT: no mirror has %s any more; taking %s. This image isn't the locked one. The target pin moves the lock", locked,
+			got.Version)
 		result.Files[i] = Fetched{got, path}
 		result.Drift = append(result.Drift, d)
 	}

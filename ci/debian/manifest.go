@@ -47,7 +47,8 @@ func ReadManifest(path string) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("reading %s: %w", path, err)
 	}
 	if extra := meta.Undecoded(); len(extra) > 0 {
-		return Manifest{}, fmt.Errorf("reading %s: what is %q? It knows architecture, [[suite]] with archive, name and components, [[package]] with name and why", path, extra[0])
+		return Manifest{}, fmt.Errorf("reading %s: what is %q? It knows architecture, [[suite]] with archive, name and components, [[package]] "+
+			"with name and why", path, extra[0])
 	}
 	if err := m.check(); err != nil {
 		return Manifest{}, fmt.Errorf("reading %s: %w", path, err)

@@ -258,7 +258,8 @@ func (r *resolver) unmet(c *candidate, group []dependency.Possibility) error {
 		}
 		alternatives = append(alternatives, text)
 	}
-	return fmt.Errorf("nothing meets the dependency on %s of %s. Add the suite that has it to packages.toml, or want another package", strings.Join(alternatives, " | "), chain)
+	return fmt.Errorf("nothing meets the dependency on %s of %s. Add the suite that has it to packages.toml, or want another package",
+		strings.Join(alternatives, " | "), chain)
 }
 
 // checkConflicts fails if two chosen packages can't be installed together.
@@ -277,7 +278,8 @@ func (r *resolver) checkConflicts() error {
 			}
 			for _, other := range others {
 				if other != c && r.chosen[other.Name] == other && (other.Name == p.Name || provides(other, p)) {
-					return fmt.Errorf("%s can't be installed beside %s: it conflicts with %s. Want only one of them in packages.toml", name, other.Name, p.String())
+					return fmt.Errorf("%s can't be installed beside %s: it conflicts with %s. Want only one of them in packages.toml", name, other.Name,
+						p.String())
 				}
 			}
 		}

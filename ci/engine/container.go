@@ -136,7 +136,8 @@ func (p *provider) run(ctx context.Context) (string, error) {
 			}
 			if !waiting {
 				waiting = true
-				p.Report.Printf("The engine %s is out of date, but another build uses it: waiting for its end. (Another name in %s gives another engine.)", p.name, envName)
+				p.Report.Printf("The engine %s is out of date, but another build uses it: waiting for its end. "+
+					"(Another name in %s gives another engine.)", p.name, envName)
 			}
 			err = sleep(ctx, time.Second)
 		case refuse:
@@ -218,7 +219,8 @@ func (p *provider) create(ctx context.Context) (id string, err error) {
 			return "", err
 		}
 		if i == len(ways)-1 {
-			return "", fmt.Errorf("%w: this host doesn't let a container have the rights that the engine needs. Use a Docker that isn't nested in a container, or name an engine that runs elsewhere in %s: %w", ErrUnavailable, envRunnerHost, err)
+			return "", fmt.Errorf("%w: this host doesn't let a container have the rights that the engine needs. "+
+				"Use a Docker that isn't nested in a container, or name an engine that runs elsewhere in %s: %w", ErrUnavailable, envRunnerHost, err)
 		}
 	}
 	panic("an engine has no way to run")

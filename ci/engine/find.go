@@ -28,7 +28,8 @@ func (p *provider) findImage(ctx context.Context) (image, inputs string, err err
 		case ctx.Err() != nil:
 			return "", "", context.Cause(ctx)
 		case p.source == "image":
-			return "", "", fmt.Errorf("%w: the official image isn't available: %w. Load it with\n\tdocker load\nfrom a machine that has it, or unset %s to build an engine from source", ErrUnavailable, err, envSource)
+			return "", "", fmt.Errorf("%w: the official image isn't available: %w. Load it with\n\tdocker load\n"+
+				"from a machine that has it, or unset %s to build an engine from source", ErrUnavailable, err, envSource)
 		default:
 			p.Report.Printf("The official engine isn't available (%v): building it from source, which takes minutes, once", err)
 			from = fromScratch

@@ -137,7 +137,8 @@ func certificates(rootfs string) ([]byte, error) {
 		} else if err != nil {
 			return nil, fmt.Errorf("reading the root file system: %w", err)
 		}
-		if path := strings.TrimPrefix(h.Name, "./"); h.Typeflag == tar.TypeReg && strings.HasPrefix(path, "usr/share/ca-certificates/") && strings.HasSuffix(path, ".crt") {
+		if path := strings.TrimPrefix(h.Name, "./"); h.Typeflag == tar.TypeReg && strings.HasPrefix(path, "usr/share/ca-certificates/") &&
+			strings.HasSuffix(path, ".crt") {
 			if _, err := io.Copy(&bundle, tr); err != nil {
 				return nil, err
 			}

@@ -27,7 +27,8 @@ type provider struct {
 func newProvider(docker *daemon.Client, o Options) (*provider, error) {
 	source := os.Getenv(envSource)
 	if source != "" && source != "image" && source != "source" {
-		return nil, fmt.Errorf("%w: %s=%q isn't valid. It may be image (the official one), source (built here) or unset (whichever is nearest)", ErrUnavailable, envSource, source)
+		return nil, fmt.Errorf("%w: %s=%q isn't valid. It may be image (the official one), source (built here) or unset (whichever is nearest)",
+			ErrUnavailable, envSource, source)
 	}
 	b, err := newBuilder(o)
 	if err != nil {

@@ -73,7 +73,8 @@ func connect(ctx context.Context, timeout time.Duration) (*Client, error) {
 	if err != nil {
 		api.Close()
 		if ctx.Err() == nil && limited.Err() != nil {
-			return nil, fmt.Errorf("%w: the daemon at %s takes connections, but gave no answer within %s. Look at it, and restart it, with\n\tsystemctl status docker\n\tsudo systemctl restart docker\nor point DOCKER_HOST at another one: %w",
+			return nil, fmt.Errorf("%w: the daemon at %s takes connections, but gave no answer within %s. Look at it, and restart it, with\n"+
+				"\tsystemctl status docker\n\tsudo systemctl restart docker\nor point DOCKER_HOST at another one: %w",
 				ErrUnavailable, api.DaemonHost(), timeout, err)
 		}
 		return nil, explainUnavailable(api.DaemonHost(), err)
@@ -83,7 +84,8 @@ func connect(ctx context.Context, timeout time.Duration) (*Client, error) {
 	// Negotiation lets DOCKER_API_VERSION win.
 	if versions.GreaterThan(api.ClientVersion(), ping.APIVersion) {
 		api.Close()
-		return nil, explainUnavailable(api.DaemonHost(), fmt.Errorf("client version %s is too new. Maximum supported API version is %s", api.ClientVersion(), ping.APIVersion))
+		return nil, explainUnavailable(api.DaemonHost(),
+			fmt.Errorf("client version %s is too new. Maximum supported API version is %s", api.ClientVersion(), ping.APIVersion))
 	}
 	return &Client{api: api}, nil
 }
@@ -95,11 +97,14 @@ func explainUnavailable(host string, err error) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, os.ErrPermission), strings.Contains(text, "permission denied"):
-		return fmt.Errorf("%w: no permission on %s. Join its group with\n\tsudo usermod -aG docker \"$USER\"\nthen log in again (or type: newgrp docker): %w", ErrUnavailable, host, err)
+		return fmt.Errorf("%w: no permission on %s. Join its group with\n\tsudo usermod -aG docker \"$USER\"\n"+
+			"then log in again (or type: newgrp docker): %w", ErrUnavailable, host, err)
 	case strings.Contains(text, "is too new"), strings.Contains(text, "is too old"):
-		return fmt.Errorf("%w: the API version that DOCKER_API_VERSION asks for isn't the daemon's. Type\n\tunset DOCKER_API_VERSION\nand Berth agrees on one with the daemon: %w", ErrUnavailable, err)
+		return fmt.Errorf("%w: the API version that DOCKER_API_VERSION asks for isn't the daemon's. Type\n\tunset DOCKER_API_VERSION\n"+
+			"and Berth agrees on one with the daemon: %w", ErrUnavailable, err)
 	default:
-		return fmt.Errorf("%w: no daemon answers at %s. Start it with\n\tsudo systemctl start docker\nor point DOCKER_HOST at one that runs: %w", ErrUnavailable, host, err)
+		return fmt.Errorf("%w: no daemon answers at %s. Start it with\n\tsudo systemctl start docker\nor point DOCKER_HOST at one that runs: %w",
+			ErrUnavailable, host, err)
 	}
 }
 

@@ -166,7 +166,8 @@ func Choose(kind string, f Found) (d Display, note string, err error) {
 		return f.X11, "", nil
 	case "wayland":
 		if f.WaylandErr != "" {
-			return Display{}, "", fmt.Errorf("-gui=wayland: %w: %s. Only a person who is logged in at a Wayland desktop has one", ErrNone, f.WaylandErr)
+			return Display{}, "", fmt.Errorf("-gui=wayland: %w: %s. Only a person who is logged in at a Wayland desktop has one", ErrNone,
+				f.WaylandErr)
 		}
 		return f.Wayland, "", nil
 	case "", "auto":

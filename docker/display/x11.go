@@ -43,7 +43,8 @@ func dialX(ctx context.Context, network, address string, cookie []byte, first fu
 		if err == nil {
 			return c, nil
 		}
-		hungUp := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+		hungUp := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
+			errors.Is(err, syscall.EPIPE)
 		if !hungUp || time.Now().After(end) {
 			return nil, err
 		}

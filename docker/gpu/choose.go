@@ -170,7 +170,8 @@ func Inject(r Request, m Machine, d daemon.Info, local bool) (Injection, error) 
 		}, nil
 	}
 	if podman(d) {
-		return Injection{}, broken("Podman answers as Docker and knows no CDI device for this; it would start the container without a GPU and say nothing",
+		return Injection{}, broken("Podman answers as Docker and knows no CDI device for this; "+
+			"it would start the container without a GPU and say nothing",
 			"sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml", "and use Docker's own engine, or podman run --device nvidia.com/gpu=all")
 	}
 	if slices.Contains(d.Runtimes, "nvidia") {

@@ -107,7 +107,8 @@ func getent(ctx context.Context, database string, keys ...string) (string, error
 		file, err := os.ReadFile("/etc/" + database)
 		return string(file), err
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("looking up %s %s: no answer within %s. Is the directory server that /etc/nsswitch.conf names reachable? Try: getent %s %s",
+		return "", fmt.Errorf("looking up %s %s: no answer within %s. "+
+			"Is the directory server that /etc/nsswitch.conf names reachable? Try: getent %s %s",
 			database, strings.Join(keys, " "), lookupTimeout, database, strings.Join(keys, " "))
 	case errors.As(err, &exit) && exit.ExitCode() == 2: // at least one key isn't there
 		return string(out), nil

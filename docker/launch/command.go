@@ -52,7 +52,8 @@ func command(h Host, o Options) (entrypoint, cmd []string, err error) {
 	}
 	if o.Command != "" {
 		if o.Entrypoint == "" && !runsArguments(before) {
-			return nil, nil, fmt.Errorf("-cmd: %w: the entry point of the image, %s, would take the command for its own arguments and not run it. Add -entrypoint=%s",
+			return nil, nil, fmt.Errorf("-cmd: %w: the entry point of the image, %s, would take the command for its own arguments and not run it. "+
+				"Add -entrypoint=%s",
 				usage.Err, words(before), shell)
 		}
 		cmd = line

@@ -93,7 +93,8 @@ func xvfb(t *testing.T, p *person, flags ...string) *server {
 	authority := filepath.Join(s.folder, "authority")
 	require.NoError(t, os.WriteFile(authority, file, 0o600))
 	s.id = serve(t, p.options.Image, "/tmp/.X11-unix/X"+s.number, s.folder,
-		append([]string{"Xvfb", ":" + s.number, "-auth", "/test/authority", "-listen", "tcp", "-screen", "0", "320x240x24", "-fbdir", "/test"}, flags...)...)
+		append([]string{"Xvfb", ":" + s.number, "-auth", "/test/authority", "-listen", "tcp", "-screen", "0", "320x240x24", "-fbdir", "/test"},
+			flags...)...)
 	require.Eventually(t, func() bool {
 		info, err := os.Stat(filepath.Join(s.folder, "Xvfb_screen0"))
 		return err == nil && info.Size() > 0
@@ -193,7 +194,8 @@ func TestX11(t *testing.T) {
 
 	first := p.openTerminal(shell("xlogo -fg red -geometry 100x100+0+0 & echo drawing; wait"), 24, 80)
 	first.expect("drawing")
-	second := p.openTerminal(shell("xlogo -fg blue -geometry 100x100+150+0 & echo drawing; read line; xlogo -fg lime -geometry 100x100+0+100 & wait"), 24, 80)
+	second := p.openTerminal(shell("xlogo -fg blue -geometry 100x100+150+0 & echo drawing; read line; "+
+		"xlogo -fg lime -geometry 100x100+0+100 & wait"), 24, 80)
 	second.expect("drawing")
 	has := func(c color.Color) func() bool { return func() bool { return s.has(t, c) } }
 	require.Eventually(t, has(red), 20*time.Second, 100*time.Millisecond)
@@ -239,7 +241,8 @@ func TestX11IsClosedToOthers(t *testing.T) {
 	// Another local user who sees the same socket.
 	d := dockertest.Connect(t)
 	other, err := d.Create(t.Context(), daemon.Container{
-		Name: dockertest.Name(t), Image: p.options.Image, Command: []string{"xdpyinfo"}, Network: "host", User: "23456:23456", Env: []string{"DISPLAY=:" + s.number},
+		Name: dockertest.Name(t), Image: p.options.Image, Command: []string{"xdpyinfo"}, Network: "host", User: "23456:23456",
+		Env:    []string{"DISPLAY=:" + s.number},
 		Labels: map[string]string{daemon.LabelRole: "test", daemon.LabelOwner: owned.Owner()},
 		Mounts: []daemon.Mount{{Type: "bind", Source: "/tmp/.X11-unix", Target: "/tmp/.X11-unix"}},
 	})
@@ -299,7 +302,8 @@ func TestWayland(t *testing.T) {
 
 	d := dockertest.Connect(t)
 	shot := func() image.Image {
-		p, err := d.Exec(t.Context(), id, "sh", "-c", "cd /test && rm -f *.png && WAYLAND_DISPLAY=wayland-7 weston-screenshooter && mv *.png shot.png")
+		p, err := d.Exec(t.Context(), id, "sh", "-c",
+			"cd /test && rm -f *.png && WAYLAND_DISPLAY=wayland-7 weston-screenshooter && mv *.png shot.png")
 		require.NoError(t, err)
 		defer p.Close()
 		_, err = io.Copy(io.Discard, p)

@@ -70,7 +70,8 @@ type Streams struct {
 func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, error) {
 	var id [4]byte
 	rand.Read(id[:])
-	h := Host{Launch: hex.EncodeToString(id[:]), API: d.APIVersion(), TimeZone: timeZone("/"), Memory: memory("/"), Env: map[string]string{}, Local: strings.HasPrefix(d.Host(), "unix://")}
+	h := Host{Launch: hex.EncodeToString(id[:]), API: d.APIVersion(), TimeZone: timeZone("/"), Memory: memory("/"), Env: map[string]string{},
+		Local: strings.HasPrefix(d.Host(), "unix://")}
 	for _, v := range os.Environ() {
 		name, value, _ := strings.Cut(v, "=")
 		h.Env[name] = value
@@ -263,7 +264,8 @@ func imageUsers(ctx context.Context, d *daemon.Client, dir cache.Dir, image stri
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, scope.Close(context.WithoutCancel(ctx))) }()
-	id, err := scope.Container(ctx, daemon.Container{Image: image, Command: []string{"true"}, Network: "none", Labels: map[string]string{daemon.LabelRole: Role}})
+	id, err := scope.Container(ctx,
+		daemon.Container{Image: image, Command: []string{"true"}, Network: "none", Labels: map[string]string{daemon.LabelRole: Role}})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -232,7 +232,8 @@ type screen struct {
 // openTerminal starts a launch in a terminal of that size.
 func (p *person) openTerminal(change func(*Options), rows, columns uint16) *screen {
 	c := p.launch(change)
-	tty, err := pty.StartWithAttrs(c, &pty.Winsize{Rows: rows, Cols: columns}, &syscall.SysProcAttr{Credential: p.as, Setsid: true, Setctty: true})
+	tty, err := pty.StartWithAttrs(c, &pty.Winsize{Rows: rows, Cols: columns},
+		&syscall.SysProcAttr{Credential: p.as, Setsid: true, Setctty: true})
 	require.NoError(p.t, err)
 	tty = closable(p.t, tty)
 	s := &screen{t: p.t, cmd: c, tty: tty, seen: make(chan string, 1024)}

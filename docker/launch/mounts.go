@@ -46,7 +46,8 @@ func chooseMount(h Host, o mountOption) (m daemon.Mount, notes []string) {
 	case len(below) > 0 && atLeast(h.API, 1, 44):
 		m.Submounts = daemon.SubmountsReadOnly
 	case len(below) > 0:
-		notes = append(notes, fmt.Sprintf("-v: Docker before 25 can't make what is mounted below %s read-only, so the container doesn't get %s. Mount it by itself if you need it",
+		notes = append(notes, fmt.Sprintf("-v: Docker before 25 can't make what is mounted below %s read-only, so the container doesn't get %s. "+
+			"Mount it by itself if you need it",
 			m.Source, strings.Join(below, ", ")))
 		fallthrough
 	default:

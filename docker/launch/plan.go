@@ -93,10 +93,12 @@ func NewPlan(h Host, o Options) (Plan, error) {
 		c.SecurityOpt = append(c.SecurityOpt, "label=disable")
 	}
 	if !containerName.MatchString(c.Name) {
-		return Plan{}, fmt.Errorf("-n: %w: %q can't be the name of a container: it takes letters, digits, _ . and -, two at least", usage.Err, c.Name)
+		return Plan{}, fmt.Errorf("-n: %w: %q can't be the name of a container: it takes letters, digits, _ . and -, two at least", usage.Err,
+			c.Name)
 	}
 	if o.Hostname != "" && !hostName.MatchString(o.Hostname) {
-		return Plan{}, fmt.Errorf("-hostname: %w: %q can't be the name of a host: it takes letters, digits, . and -, 63 at most", usage.Err, o.Hostname)
+		return Plan{}, fmt.Errorf("-hostname: %w: %q can't be the name of a host: it takes letters, digits, . and -, 63 at most", usage.Err,
+			o.Hostname)
 	}
 	if u.UID == 0 {
 		// What root needs to work with files of others and to install packages.
@@ -214,7 +216,8 @@ func (p *Plan) chooseDisplay(h Host, o Options) (display.Display, error) {
 		return d, err
 	}
 	if !h.Local && d.Kind != display.Off {
-		return d, fmt.Errorf("-gui=%s: %w: Docker runs on another machine, which your display's socket can't be mounted on. Leave -gui out", o.GUI, display.ErrNone)
+		return d, fmt.Errorf("-gui=%s: %w: Docker runs on another machine, which your display's socket can't be mounted on. Leave -gui out",
+			o.GUI, display.ErrNone)
 	}
 	if note != "" {
 		p.Notes = append(p.Notes, note)
@@ -251,7 +254,8 @@ func (p *Plan) chooseGPUs(h Host, o Options) (gpu.Injection, error) {
 
 // terminals are the types that the ncurses-base package describes, and with it
 // nearly every image. With another type than these, programs would draw nothing.
-var terminals = []string{"linux", "rxvt", "rxvt-unicode", "rxvt-unicode-256color", "screen", "screen-256color", "tmux", "tmux-256color", "vt100", "vt220", "xterm", "xterm-256color", "xterm-color"}
+var terminals = []string{"linux", "rxvt", "rxvt-unicode", "rxvt-unicode-256color", "screen", "screen-256color", "tmux", "tmux-256color",
+	"vt100", "vt220", "xterm", "xterm-256color", "xterm-color"}
 
 // workingDir maps the caller's folder into the workspace: a subfolder of the
 // checkout to the same one there, anything else to its top.

@@ -128,7 +128,8 @@ func closedTerminal(t *testing.T, p *person) {
 func TestSignals(t *testing.T) {
 	p := newPerson(t)
 	t.Run("go to the command without a terminal", func(t *testing.T) {
-		for sig, name := range map[syscall.Signal]string{syscall.SIGINT: "INT", syscall.SIGTERM: "TERM", syscall.SIGHUP: "HUP", syscall.SIGQUIT: "QUIT"} {
+		for sig, name := range map[syscall.Signal]string{syscall.SIGINT: "INT", syscall.SIGTERM: "TERM", syscall.SIGHUP: "HUP",
+			syscall.SIGQUIT: "QUIT"} {
 			c := p.launch(shell("trap 'echo got " + name + "; exit 9' " + name + "; echo ready; while :; do sleep 0.05; done"))
 			out, err := c.StdoutPipe()
 			require.NoError(t, err)

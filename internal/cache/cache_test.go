@@ -198,7 +198,8 @@ func TestPrune(t *testing.T) {
 	d := open(t)
 	long := time.Now().Add(-48 * time.Hour)
 	const entry, used, fresh = "0123456789abcdef", "1123456789abcdef.tar", "2123456789abcdef"
-	for _, name := range []string{"layers/" + entry, "layers/" + used, "layers/" + fresh, "contexts/context-" + entry + "/deep/file", "other/" + entry, "layers/thesis"} {
+	for _, name := range []string{"layers/" + entry, "layers/" + used, "layers/" + fresh, "contexts/context-" + entry + "/deep/file",
+		"other/" + entry, "layers/thesis"} {
 		require.NoError(t, WriteFile(d.Path(name), nil, 0o644))
 	}
 	for _, name := range []string{"layers/" + entry, "layers/" + used, "contexts/context-" + entry, "other/" + entry, "layers/thesis"} {

@@ -33,7 +33,8 @@ func Run(
 	json *bool, // with -dry: print the plan as JSON
 ) error {
 	o := launch.Options{
-		Image: deref(t), Command: deref(cmd), Entrypoint: deref(entrypoint), Name: deref(n), Hostname: deref(hostname), GPUs: deref(g), GUI: deref(gui),
+		Image: deref(t), Command: deref(cmd), Entrypoint: deref(entrypoint), Name: deref(n), Hostname: deref(hostname), GPUs: deref(g),
+		GUI:    deref(gui),
 		Mounts: deref(v), Env: deref(e), Network: deref(net), IPC: deref(ipc), SharedMem: deref(shm),
 	}
 	var code int
