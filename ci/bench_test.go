@@ -27,7 +27,8 @@ func BenchmarkBuild(b *testing.B) {
 	require.NoError(b, err)
 	p := project
 	p.Root = b.TempDir()
-	must(b, exec.Command("cp", "-r", "../docker", "../rootfs", "../magefiles", "../ci", "../trainer", "../testdata", "../go.mod", "../go.sum", "../.dockerignore", p.Root))
+	must(b, exec.Command("cp", "-r", "../docker", "../rootfs", "../magefiles", "../ci", "../trainer", "../testdata", "../go.mod", "../go.sum",
+		"../.dockerignore", p.Root))
 	tag := dockertest.Name(b) + ":latest"
 	plain := "plain-" + tag
 	b.Cleanup(func() {

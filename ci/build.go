@@ -22,8 +22,8 @@ import (
 	"github.com/berthdev/berth/internal/progress"
 )
 
-// labelDrift is on images for which a locked package was nowhere to be had. It
-// lists what took its place.
+// labelDrift is on images for which a locked package was no longer available.
+// It lists what replaced it.
 const labelDrift = "dev.berth.drift"
 
 const driftSeparator = ", "
@@ -69,9 +69,9 @@ func inputsOf(p Project, locked []input.Locked) (Inputs, error) {
 	return in, nil
 }
 
-// labels are those of the image, beside the Dockerfile's own: the hash that tells
-// whether there is anything to build, and what the OCI image specification calls
-// the date of creation.
+// labels are those of the image, in addition to the Dockerfile's own: the hash
+// that tells whether there is anything to build, and what the OCI image
+// specification calls the date of creation.
 func (in Inputs) labels() map[string]string {
 	return map[string]string{
 		daemon.LabelInputs:      in.Hash,

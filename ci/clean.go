@@ -8,17 +8,17 @@ import (
 	"github.com/berthdev/berth/internal/cache"
 )
 
-// Clean removes what killed commands left: temporary folders, containers, engines
-// of their own with their state, images without a name. It goes by Berth's own records
+// Clean removes what killed commands left: temporary folders, containers, ephemeral
+// engines with their state, images without a name. It goes by Berth's own records
 // alone, so that what is in use, and what isn't Berth's, stays.
-func Clean(ctx context.Context) (owned.Swept, error) {
+func Clean(ctx context.Context) (owned.SweepResult, error) {
 	dir, err := cache.Open() // removes temporary folders
 	if err != nil {
-		return owned.Swept{}, err
+		return owned.SweepResult{}, err
 	}
 	docker, err := daemon.Connect(ctx)
 	if err != nil {
-		return owned.Swept{}, err
+		return owned.SweepResult{}, err
 	}
 	defer docker.Close()
 	swept, err := owned.Sweep(ctx, dir, docker, true)

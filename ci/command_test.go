@@ -138,7 +138,8 @@ func TestTrain(t *testing.T) {
 	p := checkout(t, 0o022)
 	_, stderr, code := berth(t, filepath.Join(p.Root, "docker"), nil, "build")
 	require.Zero(t, code, stderr)
-	stdout, stderr, code := berth(t, filepath.Join(p.Root, "docker"), nil, "train", "-epochs=2", "-args=--data-dir=testdata/fashion-mnist-1000 --batch-size=100")
+	stdout, stderr, code := berth(t, filepath.Join(p.Root, "docker"), nil, "train", "-epochs=2",
+		"-args=--data-dir=testdata/fashion-mnist-1000 --batch-size=100")
 	require.Zero(t, code, stderr)
 	assert.Contains(t, stdout, "[ 2/ 2] Time elapsed: ")
 
@@ -160,7 +161,8 @@ func TestTrain(t *testing.T) {
 	assert.FileExists(t, p.Path("artifacts/train/trainer.checkpoint"))
 
 	// Outside of the image: the same program from the same source, to the same bits.
-	outside := exec.CommandContext(t.Context(), "go", "run", "./trainer", "train", "--num-epochs=2", "--data-dir=testdata/fashion-mnist-1000", "--batch-size=100",
+	outside := exec.CommandContext(t.Context(), "go", "run", "./trainer", "train", "--num-epochs=2", "--data-dir=testdata/fashion-mnist-1000",
+		"--batch-size=100",
 		"--num-workers=1", "--checkpoint-dir=", "--json="+p.Path("outside.json"))
 	outside.Dir = project.Root
 	out, err := outside.CombinedOutput()
@@ -196,7 +198,8 @@ func TestImageIsSound(t *testing.T) {
 	dockertest.Connect(t)
 	p := checkout(t, 0o022)
 	build(t, p, "")
-	stdout, stderr, code := berth(t, p.Root, nil, "run", "-cmd=dpkg --audit && dpkg -l | grep -c ^ii && dpkg --verify | grep -v ' c /etc/bash.bashrc$'; echo $LANG; ls -d /usr/lib/x86_64-linux-gnu/libEGL.so.1")
+	stdout, stderr, code := berth(t, p.Root, nil, "run", "-cmd=dpkg --audit && dpkg -l | grep -c ^ii && "+
+		"dpkg --verify | grep -v ' c /etc/bash.bashrc$'; echo $LANG; ls -d /usr/lib/x86_64-linux-gnu/libEGL.so.1")
 	require.Zero(t, code, stderr)
 	lines := strings.Split(strings.TrimSpace(stdout), "\n")
 	require.Len(t, lines, 3, stdout)

@@ -237,9 +237,10 @@ func hashContext(files []contextFile) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// stageContext makes dir hold exactly the files, and beside them those that were
-// made for the build (their paths by name), with the same modes whatever the umask. Files that are right already stay
-// untouched, so that the engine, which goes by size and time, reads again only what changed.
+// stageContext makes dir hold exactly the files, and those that were made for the build
+// (their paths by name), with the same modes whatever the umask. Files that are right
+// already stay untouched, so that the engine, which goes by size and time, reads again
+// only what changed.
 func stageContext(dir string, files []contextFile, made map[string]string) error {
 	isDir := map[string]bool{".": true}
 	for name := range made {
@@ -318,8 +319,8 @@ func stageFile(name string, f contextFile) error {
 	return copyFile(name, f)
 }
 
-// errChanged is in the chain of the error about a file of the context that isn't any
-// more what the inputs' hash says.
+// errChanged is in the chain of the error about a file of the context that no longer
+// is what the inputs' hash says.
 var errChanged = errors.New("it changed after the build had begun. Build again")
 
 // copyFile copies a file of the context. If it is interrupted, the half file counts

@@ -53,8 +53,8 @@ func filesOf(t *testing.T, dir cache.Dir) map[string][]string {
 	return all
 }
 
-// harm damages a file, without a trace in its time.
-func harm(t *testing.T, name string, how func([]byte) []byte) {
+// damageFile damages a file, without a trace in its time.
+func damageFile(t *testing.T, name string, how func([]byte) []byte) {
 	t.Helper()
 	info, err := os.Stat(name)
 	require.NoError(t, err)
@@ -79,7 +79,7 @@ func TestDamagedCache(t *testing.T) {
 	_, stderr, code := berth(t, p.Root, nil, "run", "-cmd=true", "-t="+tag) // fills what launches keep
 	require.Zero(t, code, stderr)
 
-	// again builds anew, as far as the cache and the engine don't help.
+	// again builds from nothing, as far as the cache and the engine don't help.
 	again := func(note string) {
 		t.Helper()
 		if err := docker.RemoveImage(t.Context(), tag); err != nil {
@@ -101,7 +101,7 @@ func TestDamagedCache(t *testing.T) {
 		ways := slices.Sorted(maps.Keys(damages))
 		for i, top := range slices.Sorted(maps.Keys(filesOf(t, dir))) {
 			names := filesOf(t, dir)[top]
-			harm(t, names[len(names)/2], damages[ways[i%len(ways)]])
+			damageFile(t, names[len(names)/2], damages[ways[i%len(ways)]])
 		}
 		again("one of each kind")
 	} else {
@@ -111,14 +111,14 @@ func TestDamagedCache(t *testing.T) {
 					if _, err := os.Stat(name); err != nil || top == "debs" {
 						continue // an earlier build has replaced it; packages are read below
 					}
-					harm(t, name, change)
+					damageFile(t, name, change)
 					if top != "layers" && (top != "contexts" || strings.Contains(name, "/trainer/nn/")) {
 						again(filepath.Join(top, filepath.Base(name)) + " " + how)
 					} // else together with the next
 				}
 			}
 			for _, name := range filesOf(t, dir)["debs"] {
-				harm(t, name, change)
+				damageFile(t, name, change)
 			}
 			require.NoError(t, os.RemoveAll(dir.Path("rootfs"))) // only to make it are they read
 			again("packages " + how)
@@ -141,7 +141,7 @@ func TestDamagedCache(t *testing.T) {
 		for top, names := range filesOf(t, dir) {
 			for _, name := range names {
 				if top != "engine" {
-					harm(t, name, damages["flipped"])
+					damageFile(t, name, damages["flipped"])
 				}
 			}
 		}
@@ -155,7 +155,7 @@ func TestDamagedCache(t *testing.T) {
 	t.Run("what a launch keeps", func(t *testing.T) {
 		for how, change := range damages {
 			for _, name := range filesOf(t, dir)["users"] {
-				harm(t, name, change)
+				damageFile(t, name, change)
 			}
 			out, stderr, code := berth(t, p.Root, nil, "run", "-cmd=getent passwd www-data", "-t="+tag)
 			require.Zero(t, code, stderr)
@@ -164,7 +164,7 @@ func TestDamagedCache(t *testing.T) {
 	})
 }
 
-// addForeign puts a file in front of a compressed tar, as one who packs it anew would.
+// addForeign puts a file in front of a compressed tar, as repacking it would.
 func addForeign(t *testing.T, name string) {
 	t.Helper()
 	packed, err := os.ReadFile(name)

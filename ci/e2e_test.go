@@ -324,7 +324,7 @@ func fakeClock(t *testing.T, p Project) string {
 	t.Helper()
 	manifest, err := debian.ReadManifest(project.Path("docker/packages.toml"))
 	require.NoError(t, err)
-	manifest.Packages = []debian.Wish{{Name: "libfaketime", Why: "a clock that is wrong"}}
+	manifest.Packages = []debian.Requirement{{Name: "libfaketime", Why: "a clock that is wrong"}}
 	o := debian.PinOptions{Mirrors: debian.HostMirrors()}
 	lock, err := debian.Pin(t.Context(), manifest, debian.Lock{}, o)
 	require.NoError(t, err)

@@ -29,12 +29,13 @@ const (
 )
 
 // Explain is an error as a person reads it, with what can be done about it; berth is
-// the command that they typed (see advice.Text). Any part of a build may come upon a full
-// disk: that goes by the text, since go, Docker and the engine have disks as well and only
-// say so.
+// the command that they typed (see advice.Text). Any part of a build may hit a full
+// disk: that is recognized by the text, since go, Docker and the engine have disks as
+// well and only say so.
 func Explain(err error, berth string) string {
 	if strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
-		err = advice.With(err, "That disk is full. Free some space on it; if it has Berth's cache folder, you may also name another folder in BERTH_CACHE.")
+		err = advice.With(err, "That disk is full. Free some space on it; "+
+			"if it has Berth's cache folder, you may also name another folder in BERTH_CACHE.")
 	}
 	return advice.Text(err, berth)
 }

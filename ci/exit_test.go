@@ -217,7 +217,7 @@ func TestInterruptedSmokeStops(t *testing.T) {
 		child := begin(t, "", checkoutOfNothing(t), nil, "smoke", "-t="+image)
 		child.expect("ready\n")
 		child.signal(syscall.SIGTERM, false)
-		assert.NotContains(t, child.rest(), "the second one")
+		assert.NotContains(t, child.remaining(), "the second one")
 		assert.Equal(t, ExitInterrupted, child.code())
 	})
 	t.Run("by Ctrl-C", func(t *testing.T) {
@@ -290,8 +290,8 @@ func (k *child) signal(s syscall.Signal, ignored bool) {
 	require.NoError(k.t, k.c.Process.Signal(s))
 }
 
-// rest is what the process still prints until it ends; code comes after it.
-func (k *child) rest() string {
+// remaining is what the process still prints until it ends; code comes after it.
+func (k *child) remaining() string {
 	rest, err := io.ReadAll(k.out)
 	require.NoError(k.t, err)
 	return string(rest)

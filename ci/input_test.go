@@ -101,7 +101,8 @@ func TestAnotherKindOfInput(t *testing.T) {
 	t.Cleanup(server.Close)
 	p := Project{
 		Root: tree(t, map[string]string{
-			"docker/Dockerfile": "FROM scratch\nADD thing.tar /\nCMD [\"none\"]\n", "docker/Dockerfile.dockerignore": "*\n!thing.tar\n", "wanted": server.URL + "/1\n",
+			"docker/Dockerfile":              "FROM scratch\nADD thing.tar /\nCMD [\"none\"]\n",
+			"docker/Dockerfile.dockerignore": "*\n!thing.tar\n", "wanted": server.URL + "/1\n",
 		}),
 		Name: dockertest.Process + "-thing", Dockerfile: "docker/Dockerfile", Inputs: []input.Input{tarball{"wanted", "lock"}},
 	}

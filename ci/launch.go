@@ -22,7 +22,7 @@ func Plan(
 	build = build && o.Image == ""
 	o.Project, o.Root, o.Home, o.Skeleton = p.Name, p.Root, p.Home, p.Skeleton
 	o.Image = cmp.Or(o.Image, p.Tag())
-	host, err := look(ctx, docker, p, o, build, s, report)
+	host, err := probe(ctx, docker, p, o, build, s, report)
 	if err != nil {
 		return launch.Plan{}, err
 	}
@@ -32,19 +32,19 @@ func Plan(
 	return launch.NewPlan(host, o)
 }
 
-// look probes the host, and meanwhile builds the image if it should. Mostly
+// probe reads the host, and meanwhile builds the image if it should. Mostly
 // nothing has changed: then neither waits for the other.
-func look(
+func probe(
 	ctx context.Context, docker *daemon.Client, p Project, o launch.Options, build bool, s launch.Streams, report *progress.Reporter,
 ) (host launch.Host, err error) {
 	if !build {
 		return launch.Probe(ctx, docker, o, s)
 	}
 	var unknown error
-	var probe sync.WaitGroup
-	probe.Go(func() { host, unknown = launch.Probe(ctx, docker, o, s) })
+	var work sync.WaitGroup
+	work.Go(func() { host, unknown = launch.Probe(ctx, docker, o, s) })
 	result, err := Build(ctx, p, BuildOptions{Report: report})
-	probe.Wait()
+	work.Wait()
 	if err != nil {
 		return launch.Host{}, err
 	}

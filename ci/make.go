@@ -128,7 +128,7 @@ func (m maker) export(ctx context.Context, exports []export) (drift []string, er
 	for _, e := range exports {
 		built := eng.Host().Directory(staged).DockerBuild(dagger.DirectoryDockerBuildOpts{Dockerfile: m.project.Dockerfile, Target: e.stage})
 		// Zstandard is several times faster than the default, and doesn't last: the
-		// canonical layers are compressed anew.
+		// canonical layers are compressed again.
 		fast := dagger.ContainerExportOpts{ForcedCompression: dagger.ImageLayerCompressionZstd}
 		if _, err := built.Export(ctx, e.archive, fast); ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -158,8 +158,8 @@ func cancelOn(err error, cancel context.CancelCauseFunc) {
 	}
 }
 
-// materials makes what stands in the build context beside the checkout's own
-// files, and returns the path of each by its name there, with what drifted from the locks.
+// materials makes what the build context has in addition to the checkout's own files,
+// and returns the path of each by its name there, with what drifted from the locks.
 func (m maker) materials(ctx context.Context) (made map[string]string, drift []string, err error) {
 	all := make([]input.Made, len(m.inputs.Locked))
 	work, ctx := errgroup.WithContext(ctx)
@@ -201,8 +201,9 @@ type MaterialsOptions struct {
 	Report *progress.Reporter // may be nil
 }
 
-// Materials writes what the Dockerfile takes beside the checkout's own files into
-// a folder, so that plain docker build can build the image too, and returns the names.
+// Materials writes what the Dockerfile takes in addition to the checkout's own files
+// into a folder, so that plain docker build can build the image too, and returns the
+// names.
 func Materials(ctx context.Context, p Project, o MaterialsOptions) ([]string, error) {
 	in, err := ReadInputs(p)
 	if err != nil {

@@ -56,7 +56,8 @@ func TestFileSystemWithoutLocks(t *testing.T) {
 	p := checkout(t, 0o022)
 	dir := dockertest.Cache(t)
 	for _, args := range []string{
-		"build", "run -cmd=true -t=" + dockertest.Shell(t), "smoke", "train -epochs=1", "verify", "pin", "materials", "data", "engine:start", "engine:prune",
+		"build", "run -cmd=true -t=" + dockertest.Shell(t), "smoke", "train -epochs=1", "verify",
+		"pin", "materials", "data", "engine:start", "engine:prune",
 	} {
 		c := exec.Command(os.Args[0])
 		c.Env = append(os.Environ(), "BERTH_TEST_NO_LOCKS="+binary+" "+args)

@@ -23,7 +23,7 @@ type PinOptions struct {
 	Report *progress.Reporter // may be nil
 }
 
-// Pin resolves what the project's inputs ask for as it is to be had now. It writes
+// Pin resolves what the project's inputs ask for as it is available now. It writes
 // their locks and, with them, the digest of the image's base stage, and returns what
 // changed. It writes all or, on an error, nothing.
 func Pin(ctx context.Context, p Project, o PinOptions) (changes []string, err error) {
@@ -97,7 +97,7 @@ func CheckPins(p Project) error {
 }
 
 // checkBaseRecord returns an error if the file of the base stage's digest is missing or
-// damaged, or of another lock than the one beside it.
+// damaged, or of another lock than the one next to it.
 func checkBaseRecord(p Project) error {
 	if p.BaseStage == "" {
 		return nil

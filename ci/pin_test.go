@@ -29,9 +29,10 @@ func TestPinsTellOfTheBaseDigest(t *testing.T) {
 		differ bool
 		says   string
 	}{
-		"as written":          {want + "\nlock " + lock.Hash() + "\n", false, ""},
-		"without its lock":    {want + "\n", false, ""},
-		"of another lock":     {want + "\nlock " + strings.Repeat("0", 64) + "\n", true, "docker/base.digest is the digest of a base stage with another rootfs.tar than the locked one"},
+		"as written":       {want + "\nlock " + lock.Hash() + "\n", false, ""},
+		"without its lock": {want + "\n", false, ""},
+		"of another lock": {want + "\nlock " + strings.Repeat("0", 64) + "\n", true,
+			"docker/base.digest is the digest of a base stage with another rootfs.tar than the locked one"},
 		"empty":               {"", false, `"" is no digest`},
 		"cut short":           {want[:40] + "\n", false, "is no digest"},
 		"a merge's remainder": {"<<<<<<< HEAD\n" + want + "\n", false, "is no digest"},

@@ -25,7 +25,7 @@ type Project struct {
 	Root       string        // build context and workspace; relative to the folder that has magefiles, which it is by default
 	Name       string        // of the image and of its containers; that of the root's folder by default
 	Dockerfile string        // what is in the image; docker/Dockerfile by default
-	Inputs     []input.Input // what is locked, and put beside the context; the packages of docker/packages.lock, and Berth's settings of the shell, by default
+	Inputs     []input.Input // locked, and put beside the context; by default the packages of docker/packages.lock and Berth's shell settings
 	BaseStage  string        // stage of the Dockerfile, made from the first input, whose digest is pinned, too; none by default
 	BaseDigest string        // file with that digest; docker/base.digest by default, if there is such a stage
 	Home       string        // folder with the home of containers, which lasts; .berth/home by default
@@ -116,7 +116,8 @@ func findRoot(dir string) (string, error) {
 			return "", err
 		}
 		if at == filepath.Dir(at) {
-			return "", fmt.Errorf("%w: %s isn't in a project of Berth's: no folder above it has magefiles. Change into the project first", usage.Err, dir)
+			return "", fmt.Errorf("%w: %s isn't in a project of Berth's: no folder above it has magefiles. Change into the project first",
+				usage.Err, dir)
 		}
 	}
 }

@@ -21,7 +21,7 @@ import (
 )
 
 // TestSecondPerson lets another user of the machine, who has an empty cache and no
-// Go, run the image that the first one built, from a checkout of their own.
+// Go, run the image that the first one built, from their own checkout.
 func TestSecondPerson(t *testing.T) {
 	docker := dockertest.Connect(t)
 	testenv.NeedsRoot(t, "become somebody else")
@@ -48,7 +48,8 @@ func TestSecondPerson(t *testing.T) {
 		c := exec.Command(program, args...)
 		c.Dir = p.Root
 		c.Env = []string{"HOME=" + home, "PATH=/nowhere", "USER=second"}
-		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid, Groups: []uint32{socket.Sys().(*syscall.Stat_t).Gid}}}
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid,
+			Groups: []uint32{socket.Sys().(*syscall.Stat_t).Gid}}}
 		var said strings.Builder
 		c.Stderr = &said
 		start := time.Now()

@@ -24,7 +24,7 @@ import (
 func Test(
 	ctx context.Context,
 	short *bool, // leave out the tests that take minutes
-	long *bool, // more rounds and more kills where tests try their luck; takes an hour or more
+	long *bool, // more rounds and more kills where tests are random; takes an hour or more
 	run *string, // only the tests that match this pattern
 ) error {
 	return targets.Do(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error {
@@ -116,7 +116,7 @@ func lint(ctx context.Context, p ci.Project) error {
 	)
 }
 
-// command runs a program in the checkout, its output before the person's eyes.
+// command runs a program in the checkout, and shows its output as it comes.
 // (mage's sh ignores the context and expands $ in arguments.)
 func command(ctx context.Context, p ci.Project, name string, args ...string) error {
 	c := exec.CommandContext(ctx, name, args...)

@@ -132,7 +132,7 @@ func openCache(t testing.TB) cache.Dir {
 func manifest(names ...string) Manifest {
 	m := Manifest{Architecture: "amd64", Suites: []Suite{{"debian", "bookworm", []string{"main"}}}}
 	for _, name := range names {
-		m.Packages = append(m.Packages, Wish{name, "a test"})
+		m.Packages = append(m.Packages, Requirement{name, "a test"})
 	}
 	return m
 }
@@ -216,7 +216,8 @@ func save(t testing.TB, data []byte) string {
 // simple is a package with one file.
 func simple(t testing.TB, name, version string, fields ...string) []byte {
 	t.Helper()
-	control := fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\nMaintainer: x\nDescription: x\n%s", name, version, strings.Join(fields, "\n"))
+	control := fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\nMaintainer: x\nDescription: x\n%s", name, version,
+		strings.Join(fields, "\n"))
 	return makeDeb(t, control, []fileOf{{name: "./usr/"}, {name: "./usr/" + name, content: name + " " + version}})
 }
 
@@ -377,21 +378,26 @@ func TestResolve(t *testing.T) {
 		got    string // or
 		says   string
 	}{
-		"newest":                {have: []pkg{{"a", "1", ""}, {"a", "1:0", ""}, {"a", "2", ""}}, wanted: "a", got: "a 1:0"},
-		"first alternative":     {have: []pkg{{"a", "1", "Depends: x | y"}, {"x", "1", ""}, {"y", "1", ""}}, wanted: "a", got: "a 1,x 1"},
-		"wanted alternative":    {have: []pkg{{"a", "1", "Depends: x | y"}, {"x", "1", ""}, {"y", "1", ""}}, wanted: "a y", got: "a 1,y 1"},
-		"cheaper alternative":   {have: []pkg{{"a", "1", "Depends: x | y"}, {"x", "1", "Depends: z"}, {"y", "1", ""}, {"z", "1", ""}}, wanted: "a", got: "a 1,y 1"},
-		"possible alternative":  {have: []pkg{{"a", "1", "Depends: x | y"}, {"x", "1", "Depends: nothing"}, {"y", "1", ""}}, wanted: "a", got: "a 1,y 1"},
-		"virtual":               {have: []pkg{{"a", "1", "Depends: v"}, {"x", "1", "Provides: v"}}, wanted: "a", got: "a 1,x 1"},
-		"versioned Provides":    {have: []pkg{{"a", "1", "Depends: v (>= 2)"}, {"x", "1", "Provides: v"}, {"y", "1", "Provides: v (= 3)"}}, wanted: "a", got: "a 1,y 1"},
+		"newest":             {have: []pkg{{"a", "1", ""}, {"a", "1:0", ""}, {"a", "2", ""}}, wanted: "a", got: "a 1:0"},
+		"first alternative":  {have: []pkg{{"a", "1", "Depends: x | y"}, {"x", "1", ""}, {"y", "1", ""}}, wanted: "a", got: "a 1,x 1"},
+		"wanted alternative": {have: []pkg{{"a", "1", "Depends: x | y"}, {"x", "1", ""}, {"y", "1", ""}}, wanted: "a y", got: "a 1,y 1"},
+		"cheaper alternative": {have: []pkg{{"a", "1", "Depends: x | y"}, {"x", "1", "Depends: z"}, {"y", "1", ""}, {"z", "1", ""}},
+			wanted: "a", got: "a 1,y 1"},
+		"possible alternative": {have: []pkg{{"a", "1", "Depends: x | y"}, {"x", "1", "Depends: nothing"}, {"y", "1", ""}}, wanted: "a",
+			got: "a 1,y 1"},
+		"virtual": {have: []pkg{{"a", "1", "Depends: v"}, {"x", "1", "Provides: v"}}, wanted: "a", got: "a 1,x 1"},
+		"versioned Provides": {have: []pkg{{"a", "1", "Depends: v (>= 2)"}, {"x", "1", "Provides: v"}, {"y", "1", "Provides: v (= 3)"}},
+			wanted: "a", got: "a 1,y 1"},
 		"any architecture":      {have: []pkg{{"a", "1", "Pre-Depends: x:any (<< 2)"}, {"x", "1", ""}}, wanted: "a", got: "a 1,x 1"},
 		"a circle":              {have: []pkg{{"a", "1", "Depends: b"}, {"b", "1", "Depends: a"}}, wanted: "a", got: "a 1,b 1"},
 		"conflict with oneself": {have: []pkg{{"a", "1", "Provides: v\nConflicts: v"}}, wanted: "a", got: "a 1"},
 		"no such package":       {have: []pkg{{"a", "1", ""}}, wanted: "b", says: "no suite has a package b"},
-		"unmet":                 {have: []pkg{{"a", "1", "Depends: b"}, {"b", "1", "Depends: c (>= 2)"}, {"c", "1", ""}}, wanted: "a", says: "c (>= 2) (the archive has 1) of b 1 <- a, packages.toml wants it"},
-		"conflict":              {have: []pkg{{"a", "1", "Conflicts: b"}, {"b", "1", ""}}, wanted: "a b", says: "a can't be installed beside b"},
-		"breaks":                {have: []pkg{{"a", "1", "Breaks: b (<< 2)"}, {"b", "1", ""}}, wanted: "a b", says: "a can't be installed beside b"},
-		"breaks an older one":   {have: []pkg{{"a", "1", "Breaks: b (<< 2)"}, {"b", "2", ""}}, wanted: "a b", got: "a 1,b 2"},
+		"unmet": {have: []pkg{{"a", "1", "Depends: b"}, {"b", "1", "Depends: c (>= 2)"}, {"c", "1", ""}}, wanted: "a",
+			says: "c (>= 2) (the archive has 1) of b 1 <- a, packages.toml wants it"},
+		"conflict": {have: []pkg{{"a", "1", "Conflicts: b"}, {"b", "1", ""}}, wanted: "a b", says: "a can't be installed beside b"},
+		"breaks": {have: []pkg{{"a", "1", "Breaks: b (<< 2)"}, {"b", "1", ""}}, wanted: "a b",
+			says: "a can't be installed beside b"},
+		"breaks an older one": {have: []pkg{{"a", "1", "Breaks: b (<< 2)"}, {"b", "2", ""}}, wanted: "a b", got: "a 1,b 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var all []candidate

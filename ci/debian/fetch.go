@@ -71,8 +71,8 @@ var errGone = errors.New("gone from every mirror")
 // Fetch brings every locked package to the cache, verified by size and SHA-256.
 // What is there already isn't fetched again, what was cut off goes on where it
 // ended. Where a locked file is gone from every mirror, the nearest version that
-// the suites still have takes its place, which is said loudly, or, with Locked,
-// is an error.
+// the suites still have takes its place, which is reported loudly, or, with
+// Locked, is an error.
 func Fetch(ctx context.Context, l Lock, o FetchOptions) (Packages, error) {
 	reader, report, err := o.reader()
 	if err != nil {
@@ -146,7 +146,8 @@ func (f *fetcher) replace(ctx context.Context, l Lock, missing []int, result *Pa
 			return err
 		}
 		d := Drift{Locked: locked, Got: got}
-		f.report.Printf("DRIFT: no mirror has %s any more; taking %s. This image isn't the locked one. The target pin moves the lock", locked, got.Version)
+		f.report.Printf("DRIFT: no mirror has %s any more; taking %s. This image isn't the locked one. The target pin moves the lock", locked,
+			got.Version)
 		result.Files[i] = Fetched{got, path}
 		result.Drift = append(result.Drift, d)
 	}

@@ -26,7 +26,7 @@ type said struct{ text strings.Builder }
 func (s *said) Update(string, ...any)             {}
 func (s *said) Printf(format string, args ...any) { fmt.Fprintf(&s.text, format+"\n", args...) }
 
-// isDeb says whether a request is for a package.
+// isDeb reports whether a request is for a package.
 func isDeb(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, ".deb") }
 
 // pinned is an archive with one package, and the lock that pins it.
@@ -163,7 +163,8 @@ func TestPasswordsStayOut(t *testing.T) {
 		"http://user:secret@127.0.0.1:1", "http://secret@127.0.0.1:1", // the first is well-formed, the second a token
 		"http://user:secret@127.0.0.1:port", "http://us er:secret@127.0.0.1", "http://user:%secret@127.0.0.1", "http://user:se\ncret@127.0.0.1",
 		"http://user:/secret@127.0.0.1", "http://user:1#secret@127.0.0.1", "http://127.0.0.1:1/?token=secret",
-		"http:user:secret@127.0.0.1", "http:/user:secret@127.0.0.1", "http//user:secret@127.0.0.1", "user:secret@127.0.0.1", "ftp://user:secret@127.0.0.1",
+		"http:user:secret@127.0.0.1", "http:/user:secret@127.0.0.1", "http//user:secret@127.0.0.1", "user:secret@127.0.0.1",
+		"ftp://user:secret@127.0.0.1",
 	} {
 		t.Setenv(EnvMirror, base)
 		o.Mirrors = HostMirrors()

@@ -69,7 +69,7 @@ func fetchOnFullDisk(t *testing.T, dir string) {
 	full.Cache = openCache(t)
 	_, err = Fetch(t.Context(), l, full)
 	require.ErrorIs(t, err, syscall.ENOSPC)
-	assert.ErrorContains(t, err, "keeping package ") // whichever of the two came upon it first
+	assert.ErrorContains(t, err, "keeping package ") // whichever of the two got there first
 	assert.NoFileExists(t, full.Cache.Path("debs", l.Packages[0].SHA256+".deb"))
 
 	_, err = Fetch(t.Context(), l, o)

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// stall is how long a mirror may send nothing before the next one is asked.
-const stall = 20 * time.Second
+// stallTimeout is how long a mirror may send nothing before the next one is asked.
+const stallTimeout = 20 * time.Second
 
 // Progress is told what long work is doing. *progress.Reporter is one.
 type Progress interface {
@@ -20,10 +20,10 @@ type Progress interface {
 	Printf(format string, args ...any) // a line that stays
 }
 
-type silence struct{}
+type noProgress struct{}
 
-func (silence) Update(string, ...any) {}
-func (silence) Printf(string, ...any) {}
+func (noProgress) Update(string, ...any) {}
+func (noProgress) Printf(string, ...any) {}
 
 // errNotThere is in the chain of the error of a mirror that answered that it
 // doesn't have a file.
@@ -47,7 +47,7 @@ func (g getter) get(ctx context.Context, address string, offset int64) (io.ReadC
 		client = http.DefaultClient
 	}
 	if limit == 0 {
-		limit = stall
+		limit = stallTimeout
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(limit, func() {
@@ -90,7 +90,7 @@ func (g getter) get(ctx context.Context, address string, offset int64) (io.ReadC
 	return &download{resp.Body, ctx, cancel, timer, limit}, offset, nil
 }
 
-// A download is a response's body that doesn't wait for ever.
+// A download is a response's body with a timeout on every read.
 type download struct {
 	body   io.ReadCloser
 	ctx    context.Context

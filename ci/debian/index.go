@@ -152,7 +152,8 @@ func (f indexFile) check(data []byte) error {
 // Source: https://wiki.debian.org/DebianRepository/Format.
 func (a archiveReader) release(data []byte, s Suite) (r release, err error) {
 	block, rest := clearsign.Decode(data)
-	if block == nil || len(bytes.TrimSpace(rest)) > 0 || !bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----BEGIN PGP SIGNED MESSAGE-----")) {
+	if block == nil || len(bytes.TrimSpace(rest)) > 0 ||
+		!bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----BEGIN PGP SIGNED MESSAGE-----")) {
 		return r, errUnsigned
 	}
 	if err := a.signed(block.Bytes, block.ArmoredSignature.Body); err != nil {

@@ -46,7 +46,9 @@ type Lock struct {
 	Packages     []Package            // sorted by name
 }
 
-const lockHeader = "# Written by `go tool mage pin`. A package a line: name, version, architecture,\n# archive, file, size, SHA-256. Every file is for good at\n# https://snapshot.debian.org/archive/<archive>/<snapshot>/<file>.\n"
+const lockHeader = "# Written by `go tool mage pin`. A package a line: name, version, architecture,\n" +
+	"# archive, file, size, SHA-256. Every file is for good at\n" +
+	"# https://snapshot.debian.org/archive/<archive>/<snapshot>/<file>.\n"
 
 const snapshotLayout = "20060102T150405Z"
 
@@ -94,7 +96,8 @@ func ReadLock(path string) (Lock, error) {
 	}
 	l, err := ParseLock(bytes.NewReader(data))
 	if err != nil {
-		return Lock{}, advice.With(fmt.Errorf("reading %s: %w", path, err), "Take the file from version control again, or type\n\t%s pin", advice.Berth)
+		return Lock{}, advice.With(fmt.Errorf("reading %s: %w", path, err), "Take the file from version control again, or type\n\t%s pin",
+			advice.Berth)
 	}
 	return l, nil
 }
@@ -170,10 +173,11 @@ func (p Package) check() error {
 	if _, err := version.Parse(p.Version); err != nil {
 		return fmt.Errorf("%q is no version: %w", p.Version, err)
 	}
-	if !plain(p.Name) || !plain(p.Archive) || !plain(p.Architecture) || p.Size <= 0 {
+	if !isPlainWord(p.Name) || !isPlainWord(p.Archive) || !isPlainWord(p.Architecture) || p.Size <= 0 {
 		return fmt.Errorf("%v makes no sense as a package", p)
 	}
-	if path.IsAbs(p.File) || path.Clean(p.File) != p.File || p.File == "." || strings.HasPrefix(p.File, "..") || strings.ContainsAny(p.File, "?#\\") {
+	if path.IsAbs(p.File) || path.Clean(p.File) != p.File || p.File == "." || strings.HasPrefix(p.File, "..") ||
+		strings.ContainsAny(p.File, "?#\\") {
 		return fmt.Errorf("%q is no path in an archive", p.File)
 	}
 	return nil

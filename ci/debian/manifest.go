@@ -25,8 +25,8 @@ type Suite struct {
 	Components []string `toml:"components"`
 }
 
-// A Wish is a package that is wanted by name.
-type Wish struct {
+// A Requirement is a package that is wanted by name.
+type Requirement struct {
 	Name string `toml:"name"`
 	Why  string `toml:"why"`
 }
@@ -34,9 +34,9 @@ type Wish struct {
 // A Manifest is what packages.toml says: which packages are wanted, and from
 // where. What they depend on, and what is Essential, comes with them.
 type Manifest struct {
-	Architecture string  `toml:"architecture"`
-	Suites       []Suite `toml:"suite"`
-	Packages     []Wish  `toml:"package"`
+	Architecture string        `toml:"architecture"`
+	Suites       []Suite       `toml:"suite"`
+	Packages     []Requirement `toml:"package"`
 }
 
 // ReadManifest reads a packages.toml.
@@ -47,7 +47,8 @@ func ReadManifest(path string) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("reading %s: %w", path, err)
 	}
 	if extra := meta.Undecoded(); len(extra) > 0 {
-		return Manifest{}, fmt.Errorf("reading %s: what is %q? It knows architecture, [[suite]] with archive, name and components, [[package]] with name and why", path, extra[0])
+		return Manifest{}, fmt.Errorf("reading %s: what is %q? It knows architecture, [[suite]] with archive, name and components, [[package]] "+
+			"with name and why", path, extra[0])
 	}
 	if err := m.check(); err != nil {
 		return Manifest{}, fmt.Errorf("reading %s: %w", path, err)
@@ -70,7 +71,7 @@ func (m Manifest) check() error {
 	seen := map[string]bool{}
 	for _, p := range m.Packages {
 		switch {
-		case !plain(p.Name):
+		case !isPlainWord(p.Name):
 			return fmt.Errorf("%q is no name of a package", p.Name)
 		case strings.TrimSpace(p.Why) == "":
 			return fmt.Errorf("package %s has no why: say in a few words what it is there for", p.Name)
@@ -88,15 +89,15 @@ func (s Suite) id() string { return s.Archive + " " + s.Name }
 // check refuses what can't stand in a path or a line of the lock.
 func (s Suite) check() error {
 	for _, word := range append([]string{s.Archive, s.Name}, s.Components...) {
-		if !plain(word) || len(s.Components) == 0 {
+		if !isPlainWord(word) || len(s.Components) == 0 {
 			return fmt.Errorf("a suite needs archive, name and components, plain words each: %+v", s)
 		}
 	}
 	return nil
 }
 
-// plain reports whether a word can stand in a line of the lock and in a path.
-func plain(word string) bool {
+// isPlainWord reports whether a word can stand in a line of the lock and in a path.
+func isPlainWord(word string) bool {
 	if word == "" || word[0] == '.' || word[0] == '-' {
 		return false
 	}

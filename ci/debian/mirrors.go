@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// EnvMirror names the variable with the base URL of a mirror of one's own, below
-// which debian/ and debian-security/ lie, each with its dists/ and pool/.
+// EnvMirror names the variable with the base URL of a Debian mirror, below which
+// debian/ and debian-security/ lie, each with its dists/ and pool/.
 const EnvMirror = "BERTH_DEBIAN_MIRROR"
 
 // snapshots keeps every file that was ever in the archive.

@@ -63,7 +63,7 @@ func (o PinOptions) reader() (archiveReader, Progress, error) {
 	}
 	report := o.Progress
 	if report == nil {
-		report = silence{}
+		report = noProgress{}
 	}
 	return r, report, nil
 }

@@ -33,9 +33,9 @@ func newCandidate(p paragraph, archive string) (candidate, error) {
 			Archive: archive, File: p["Filename"], Size: size, SHA256: p["SHA256"],
 		},
 		essential: p["Essential"] == "yes",
-		depends:   both(p["Pre-Depends"], p["Depends"]),
+		depends:   joinFields(p["Pre-Depends"], p["Depends"]),
 		provides:  p["Provides"],
-		conflicts: both(p["Conflicts"], p["Breaks"]),
+		conflicts: joinFields(p["Conflicts"], p["Breaks"]),
 	}
 	if err := c.check(); err != nil {
 		return candidate{}, err
@@ -44,7 +44,7 @@ func newCandidate(p paragraph, archive string) (candidate, error) {
 	return c, err
 }
 
-func both(a, b string) string {
+func joinFields(a, b string) string {
 	return strings.Trim(strings.TrimSpace(a)+", "+strings.TrimSpace(b), ", ")
 }
 
@@ -94,7 +94,7 @@ func resolve(all []candidate, wanted []string) ([]Package, error) {
 	for _, name := range slices.Sorted(slices.Values(wanted)) {
 		c := r.newest[name]
 		if c == nil {
-			return nil, fmt.Errorf("no suite has a package %s. Look for its name with apt-cache search, and mend packages.toml", name)
+			return nil, fmt.Errorf("no suite has a package %s. Look for its name with apt-cache search, and correct packages.toml", name)
 		}
 		queue = append(queue, c)
 		r.because[name] = "packages.toml wants it"
@@ -132,10 +132,10 @@ func (r *resolver) choose(queue []*candidate) error {
 				return fmt.Errorf("dependencies of %v: %w", c.Package, err)
 			}
 			for _, group := range groups {
-				if r.met(group) {
+				if r.isMet(group) {
 					continue
 				}
-				switch ways := r.ways(group); len(ways) {
+				switch ways := r.candidates(group); len(ways) {
 				case 0:
 					return r.unmet(c, group)
 				case 1:
@@ -150,10 +150,10 @@ func (r *resolver) choose(queue []*candidate) error {
 		}
 		next := undecided[0]
 		undecided = undecided[1:]
-		if r.met(next.group) {
+		if r.isMet(next.group) {
 			continue
 		}
-		queue = append(queue, r.take(r.cheapest(r.ways(next.group)), next.by))
+		queue = append(queue, r.take(r.cheapest(r.candidates(next.group)), next.by))
 	}
 }
 
@@ -163,8 +163,8 @@ func (r *resolver) take(c, by *candidate) *candidate {
 	return c
 }
 
-// met says whether a chosen package meets one of the alternatives.
-func (r *resolver) met(group []dependency.Possibility) bool {
+// isMet reports whether a chosen package meets one of the alternatives.
+func (r *resolver) isMet(group []dependency.Possibility) bool {
 	for _, p := range group {
 		if c := r.chosen[p.Name]; c != nil && satisfies(c, p) {
 			return true
@@ -178,12 +178,12 @@ func (r *resolver) met(group []dependency.Possibility) bool {
 	return false
 }
 
-// ways lists the packages that would meet one of the alternatives, best first:
+// candidates lists the packages that would meet one of the alternatives, best first:
 // as the dependency has them, a real package before those that provide it.
-func (r *resolver) ways(group []dependency.Possibility) (ways []*candidate) {
+func (r *resolver) candidates(group []dependency.Possibility) (found []*candidate) {
 	add := func(c *candidate) {
-		if !slices.Contains(ways, c) {
-			ways = append(ways, c)
+		if !slices.Contains(found, c) {
+			found = append(found, c)
 		}
 	}
 	for _, p := range group {
@@ -196,7 +196,7 @@ func (r *resolver) ways(group []dependency.Possibility) (ways []*candidate) {
 			}
 		}
 	}
-	return ways
+	return found
 }
 
 // cheapest returns the way that brings the fewest packages, of equals the first.
@@ -224,10 +224,10 @@ func (r *resolver) cost(c *candidate) int {
 			return -1
 		}
 		for _, group := range groups {
-			if trial.met(group) {
+			if trial.isMet(group) {
 				continue
 			}
-			ways := trial.ways(group)
+			ways := trial.candidates(group)
 			if len(ways) == 0 {
 				return -1
 			}
@@ -237,7 +237,8 @@ func (r *resolver) cost(c *candidate) int {
 	return len(trial.chosen) - len(r.chosen)
 }
 
-// unmet says which dependency can't be met, and who brought in the package that has it.
+// unmet returns an error that names the dependency that can't be met, and who brought
+// in the package that has it.
 func (r *resolver) unmet(c *candidate, group []dependency.Possibility) error {
 	chain := c.Package.String()
 	for name := c.Name; ; {
@@ -257,7 +258,8 @@ func (r *resolver) unmet(c *candidate, group []dependency.Possibility) error {
 		}
 		alternatives = append(alternatives, text)
 	}
-	return fmt.Errorf("nothing meets the dependency on %s of %s. Add the suite that has it to packages.toml, or want another package", strings.Join(alternatives, " | "), chain)
+	return fmt.Errorf("nothing meets the dependency on %s of %s. Add the suite that has it to packages.toml, or want another package",
+		strings.Join(alternatives, " | "), chain)
 }
 
 // checkConflicts fails if two chosen packages can't be installed together.
@@ -276,7 +278,8 @@ func (r *resolver) checkConflicts() error {
 			}
 			for _, other := range others {
 				if other != c && r.chosen[other.Name] == other && (other.Name == p.Name || provides(other, p)) {
-					return fmt.Errorf("%s can't be installed beside %s: it conflicts with %s. Want only one of them in packages.toml", name, other.Name, p.String())
+					return fmt.Errorf("%s can't be installed beside %s: it conflicts with %s. Want only one of them in packages.toml", name, other.Name,
+						p.String())
 				}
 			}
 		}
@@ -284,13 +287,13 @@ func (r *resolver) checkConflicts() error {
 	return nil
 }
 
-// satisfies says whether a package of that name meets the version asked for.
+// satisfies reports whether a package of that name meets the version asked for.
 func satisfies(c *candidate, p dependency.Possibility) bool {
 	return p.Version == nil || p.Version.SatisfiedBy(c.version)
 }
 
-// provides says whether a package provides the virtual one asked for. A version
-// is met only by a Provides that has one.
+// provides reports whether a package provides the virtual one asked for. A
+// version is met only by a Provides that has one.
 func provides(c *candidate, p dependency.Possibility) bool {
 	groups, err := possibilities(c.provides)
 	if err != nil {

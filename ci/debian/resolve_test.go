@@ -15,7 +15,8 @@ import (
 // offer is a package in an index.
 func offer(t testing.TB, name, version, fields string) candidate {
 	t.Helper()
-	c, err := newCandidate(parse(t, fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: all\nFilename: pool/x\nSize: 1\nSHA256: %064d\n%s", name, version, 0, fields)), "debian")
+	c, err := newCandidate(parse(t, fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: all\nFilename: pool/x\nSize: 1\nSHA256: %064d\n%s",
+		name, version, 0, fields)), "debian")
 	require.NoError(t, err)
 	return c
 }

@@ -79,7 +79,8 @@ func TestRootfs(t *testing.T) {
 		{name: "./usr/lib/a/z", content: "linked"}, {name: "./usr/lib/a/b", link: "./usr/lib/a/z", kind: tar.TypeLink},
 		{name: "./usr/share/s", link: "../lib/a", kind: tar.TypeSymlink, mode: 0o777},
 	}, fileOf{name: "./conffiles", content: "/etc/a.conf\n"}, fileOf{name: "./postinst", content: "#!/bin/sh\n"})
-	b := makeDeb(t, fmt.Sprintf(control, "b", "2", "Replaces: a (<< 2)"), []fileOf{{name: "./usr/lib/a/"}, {name: "./usr/lib/a/z", content: "replaced"}})
+	b := makeDeb(t, fmt.Sprintf(control, "b", "2", "Replaces: a (<< 2)"),
+		[]fileOf{{name: "./usr/lib/a/"}, {name: "./usr/lib/a/z", content: "replaced"}})
 	data, err := rootfs(t, a, b)
 	require.NoError(t, err)
 	text, files := listing(t, data)
@@ -130,20 +131,23 @@ func TestRootfsRefuses(t *testing.T) {
 		debs [][]byte
 		says string
 	}{
-		"climbs out":             {one(fileOf{name: "./../etc/passwd", content: "x"}), "leads out of the root"},
-		"climbs out by detour":   {one(fileOf{name: "./usr/../../x", content: "x"}), "leads out of the root"},
-		"absolute":               {one(fileOf{name: "/etc/passwd", content: "x"}), "leads out of the root"},
-		"through a link":         {one(fileOf{name: "./x", link: "/etc", kind: tar.TypeSymlink}, fileOf{name: "./x/passwd", content: "x"}), "written through x"},
-		"through another's link": {append(one(fileOf{name: "./x", link: "../..", kind: tar.TypeSymlink}), makeDeb(t, fmt.Sprintf(control, "evil2", "6.6.6", ""), []fileOf{{name: "./x/y", content: "z"}})), "written through x"},
-		"hard link out":          {one(fileOf{name: "./x", link: "../../etc/shadow", kind: tar.TypeLink}), "leads out of the root"},
-		"hard link to nothing":   {one(fileOf{name: "./x", link: "./etc/shadow", kind: tar.TypeLink}), "isn't one of its files"},
-		"device":                 {one(fileOf{name: "./dev/sda", kind: tar.TypeBlock}), "a device or a pipe"},
-		"pipe":                   {one(fileOf{name: "./x", kind: tar.TypeFifo}), "a device or a pipe"},
-		"dpkg's own files":       {one(fileOf{name: "./var/lib/dpkg/status", content: "x"}), "ships a file"},
-		"dpkg's own folder":      {one(fileOf{name: "./var/lib/dpkg", link: "/etc", kind: tar.TypeSymlink}), "written through var/lib/dpkg"},
-		"another's file":         {append(one(fileOf{name: "./usr/good", content: "x"}), good), "is also in package"},
+		"climbs out":           {one(fileOf{name: "./../etc/passwd", content: "x"}), "leads out of the root"},
+		"climbs out by detour": {one(fileOf{name: "./usr/../../x", content: "x"}), "leads out of the root"},
+		"absolute":             {one(fileOf{name: "/etc/passwd", content: "x"}), "leads out of the root"},
+		"through a link": {one(fileOf{name: "./x", link: "/etc", kind: tar.TypeSymlink}, fileOf{name: "./x/passwd", content: "x"}),
+			"written through x"},
+		"through another's link": {append(one(fileOf{name: "./x", link: "../..", kind: tar.TypeSymlink}),
+			makeDeb(t, fmt.Sprintf(control, "evil2", "6.6.6", ""), []fileOf{{name: "./x/y", content: "z"}})), "written through x"},
+		"hard link out":        {one(fileOf{name: "./x", link: "../../etc/shadow", kind: tar.TypeLink}), "leads out of the root"},
+		"hard link to nothing": {one(fileOf{name: "./x", link: "./etc/shadow", kind: tar.TypeLink}), "isn't one of its files"},
+		"device":               {one(fileOf{name: "./dev/sda", kind: tar.TypeBlock}), "a device or a pipe"},
+		"pipe":                 {one(fileOf{name: "./x", kind: tar.TypeFifo}), "a device or a pipe"},
+		"dpkg's own files":     {one(fileOf{name: "./var/lib/dpkg/status", content: "x"}), "ships a file"},
+		"dpkg's own folder":    {one(fileOf{name: "./var/lib/dpkg", link: "/etc", kind: tar.TypeSymlink}), "written through var/lib/dpkg"},
+		"another's file":       {append(one(fileOf{name: "./usr/good", content: "x"}), good), "is also in package"},
 		"another's file, replaced in an older version only": {[][]byte{
-			makeDeb(t, fmt.Sprintf(control, "evil", "6.6.6", "Replaces: good (<< 1)"), []fileOf{{name: "./usr/good", content: "x"}}), good}, "is also in package"},
+			makeDeb(t, fmt.Sprintf(control, "evil", "6.6.6", "Replaces: good (<< 1)"), []fileOf{{name: "./usr/good", content: "x"}}), good},
+			"is also in package"},
 		"a folder where a file is": {append(one(fileOf{name: "./usr/good/"}), good), "is there already, as something else"},
 		"cut short":                {[][]byte{good[:len(good)-100]}, "unpacking package"},
 		"no package":               {[][]byte{[]byte("hello")}, "unpacking package"},
@@ -259,10 +263,12 @@ URIs: https://off.example/debian
 Types: deb-src
 URIs: https://source.example/debian
 `))
-	assert.Equal(t, Mirrors{"debian": {"http://a.example/debian", "https://b.example/debian"}, "debian-security": {"https://c.example/debian-security"}}, m)
+	assert.Equal(t, Mirrors{"debian": {"http://a.example/debian", "https://b.example/debian"},
+		"debian-security": {"https://c.example/debian-security"}}, m)
 
 	t.Setenv(EnvMirror, "https://mirror.example/")
-	assert.Equal(t, []string{"https://mirror.example/debian", "https://snapshot.debian.org/archive/debian/20231114T221320Z"}, HostMirrors().bases("debian", epoch))
+	assert.Equal(t, []string{"https://mirror.example/debian", "https://snapshot.debian.org/archive/debian/20231114T221320Z"},
+		HostMirrors().bases("debian", epoch))
 }
 
 func TestManifestIsStrict(t *testing.T) {
@@ -374,7 +380,8 @@ func TestCheckFilesNamesTheStaleOne(t *testing.T) {
 func TestConffileThatAnotherTakesOver(t *testing.T) {
 	conffile := fileOf{name: "./conffiles", content: "/etc/x\n"}
 	deb := func(name, fields string, more ...fileOf) []byte {
-		return makeDeb(t, fmt.Sprintf(control, name, "1", fields), []fileOf{{name: "./etc/"}, {name: "./etc/x", content: name}, {name: "./etc/x-of-" + name}}, more...)
+		return makeDeb(t, fmt.Sprintf(control, name, "1", fields),
+			[]fileOf{{name: "./etc/"}, {name: "./etc/x", content: name}, {name: "./etc/x-of-" + name}}, more...)
 	}
 	for name, c := range map[string]struct{ loser, winner []fileOf }{
 		"both":        {[]fileOf{conffile}, []fileOf{conffile}},
@@ -406,9 +413,10 @@ func TestConffileThatAnotherTakesOver(t *testing.T) {
 }
 
 func TestExtractOverwritesNothing(t *testing.T) {
-	f := Fetched{Package: Package{Name: "set", Version: "1"}, Path: save(t, makeDeb(t, "Package: set\nVersion: 1\nArchitecture: all\n", []fileOf{
-		{name: "./set/a", content: "ay"}, {name: "./set/b", content: "bee"}, {name: "./set/c", content: "sea"},
-	}))}
+	f := Fetched{Package: Package{Name: "set", Version: "1"},
+		Path: save(t, makeDeb(t, "Package: set\nVersion: 1\nArchitecture: all\n", []fileOf{
+			{name: "./set/a", content: "ay"}, {name: "./set/b", content: "bee"}, {name: "./set/c", content: "sea"},
+		}))}
 	for name, put := range map[string]func(name string) error{
 		"other content": func(name string) error { return os.WriteFile(name, []byte("own"), 0o644) },
 		"longer":        func(name string) error { return os.WriteFile(name, []byte("bees"), 0o644) },
@@ -451,10 +459,11 @@ func TestExtractOverwritesNothing(t *testing.T) {
 
 func TestExtract(t *testing.T) {
 	dir, temp := t.TempDir(), t.TempDir()
-	f := Fetched{Package: Package{Name: "set", Version: "1"}, Path: save(t, makeDeb(t, "Package: set\nVersion: 1\nArchitecture: all\n", []fileOf{
-		{name: "./usr/share/set/deeper/b", content: "bee"}, {name: "./usr/share/set/a", content: "ay"},
-		{name: "./usr/share/settings", content: "another's"}, {name: "./usr/share/set/link", link: "a", kind: tar.TypeSymlink},
-	}))}
+	f := Fetched{Package: Package{Name: "set", Version: "1"},
+		Path: save(t, makeDeb(t, "Package: set\nVersion: 1\nArchitecture: all\n", []fileOf{
+			{name: "./usr/share/set/deeper/b", content: "bee"}, {name: "./usr/share/set/a", content: "ay"},
+			{name: "./usr/share/settings", content: "another's"}, {name: "./usr/share/set/link", link: "a", kind: tar.TypeSymlink},
+		}))}
 	names, err := extract(f, "usr/share/set/", dir, temp)
 	require.NoError(t, err)
 	assert.ElementsMatch(t, []string{"a", "deeper/b"}, names)
@@ -464,7 +473,8 @@ func TestExtract(t *testing.T) {
 
 	_, err = extract(f, "usr/share/nothing", dir, temp)
 	assert.ErrorContains(t, err, "package set 1 has no files in /usr/share/nothing")
-	f.Path = save(t, makeDeb(t, "Package: set\nVersion: 1\nArchitecture: all\n", []fileOf{{name: "./usr/share/set/../../../../out", content: "x"}}))
+	f.Path = save(t, makeDeb(t, "Package: set\nVersion: 1\nArchitecture: all\n",
+		[]fileOf{{name: "./usr/share/set/../../../../out", content: "x"}}))
 	_, err = extract(f, "usr/share/set", dir, temp)
 	assert.ErrorContains(t, err, "leads out of the root file system")
 	left, err := os.ReadDir(temp)

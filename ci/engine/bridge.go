@@ -50,7 +50,7 @@ func openBridge(docker *daemon.Client, dir cache.Dir, direct, container string) 
 		listener: listener, cancel: cancel, remove: remove,
 	}
 	b.work.Go(func() { b.serve(ctx) })
-	b.work.Go(func() { b.beSeen(ctx) })
+	b.work.Go(func() { b.markInUse(ctx) })
 	return b, nil
 }
 
@@ -58,15 +58,15 @@ func openBridge(docker *daemon.Client, dir cache.Dir, direct, container string) 
 // Each daemon may have an engine of that name.
 func (p *provider) socketFolder() string {
 	if p.Ephemeral {
-		return filepath.Join(p.things.Path(), "socket")
+		return filepath.Join(p.scope.Path(), "socket")
 	}
 	sum := sha256.Sum256([]byte(p.docker.Host()))
 	return p.Cache.Path("engine", "sockets", p.name+"-"+hex.EncodeToString(sum[:4]))
 }
 
-// beSeen runs a command in the container that ends with this process: by such
+// markInUse runs a command in the container that ends with this process: by such
 // commands others tell that an engine is in use.
-func (b *bridge) beSeen(ctx context.Context) {
+func (b *bridge) markInUse(ctx context.Context) {
 	process, err := b.docker.Exec(ctx, b.container, "cat")
 	if err != nil {
 		return // the connections will say why
@@ -95,7 +95,7 @@ func (b *bridge) serve(ctx context.Context) {
 		if err != nil {
 			return // closed
 		}
-		b.work.Go(func() { b.carry(ctx, conn.(*net.UnixConn)) })
+		b.work.Go(func() { b.forward(ctx, conn.(*net.UnixConn)) })
 	}
 }
 
@@ -113,9 +113,9 @@ func (b *bridge) connect(ctx context.Context) (stream, error) {
 	return dialStdio(ctx, b.docker, b.container)
 }
 
-// carry carries one connection until the engine ends it or ctx does. Its errors
+// forward copies between conn and the engine until either ends or ctx does. Its errors
 // show at the other end as a connection that breaks, which Dagger reports.
-func (b *bridge) carry(ctx context.Context, conn *net.UnixConn) {
+func (b *bridge) forward(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	process, err := b.connect(ctx)
 	if err != nil {

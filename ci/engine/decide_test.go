@@ -36,19 +36,20 @@ func TestDecide(t *testing.T) {
 		container *daemon.Status
 		want      action
 	}{
-		"none":                  {nil, create},
-		"running":               {container("running", "new"), use},
-		"running, in use":       {container("running", "new", "x"), use},
-		"stopped":               {container("exited", "new"), start},
-		"killed before start":   {container("created", "new"), start},
-		"paused":                {container("paused", "new", "x"), resume},
-		"out of date, paused":   {container("paused", "old"), replace},
-		"dead":                  {container("dead", "new"), replace},
-		"out of date":           {container("running", "old"), replace},
-		"out of date, in use":   {container("running", "old", "x"), wait},
-		"out of date, stopped":  {container("exited", "old"), replace},
-		"somebody's own":        {&daemon.Status{State: "running"}, refuse},
-		"another role of Berth": {&daemon.Status{State: "exited", Labels: map[string]string{daemon.LabelRole: "run", daemon.LabelInputs: "new"}}, refuse},
+		"none":                 {nil, create},
+		"running":              {container("running", "new"), use},
+		"running, in use":      {container("running", "new", "x"), use},
+		"stopped":              {container("exited", "new"), start},
+		"killed before start":  {container("created", "new"), start},
+		"paused":               {container("paused", "new", "x"), resume},
+		"out of date, paused":  {container("paused", "old"), replace},
+		"dead":                 {container("dead", "new"), replace},
+		"out of date":          {container("running", "old"), replace},
+		"out of date, in use":  {container("running", "old", "x"), wait},
+		"out of date, stopped": {container("exited", "old"), replace},
+		"somebody's own":       {&daemon.Status{State: "running"}, refuse},
+		"another role of Berth": {&daemon.Status{State: "exited", Labels: map[string]string{daemon.LabelRole: "run", daemon.LabelInputs: "new"}},
+			refuse},
 	} {
 		assert.Equal(t, c.want, decide(c.container, func(inputs string) bool { return inputs == "new" }), name)
 	}
@@ -77,7 +78,7 @@ func TestChooseSource(t *testing.T) {
 
 func TestWanted(t *testing.T) {
 	for way, want := range map[string][2]bool{"": {true, true}, "source": {true, false}, "image": {false, true}} {
-		p := provider{builder: &builder{inputs: "ours"}, way: way}
+		p := provider{builder: &builder{inputs: "ours"}, source: way}
 		assert.Equal(t, want, [2]bool{p.wanted("ours"), p.wanted(officialInputs())}, way)
 		assert.False(t, p.wanted(""), way)
 	}
@@ -95,7 +96,8 @@ func TestContainers(t *testing.T) {
 
 // What Docker said in a virtual machine that keeps SYS_RESOURCE back.
 func TestNotPrivileged(t *testing.T) {
-	assert.True(t, notPrivileged(errors.New("failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: unable to apply caps: operation not permitted: unknown")))
+	assert.True(t, notPrivileged(errors.New("failed to create shim task: OCI runtime create failed: runc create failed: "+
+		"unable to start container process: unable to apply caps: operation not permitted: unknown")))
 	assert.False(t, notPrivileged(errors.New("driver failed programming external connectivity: address already in use")))
 }
 

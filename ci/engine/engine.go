@@ -1,10 +1,9 @@
 // Package engine finds, starts or builds the Dagger engine, and hands out a
 // client that is connected to it. An engine is a container in Docker with a
-// volume for its state; it is made from the official image where that can be
-// had, else from source (the nested module in source) and locked Debian packages,
-// which travel in this package.
-// It is the one room that knows how Dagger is run: what is built with it is the
-// callers' affair.
+// volume for its state; it is made from the official image where that is available,
+// else from source (the nested module in source) and locked Debian packages,
+// which travel in this package. It is the one package that knows how Dagger is
+// run; what is built with it is up to the callers.
 package engine
 
 import (
@@ -43,12 +42,12 @@ const (
 // ErrUnavailable is in the chain of every error that says that this machine
 // lacks what an engine needs. Such errors are instructions. (That Docker is
 // missing is daemon.ErrUnavailable.)
-var ErrUnavailable = errors.New("no Dagger engine to be had")
+var ErrUnavailable = errors.New("no Dagger engine available")
 
 // Options says which engine is wanted.
 type Options struct {
 	Name      string             // of its container; $BERTH_ENGINE if empty, berth-engine without
-	Ephemeral bool               // an engine of one's own with fresh state, removed by Close; Name is the beginning of its name
+	Ephemeral bool               // a separate engine with fresh state, removed by Close; Name is the beginning of its name
 	Cache     cache.Dir          // for programs, locks and temporary files
 	Report    *progress.Reporter // may be nil
 	LogOutput io.Writer          // what Dagger says of its work; may be nil
@@ -71,12 +70,12 @@ func (o Options) name() string {
 // An Engine is a connection to a Dagger engine.
 type Engine struct {
 	*dagger.Client
-	release func() error // undoes what Connect did beside connecting; may be nil
+	release func() error // undoes what Connect did besides connecting; may be nil
 	stopped func() error // an error if the engine has stopped since; may be nil
 }
 
-// Stopped returns an error if the engine has stopped, or was started anew, since
-// Connect: all that the errors of work that it broke off tell is that a connection broke.
+// Stopped returns an error if the engine has stopped, or was restarted, since Connect:
+// the errors of work that this interrupted only say that a connection broke.
 func (e *Engine) Stopped() error {
 	if e.stopped == nil {
 		return nil
@@ -96,7 +95,7 @@ func (e *Engine) Close() error {
 
 // Connect returns a connection to an engine: the one that the user named in
 // _EXPERIMENTAL_DAGGER_RUNNER_HOST (untouched; never for an ephemeral one), else
-// the one of that name in Docker, which is made or mended as needed. The
+// the one of that name in Docker, which is created or repaired as needed. The
 // connection lives until Close, or until ctx ends. Several processes may call it
 // at once; they share the engine.
 func Connect(ctx context.Context, o Options) (*Engine, error) {

@@ -1,13 +1,10 @@
 package engine
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
-	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -78,7 +75,7 @@ func testProvider(t *testing.T) *provider {
 	require.NoError(t, err)
 	_, err = p.cli(t.Context())
 	require.NoError(t, err)
-	t.Cleanup(func() { p.forget(context.Background()) }) // what isn't on record goes with the name
+	t.Cleanup(func() { p.removeEngine(context.Background()) }) // what isn't on record goes with the name
 	return p
 }
 
@@ -222,7 +219,7 @@ func TestWedgedEngineIsReplaced(t *testing.T) {
 	stop.Close()
 
 	var log bytes.Buffer
-	p.patience, p.Report = 10*time.Second, progress.New(&log)
+	p.startTimeout, p.Report = 10*time.Second, progress.New(&log)
 	e, err = p.connect(t.Context())
 	require.NoError(t, err)
 	works(t, e)
@@ -230,7 +227,7 @@ func TestWedgedEngineIsReplaced(t *testing.T) {
 	after, err := p.docker.Inspect(t.Context(), p.name)
 	require.NoError(t, err)
 	assert.NotEqual(t, before.ID, after.ID)
-	assert.Contains(t, log.String(), "is made anew, after an error: connecting to the engine "+p.name+": it doesn't answer within 10s")
+	assert.Contains(t, log.String(), "is recreated after an error: connecting to the engine "+p.name+": it doesn't answer within 10s")
 }
 
 func TestSpoiltStateIsGivenUp(t *testing.T) {
@@ -290,7 +287,7 @@ func TestForgetWaitsForAnotherRemoval(t *testing.T) {
 	require.NoError(t, e.Close())
 	var removals errgroup.Group
 	for range 4 {
-		removals.Go(func() error { return p.forget(t.Context()) })
+		removals.Go(func() error { return p.removeEngine(t.Context()) })
 	}
 	require.NoError(t, removals.Wait())
 	s, err := Status(t.Context(), p.Options)
@@ -301,7 +298,7 @@ func TestForgetWaitsForAnotherRemoval(t *testing.T) {
 func TestOutdatedEngineIsReplacedWhenNobodyUsesIt(t *testing.T) {
 	p := testProvider(t)
 	old := stranger(t, p, map[string]string{daemon.LabelRole: role, daemon.LabelInputs: "old"})
-	require.NoError(t, p.record(t.Context(), owned.Lasting{Kind: owned.KindContainer, ID: old}))
+	require.NoError(t, p.record(t.Context(), owned.Persistent{Kind: owned.KindContainer, ID: old}))
 	user, err := p.docker.Exec(t.Context(), old, "cat")
 	require.NoError(t, err)
 	var waited atomic.Bool
@@ -354,8 +351,8 @@ func TestStatusStopAndPrune(t *testing.T) {
 	assert.Equal(t, "exited", s.Container)
 	assert.Zero(t, s.Users)
 
-	// The images and programs are everybody's: only what bears the name is removed here.
-	require.NoError(t, p.forget(t.Context()))
+	// The images and programs are everybody's: only what has the name is removed here.
+	require.NoError(t, p.removeEngine(t.Context()))
 	s, err = Status(t.Context(), o)
 	require.NoError(t, err)
 	assert.Equal(t, State{Name: p.name}, s)
@@ -397,7 +394,7 @@ func TestSilentRegistryIsGivenUp(t *testing.T) {
 	start := time.Now()
 	err = p.pull(t.Context(), silent.Addr().String()+"/engine:v1")
 	assert.ErrorContains(t, err, "its registry doesn't answer")
-	assert.Less(t, time.Since(start), 2*firstWord)
+	assert.Less(t, time.Since(start), 2*firstReplyTimeout)
 }
 
 func TestNoDocker(t *testing.T) {
@@ -408,76 +405,6 @@ func TestNoDocker(t *testing.T) {
 	_, err := Connect(t.Context(), options(t))
 	assert.ErrorIs(t, err, daemon.ErrUnavailable)
 	assert.ErrorContains(t, err, "systemctl start docker")
-}
-
-// A child is another process that connects.
-type child struct {
-	*exec.Cmd
-	input  io.WriteCloser
-	output *bufio.Reader
-	errors *bytes.Buffer
-}
-
-func startChild(t *testing.T, sources string, env ...string) *child {
-	t.Helper()
-	c := &child{Cmd: exec.Command(os.Args[0]), errors: &bytes.Buffer{}}
-	c.Env = append(append(os.Environ(), "BERTH_TEST_CONNECT="+sources), env...)
-	c.Stderr = c.errors
-	var err error
-	c.input, err = c.StdinPipe()
-	require.NoError(t, err)
-	output, err := c.StdoutPipe()
-	require.NoError(t, err)
-	c.output = bufio.NewReader(output)
-	require.NoError(t, c.Start())
-	return c
-}
-
-// connected waits until the child is.
-func (c *child) connected(t *testing.T) {
-	t.Helper()
-	line, _ := c.output.ReadString('\n')
-	if line != "connected to "+Version+"\n" {
-		c.Wait()
-		require.Fail(t, "the child didn't connect", "%q\n%s", line, c.errors)
-	}
-}
-
-// finish lets the child go.
-func (c *child) finish(t *testing.T) {
-	t.Helper()
-	require.NoError(t, c.input.Close())
-	require.NoError(t, c.Wait(), c.errors.String())
-}
-
-func TestProcessesShareOneEngine(t *testing.T) {
-	p := testProvider(t)
-	var children []*child
-	for i := range 4 {
-		env := []string{envName + "=" + p.name}
-		if i == 3 {
-			// Another person's cache: no lock in common, only Docker.
-			cli, err := p.cli(t.Context())
-			require.NoError(t, err)
-			env = append(env, "BERTH_CACHE="+t.TempDir(), envCLI+"="+cli)
-		}
-		children = append(children, startChild(t, embeddedSources, env...))
-	}
-	for _, c := range children {
-		c.connected(t)
-	}
-	all, err := p.docker.Containers(t.Context(), daemon.LabelRole+"="+role)
-	require.NoError(t, err)
-	made := 0
-	for _, c := range all {
-		if c.Name == p.name {
-			made++
-		}
-	}
-	assert.Equal(t, 1, made)
-	for _, c := range children {
-		c.finish(t)
-	}
 }
 
 func TestNoPermission(t *testing.T) {
@@ -503,138 +430,4 @@ func TestNoPermission(t *testing.T) {
 	out, err := nobody.CombinedOutput()
 	require.Error(t, err)
 	assert.Contains(t, string(out), "usermod -aG docker")
-}
-
-// otherSources is a folder with sources of an engine whose image no Docker has. The
-// image is removed with the test.
-func otherSources(t *testing.T, docker *daemon.Client) string {
-	t.Helper()
-	other := t.TempDir()
-	require.NoError(t, os.CopyFS(other, embedded))
-	lock := filepath.Join(other, lockName)
-	require.NoError(t, os.Chmod(lock, 0o644))
-	f, err := os.OpenFile(lock, os.O_APPEND|os.O_WRONLY, 0)
-	require.NoError(t, err)
-	fmt.Fprintf(f, "# %s\n", rand.Text())
-	require.NoError(t, f.Close())
-	b, err := newBuilder(Options{sources: os.DirFS(other)})
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		if err := docker.RemoveImage(context.Background(), b.tag()); err != nil {
-			assert.ErrorIs(t, err, daemon.ErrNotFound)
-		}
-	})
-	return other
-}
-
-// kill kills the child after a random part of at most. What it was doing then is
-// in the test's log, which is shown if the test fails.
-func (c *child) kill(t *testing.T, most time.Duration) {
-	t.Helper()
-	n, err := rand.Int(rand.Reader, big.NewInt(int64(most)))
-	require.NoError(t, err)
-	after := time.Duration(n.Int64())
-	time.Sleep(after)
-	require.NoError(t, c.Process.Kill())
-	c.Wait()
-	said := strings.Split(strings.TrimSpace(c.errors.String()), "\n")
-	t.Logf("killed after %s, having said %q", after, said[len(said)-1])
-}
-
-func TestKilledAtAnyMoment(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a minute")
-	}
-	other := otherSources(t, connectDocker(t)) // its image goes after the containers
-	p := testProvider(t)
-	dir := t.TempDir()
-	env := []string{"BERTH_CACHE=" + dir, envName + "=" + p.name, envSource + "=source"}
-	for range 3 { // compiling, assembling, loading
-		startChild(t, other, env...).kill(t, 15*time.Second)
-	}
-	c := startChild(t, other, env...)
-	c.connected(t)
-	c.finish(t)
-	for range 4 { // creating, starting, connecting
-		require.NoError(t, p.docker.Remove(t.Context(), p.name))
-		startChild(t, other, env...).kill(t, 2*time.Second)
-	}
-	for range 3 {
-		startChild(t, other, append(env, "BERTH_TEST_EPHEMERAL=1")...).kill(t, 3*time.Second)
-	}
-	c = startChild(t, other, env...)
-	c.connected(t)
-	c.finish(t)
-
-	assert.Empty(t, ephemeralContainers(t, p))
-	volumes, err := p.docker.Volumes(t.Context(), daemon.LabelRole+"="+role)
-	require.NoError(t, err)
-	for _, v := range volumes {
-		assert.False(t, strings.HasPrefix(v, p.name) && v != volumeOf(p.name), v)
-	}
-	_, err = cacheAt(t, dir)
-	require.NoError(t, err)
-	left, err := os.ReadDir(filepath.Join(dir, "tmp"))
-	require.NoError(t, err)
-	assert.Empty(t, left)
-	assert.Eventually(t, func() bool { return len(using(t, dir)) == 0 }, 20*time.Second, 100*time.Millisecond, "processes go on")
-}
-
-func TestKilledWhileCompiling(t *testing.T) {
-	if testing.Short() {
-		t.Skip("compiles for some seconds")
-	}
-	connectDocker(t)
-	dir, goCache := t.TempDir(), t.TempDir()
-	o := Options{Cache: cache.Dir(dir)}
-	b, err := newBuilder(o)
-	require.NoError(t, err)
-	kept, err := exec.Command("go", "env", "GOCACHE").Output()
-	require.NoError(t, err)
-	t.Setenv("GOCACHE", strings.TrimSpace(string(kept)))
-	t.Setenv("XDG_CACHE_HOME", t.TempDir()) // the SDK has no command line there
-	c := startChild(t, embeddedSources, "BERTH_CACHE="+dir, "GOCACHE="+goCache, envSource+"=source", envCLI+"=")
-	require.Eventually(t, func() bool {
-		compiled, _ := filepath.Glob(filepath.Join(goCache, "*", "*-a"))
-		return len(compiled) > 20
-	}, time.Minute, 50*time.Millisecond, "the compiler doesn't come to work")
-	require.NotEmpty(t, using(t, dir))
-	require.NoError(t, c.Process.Kill())
-	c.Wait()
-	assert.Eventually(t, func() bool { return len(using(t, dir)) == 0 }, 20*time.Second, 100*time.Millisecond, "the compiler goes on")
-	program, err := cache.Find(b.cliPath())
-	require.NoError(t, err)
-	assert.Empty(t, program)
-
-	o.Cache, err = cacheAt(t, dir)
-	require.NoError(t, err)
-	left, err := os.ReadDir(filepath.Join(dir, "tmp"))
-	require.NoError(t, err)
-	assert.Empty(t, left)
-	b, err = newBuilder(o)
-	require.NoError(t, err)
-	cli, err := b.cli(t.Context())
-	require.NoError(t, err)
-	out, err := exec.Command(cli, "version").Output()
-	require.NoError(t, err)
-	assert.True(t, isVersion(out), string(out))
-}
-
-// cacheAt opens the cache folder at dir, as the next command does.
-func cacheAt(t *testing.T, dir string) (cache.Dir, error) {
-	t.Setenv("BERTH_CACHE", dir)
-	return cache.Open()
-}
-
-// using lists the processes that have dir in their environment.
-func using(t *testing.T, dir string) (pids []string) {
-	t.Helper()
-	environments, err := filepath.Glob("/proc/[0-9]*/environ")
-	require.NoError(t, err)
-	for _, name := range environments {
-		if data, err := os.ReadFile(name); err == nil && bytes.Contains(data, []byte("BERTH_CACHE="+dir+"\x00")) {
-			pids = append(pids, name)
-		}
-	}
-	return pids
 }

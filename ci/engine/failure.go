@@ -47,7 +47,7 @@ func ExplainFailure(err error, log string) Failure {
 		if out := logOutput.FindStringSubmatch(text); out != nil {
 			output[number] = append(output[number], out[1])
 		} else if why, ok := strings.CutPrefix(text, "! "); ok {
-			// Steps beside it, which are broken off, fail for another reason.
+			// Parallel steps, which are cancelled, fail for another reason.
 			if buildStep.MatchString(names[number]) && strings.Contains(f.Sentence, why) {
 				failed = number
 			}

@@ -32,9 +32,9 @@ const engineConfig = `[worker.oci]
 `
 
 // entrypoint starts the engine. Under cgroup v2 a group with processes of its own
-// can't hand controllers on to the groups of build steps, so that the processes
-// move down one first. That is for the container's own hierarchy alone: the
-// host's root, which has no cgroup.type, may be mounted here too.
+// can't hand controllers on to the groups of build steps, so the processes move
+// down one first. That is for the container's own hierarchy alone: the host's
+// root, which has no cgroup.type, may be mounted here too.
 const entrypoint = `#!/bin/sh
 cd /sys/fs/cgroup
 if [ -f cgroup.type ] && mkdir -p init; then
@@ -45,7 +45,7 @@ cd /
 exec dagger-engine --config /etc/dagger/engine.toml "$@"
 `
 
-// A file is what the engine's image has beside the Debian packages.
+// A file is a part of the engine's image that isn't from the Debian packages.
 type file struct {
 	path string      // in the image, without the leading slash
 	mode fs.FileMode // with fs.ModeSymlink for a link
@@ -68,7 +68,7 @@ func engineFiles(dir string) []file {
 		{path: "usr/local/bin/entrypoint", mode: 0o755, text: entrypoint},
 		link("usr/local/bin/runc", "/usr/sbin/runc"),
 		{path: "etc/dagger/engine.toml", mode: 0o644, text: engineConfig},
-		// No package's script ran, so that these files are missing.
+		// No package's script ran, so these files are missing.
 		{path: "etc/passwd", mode: 0o644, text: "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"},
 		{path: "etc/group", mode: 0o644, text: "root:x:0:\nnogroup:x:65534:\n"},
 	}
@@ -137,7 +137,8 @@ func certificates(rootfs string) ([]byte, error) {
 		} else if err != nil {
 			return nil, fmt.Errorf("reading the root file system: %w", err)
 		}
-		if path := strings.TrimPrefix(h.Name, "./"); h.Typeflag == tar.TypeReg && strings.HasPrefix(path, "usr/share/ca-certificates/") && strings.HasSuffix(path, ".crt") {
+		if path := strings.TrimPrefix(h.Name, "./"); h.Typeflag == tar.TypeReg && strings.HasPrefix(path, "usr/share/ca-certificates/") &&
+			strings.HasSuffix(path, ".crt") {
 			if _, err := io.Copy(&bundle, tr); err != nil {
 				return nil, err
 			}
@@ -171,7 +172,7 @@ func assemble(rootfs, temp string, files []file, inputs string) (v1.Image, error
 	}
 	img := empty.Image
 	for _, archive := range []string{rootfs, top} {
-		// The image goes to a daemon on this machine: to compress it is a waste.
+		// The image goes to a daemon on this machine: compressing it would be a waste.
 		layer, err := tarball.LayerFromFile(archive, tarball.WithCompressionLevel(gzip.NoCompression))
 		if err != nil {
 			return nil, err

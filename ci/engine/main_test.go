@@ -14,7 +14,8 @@ import (
 )
 
 // TestMain lets the test binary play a person's command that connects to the
-// engine: alone, beside others, as another user, or until it is killed.
+// engine: alone, at the same time as others, as another user, or until it is
+// killed.
 func TestMain(m *testing.M) {
 	sources := os.Getenv("BERTH_TEST_CONNECT")
 	if sources == "" {

@@ -96,7 +96,8 @@ func manager(ctx context.Context, o Options) (*provider, error) {
 	return p, nil
 }
 
-// Start makes the persistent engine run, whatever that takes.
+// Start starts the persistent engine. Its image is pulled or built first if
+// need be.
 func Start(ctx context.Context, o Options) error {
 	o.Ephemeral = false
 	e, err := Connect(ctx, o)
@@ -166,7 +167,7 @@ func Prune(ctx context.Context, o Options) error {
 	if _, err := owned.Sweep(ctx, p.Cache, p.docker, true); err != nil {
 		return err
 	}
-	if err := p.forget(ctx); err != nil {
+	if err := p.removeEngine(ctx); err != nil {
 		return err
 	}
 	if err := p.removeImages(ctx); err != nil {
@@ -175,8 +176,8 @@ func Prune(ctx context.Context, o Options) error {
 	return p.removePrograms()
 }
 
-// forget removes the engine with its state, in every version of it.
-func (p *provider) forget(ctx context.Context) error {
+// removeEngine removes the engine with its state, in every version of it.
+func (p *provider) removeEngine(ctx context.Context) error {
 	c, err := p.container(ctx)
 	if err != nil {
 		return err
@@ -241,8 +242,8 @@ func (p *provider) removeImages(ctx context.Context) error {
 	return nil
 }
 
-// removePrograms removes the compiled programs and this engine's socket. Beside
-// them lie the sockets of engines of other names, which run on.
+// removePrograms removes the compiled programs and this engine's socket. The
+// sockets of engines of other names lie in the same folder, and stay.
 func (p *provider) removePrograms() error {
 	entries, err := os.ReadDir(p.Cache.Path("engine"))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -57,7 +57,7 @@ func TestEngineOfAnotherPerson(t *testing.T) {
 	// Nor is their state, when nothing of theirs runs.
 	require.NoError(t, e.Close())
 	require.NoError(t, theirs.docker.Remove(t.Context(), theirs.name))
-	assert.NoError(t, mine.forget(t.Context()))
+	assert.NoError(t, mine.removeEngine(t.Context()))
 	assert.ErrorContains(t, mine.removeVolume(t.Context(), volumeOf(mine.name)), "isn't on record")
 	_, err = theirs.docker.Volume(t.Context(), volumeOf(theirs.name))
 	assert.NoError(t, err)

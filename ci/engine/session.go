@@ -47,7 +47,8 @@ func openSession(ctx context.Context, cli, host string, log io.Writer) (*dagger.
 	}
 	ctx, end := context.WithCancel(ctx)
 	var said process.Tail
-	cmd := exec.CommandContext(ctx, cli, "session", "--label", "dagger.io/sdk.name:go", "--label", "dagger.io/sdk.version:"+strings.TrimPrefix(Version, "v"))
+	cmd := exec.CommandContext(ctx, cli, "session", "--label", "dagger.io/sdk.name:go",
+		"--label", "dagger.io/sdk.version:"+strings.TrimPrefix(Version, "v"))
 	// It reads what the checkout's git knows, for its makers' statistics, and warns
 	// where it can't make sense of that. There is none here.
 	cmd.Dir = string(filepath.Separator)

@@ -35,7 +35,7 @@ type spec struct {
 }
 
 // volume is the name of the volume with the engine's state. Another version of
-// the engine may not understand it, so that each has its own.
+// the engine may not understand it, so each has its own.
 func (s spec) volume() string { return volumeOf(s.name) }
 
 func volumeOf(name string) string { return name + "-" + Version }
@@ -151,15 +151,15 @@ const (
 	fromScratch               // our own image, yet to be built
 )
 
-// chooseSource says which source to try first. way is $BERTH_ENGINE_SOURCE:
+// chooseSource returns the source to try first. wanted is $BERTH_ENGINE_SOURCE:
 // "image" or "source" for one of the two, empty for whatever is nearest.
-func chooseSource(way string, hasOfficial, hasBuilt bool) source {
+func chooseSource(wanted string, hasOfficial, hasBuilt bool) source {
 	switch {
-	case way != "source" && hasOfficial:
+	case wanted != "source" && hasOfficial:
 		return present
-	case way != "image" && hasBuilt:
+	case wanted != "image" && hasBuilt:
 		return built
-	case way != "source":
+	case wanted != "source":
 		return pull
 	default:
 		return fromScratch

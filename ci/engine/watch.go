@@ -19,8 +19,8 @@ const (
 	maxSilence    = 7 * time.Second
 )
 
-// A silence is how long an engine hasn't answered.
-type silence struct {
+// A watchdog knows how long an engine hasn't answered.
+type watchdog struct {
 	name string
 	last time.Time // the last answer
 	told bool
@@ -28,29 +28,29 @@ type silence struct {
 
 // note takes the result of a probe, and returns what a person should know of it,
 // which is empty most of the time. state asks for the container's state.
-func (s *silence) note(now time.Time, answered bool, state func() string) string {
+func (w *watchdog) note(now time.Time, answered bool, state func() string) string {
 	switch {
-	case answered && s.told:
-		s.last, s.told = now, false
-		return fmt.Sprintf("The engine %s answers again", s.name)
+	case answered && w.told:
+		w.last, w.told = now, false
+		return fmt.Sprintf("The engine %s answers again", w.name)
 	case answered:
-		s.last = now
+		w.last = now
 		return ""
-	case s.told || now.Sub(s.last) < maxSilence:
+	case w.told || now.Sub(w.last) < maxSilence:
 		return ""
 	}
-	s.told = true
-	advice := fmt.Sprintf("Its log (docker logs %s) may say why; docker restart %[1]s ends all builds on it. Ctrl-C ends this one", s.name)
+	w.told = true
+	advice := fmt.Sprintf("Its log (docker logs %s) may say why; docker restart %[1]s ends all builds on it. Ctrl-C ends this one", w.name)
 	st := state()
 	if st == "paused" {
-		advice = fmt.Sprintf("docker unpause %s lets it go on. Ctrl-C ends this build", s.name)
+		advice = fmt.Sprintf("docker unpause %s lets it go on. Ctrl-C ends this build", w.name)
 	}
-	return fmt.Sprintf("The engine %s hasn't answered for %.0f s (its container is %s). %s", s.name, now.Sub(s.last).Seconds(), st, advice)
+	return fmt.Sprintf("The engine %s hasn't answered for %.0f s (its container is %s). %s", w.name, now.Sub(w.last).Seconds(), st, advice)
 }
 
 // watch reports when the engine falls silent, until ctx ends.
 func (p *provider) watch(ctx context.Context, b *bridge) {
-	s := silence{name: p.name, last: time.Now()}
+	s := watchdog{name: p.name, last: time.Now()}
 	for sleep(ctx, probeInterval) == nil {
 		probe, cancel := context.WithTimeout(ctx, probeTimeout)
 		answered, _ := answers(probe, b.connect)
@@ -78,9 +78,9 @@ func (p *provider) state(ctx context.Context, container string) string {
 	}
 }
 
-// stopped returns an error if the engine has stopped, or was started anew, since it was
-// before. What runs over a connection that breaks fails sooner than Docker knows
-// why, so that it waits a little for an engine that doesn't answer.
+// stopped returns an error if the engine has stopped, or was restarted, since before.
+// What runs over a connection that breaks fails sooner than Docker knows why, so it
+// waits a little for an engine that doesn't answer.
 func (p *provider) stopped(b *bridge, before daemon.Status) error {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
@@ -88,14 +88,14 @@ func (p *provider) stopped(b *bridge, before daemon.Status) error {
 		now, err := p.docker.Inspect(ctx, before.ID)
 		switch {
 		case errors.Is(err, daemon.ErrNotFound):
-			return fmt.Errorf("the engine %s was removed in mid-build. Build again", p.name)
+			return fmt.Errorf("the engine %s was removed during the build. Build again", p.name)
 		case err != nil:
 			return nil
 		case now.State != "running" && now.State != "paused":
-			return fmt.Errorf("the engine %s stopped (exit code %d) in mid-build. Build again; if nobody stopped it, its log says more:\n"+
+			return fmt.Errorf("the engine %s stopped (exit code %d) during the build. Build again; if nobody stopped it, its log says more:\n"+
 				"\tdocker logs --tail 20 %[1]s", p.name, now.ExitCode)
 		case now.Started != before.Started:
-			return fmt.Errorf("the engine %s was restarted in mid-build. Build again", p.name)
+			return fmt.Errorf("the engine %s was restarted during the build. Build again", p.name)
 		}
 		if answered, _ := answers(ctx, b.connect); answered || sleep(ctx, 50*time.Millisecond) != nil {
 			return nil

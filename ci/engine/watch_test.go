@@ -24,7 +24,7 @@ func TestSilenceIsReportedOnce(t *testing.T) {
 	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
 	asked := 0
 	state := func() string { asked++; return "paused" }
-	s := silence{name: "berth-engine", last: start}
+	s := watchdog{name: "berth-engine", last: start}
 	assert.Empty(t, s.note(at(5), true, state))
 	assert.Empty(t, s.note(at(11), false, state), "6 s")
 	assert.Zero(t, asked)
@@ -143,7 +143,7 @@ func TestKilledEngine(t *testing.T) {
 	start := time.Now()
 	require.Error(t, <-b.failed)
 	err := b.engine.Stopped()
-	assert.ErrorContains(t, err, "the engine "+b.name+" stopped (exit code 137) in mid-build. Build again")
+	assert.ErrorContains(t, err, "the engine "+b.name+" stopped (exit code 137) during the build. Build again")
 	require.NoError(t, b.engine.Close())
 	assert.Less(t, time.Since(start), 5*time.Second)
 	left, err := os.ReadDir(b.Cache.Path("tmp"))
@@ -163,5 +163,5 @@ func TestRestartedEngine(t *testing.T) {
 	defer e.Close()
 	assert.NoError(t, e.Stopped())
 	do(t, p.docker, p.name, "restart?t=0")
-	assert.ErrorContains(t, e.Stopped(), "was restarted in mid-build. Build again")
+	assert.ErrorContains(t, e.Stopped(), "was restarted during the build. Build again")
 }

@@ -25,7 +25,7 @@ type Command struct {
 	Temp      string // for temporary files: go leaves them when it is killed
 	OS, Arch  string // to build for
 	Args      []string
-	Env       []string          // beside the caller's
+	Env       []string          // added to the caller's
 	Output    io.Writer         // standard output; may be nil
 	Complaint func(line string) // each line of standard error; may be nil
 }

@@ -109,7 +109,8 @@ func (p Program) modules(ctx context.Context, temp string, report *progress.Repo
 	var list bytes.Buffer
 	c := Command{
 		Dir: p.Root, Temp: temp, OS: "linux", Arch: "amd64", Output: &list,
-		Args: append([]string{"list", "-deps", "-f", "{{with .Module}}{{with or .Replace .}}{{if .Version}}{{.Path}}@{{.Version}}{{end}}{{end}}{{end}}"}, p.Packages...),
+		Args: append([]string{"list", "-deps",
+			"-f", "{{with .Module}}{{with or .Replace .}}{{if .Version}}{{.Path}}@{{.Version}}{{end}}{{end}}{{end}}"}, p.Packages...),
 		Complaint: func(line string) {
 			if m, ok := strings.CutPrefix(line, "go: downloading "); ok {
 				report.Update("Fetching module %s", m)
@@ -128,7 +129,7 @@ func (p Program) modules(ctx context.Context, temp string, report *progress.Repo
 }
 
 // download brings modules into Go's own cache of them, which checks them against
-// the go.sum in dir or the checksum database. env is beside the caller's.
+// the go.sum in dir or the checksum database. env is added to the caller's.
 func download(ctx context.Context, dir, temp string, env []string, names ...string) ([]module, error) {
 	var out bytes.Buffer
 	c := Command{
@@ -166,7 +167,8 @@ func (t Toolchain) download(ctx context.Context, temp string) (zip string, err e
 		return "", err
 	}
 	if sum != t.Sum {
-		return "", fmt.Errorf("%s has the checksum %s, but %s is locked: it isn't what was pinned. Type\n\tgo clean -modcache\nand try again; if that doesn't help, the server gives another file than it once did", t.module(), sum, t.Sum)
+		return "", fmt.Errorf("%s has the checksum %s, but %s is locked: it isn't what was pinned. Type\n\tgo clean -modcache\nand try again; "+
+			"if that doesn't help, the server gives another file than it once did", t.module(), sum, t.Sum)
 	}
 	return zip, nil
 }
@@ -176,7 +178,8 @@ func (t Toolchain) download(ctx context.Context, temp string) (zip string, err e
 // environment says of that. temp is a folder for temporary files, outside of any module.
 func Newest(ctx context.Context, version, temp string, report *progress.Reporter) (Toolchain, error) {
 	var out bytes.Buffer
-	c := Command{Dir: temp, Temp: temp, OS: "linux", Arch: "amd64", Output: &out, Args: []string{"list", "-m", "-versions", "-f", "{{join .Versions \" \"}}", "go"}}
+	c := Command{Dir: temp, Temp: temp, OS: "linux", Arch: "amd64", Output: &out,
+		Args: []string{"list", "-m", "-versions", "-f", "{{join .Versions \" \"}}", "go"}}
 	if err := c.Run(ctx); err != nil {
 		return Toolchain{}, fmt.Errorf("asking which releases of Go there are: %w", err)
 	}
@@ -252,7 +255,8 @@ func newest(releases []string, version string) (best string) {
 // program expects.
 func write(ctx context.Context, w io.Writer, toolchain string, modules []module) error {
 	t := &writer{tar: tar.NewWriter(w), dirs: map[string]bool{}}
-	if err := t.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}); err != nil {
+	if err := t.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777, ModTime: time.Unix(0, 0),
+		Format: tar.FormatPAX}); err != nil {
 		return err
 	}
 	z, err := zip.OpenReader(toolchain)
@@ -333,7 +337,8 @@ func (w *writer) file(name string, mode, size int64, content io.Reader) error {
 	if err := w.dir(path.Dir(name)); err != nil {
 		return err
 	}
-	if err := w.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: size, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}); err != nil {
+	if err := w.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: size, ModTime: time.Unix(0, 0),
+		Format: tar.FormatPAX}); err != nil {
 		return err
 	}
 	_, err := io.Copy(w.tar, content)
@@ -348,5 +353,6 @@ func (w *writer) dir(name string) error {
 		return err
 	}
 	w.dirs[name] = true
-	return w.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: time.Unix(0, 0), Format: tar.FormatPAX})
+	return w.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: time.Unix(0, 0),
+		Format: tar.FormatPAX})
 }

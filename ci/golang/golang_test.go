@@ -60,7 +60,8 @@ func TestFile(t *testing.T) {
 	}
 	at := t.TempDir()
 	extract(t, a, at)
-	build := exec.CommandContext(t.Context(), filepath.Join(at, goroot, "bin/go"), "build", "-trimpath", "-buildvcs=false", "-o", filepath.Join(at, "trainer"), "./trainer")
+	build := exec.CommandContext(t.Context(), filepath.Join(at, goroot, "bin/go"), "build", "-trimpath", "-buildvcs=false",
+		"-o", filepath.Join(at, "trainer"), "./trainer")
 	build.Dir = root
 	build.Env = []string{
 		"HOME=" + at, "CGO_ENABLED=0", "GOTOOLCHAIN=local", "GOPROXY=file://" + filepath.Join(at, proxy), "GOFLAGS=-modcacherw",
@@ -287,7 +288,8 @@ func TestChecked(t *testing.T) {
 
 func TestPasswordsStayOut(t *testing.T) {
 	for _, proxies := range []string{
-		"http://us er:secret@127.0.0.1", "https://good.example|http://user:secret@127.0.0.1:port", "user:%secret@127.0.0.1", "direct, http://user:se\ncret@127.0.0.1",
+		"http://us er:secret@127.0.0.1", "https://good.example|http://user:secret@127.0.0.1:port", "user:%secret@127.0.0.1",
+		"direct, http://user:se\ncret@127.0.0.1",
 		"http://user:secret@127.0.0.1:1", "ftp://user:secret@127.0.0.1", // well-formed: go leaves them out
 	} {
 		t.Setenv("GOPROXY", proxies)

@@ -32,7 +32,8 @@ func (t Toolchain) String() string {
 	return toolchainModule + " " + t.moduleVersion() + " " + t.Sum
 }
 
-const lockHead = "# The Go toolchain that docker/Dockerfile compiles with, and its checksum as in\n# go.sum. Written by `go tool mage pin`.\n"
+const lockHead = "# The Go toolchain that docker/Dockerfile compiles with, and its checksum as in\n" +
+	"# go.sum. Written by `go tool mage pin`.\n"
 
 // WriteFile writes the lock of a toolchain, whole or not at all.
 func (t Toolchain) WriteFile(name string) error { return cache.WriteFile(name, t.Marshal(), 0o644) }
@@ -50,7 +51,8 @@ func ReadLock(name string) (Toolchain, error) {
 	}
 	t, err := parseLock(string(data))
 	if err != nil {
-		return Toolchain{}, advice.With(fmt.Errorf("%s: %w", name, err), "Take the file from version control again, or type\n\t%s pin", advice.Berth)
+		return Toolchain{}, advice.With(fmt.Errorf("%s: %w", name, err), "Take the file from version control again, or type\n\t%s pin",
+			advice.Berth)
 	}
 	return t, nil
 }

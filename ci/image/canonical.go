@@ -5,12 +5,10 @@
 package image
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,8 +16,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -127,95 +123,6 @@ func assemble(source *archive, layers []*layer, o Options) (v1.Image, error) {
 	return seal(img)
 }
 
-// An archive is an image layout in a tar, of which only the small parts were read.
-type archive struct {
-	file     *os.File
-	entries  map[string]*io.SectionReader
-	manifest *v1.Manifest
-	config   *v1.ConfigFile
-}
-
-// maxMetadata is how large an index, manifest or configuration may be.
-const maxMetadata = 16 << 20
-
-func openArchive(f *os.File) (*archive, error) {
-	a := &archive{file: f, entries: map[string]*io.SectionReader{}}
-	r := tar.NewReader(f)
-	for {
-		h, err := r.Next()
-		if err == io.EOF {
-			break
-		} else if err != nil {
-			return nil, fmt.Errorf("reading the archive: %w", err)
-		}
-		if h.Typeflag != tar.TypeReg {
-			continue
-		}
-		// The tar reader reads headers only and seeks over contents.
-		at, err := f.Seek(0, io.SeekCurrent)
-		if err != nil {
-			return nil, err
-		}
-		a.entries[filepath.ToSlash(filepath.Clean(h.Name))] = io.NewSectionReader(f, at, h.Size)
-	}
-	index, err := a.read("index.json")
-	if err != nil {
-		return nil, err
-	}
-	var top v1.IndexManifest
-	if err := json.Unmarshal(index, &top); err != nil {
-		return nil, fmt.Errorf("reading index.json: %w", err)
-	}
-	if len(top.Manifests) != 1 {
-		return nil, fmt.Errorf("index.json names %d images, not one: build for one platform", len(top.Manifests))
-	}
-	a.manifest, err = parseBlob(a, top.Manifests[0].Digest, v1.ParseManifest)
-	if err != nil {
-		return nil, err
-	}
-	a.config, err = parseBlob(a, a.manifest.Config.Digest, v1.ParseConfigFile)
-	if err != nil {
-		return nil, err
-	}
-	if have, want := len(a.config.RootFS.DiffIDs), len(a.manifest.Layers); have != want {
-		return nil, fmt.Errorf("the configuration lists %d layers, the manifest %d", have, want)
-	}
-	return a, nil
-}
-
-func (a *archive) read(name string) ([]byte, error) {
-	r, ok := a.entries[name]
-	if !ok {
-		return nil, fmt.Errorf("the archive has no %s, so it is no OCI image layout", name)
-	}
-	if r.Size() > maxMetadata {
-		return nil, fmt.Errorf("%s in the archive is too large (%d bytes)", name, r.Size())
-	}
-	data := make([]byte, r.Size())
-	if _, err := r.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("the archive ends within %s: %w", name, err)
-	}
-	return data, nil
-}
-
-func blobName(h v1.Hash) string { return "blobs/" + h.Algorithm + "/" + h.Hex }
-
-func parseBlob[T any](a *archive, digest v1.Hash, parse func(io.Reader) (T, error)) (T, error) {
-	var zero T
-	data, err := a.read(blobName(digest))
-	if err != nil {
-		return zero, err
-	}
-	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != digest.Hex {
-		return zero, fmt.Errorf("%s in the archive doesn't have the content that its name promises", blobName(digest))
-	}
-	value, err := parse(bytes.NewReader(data))
-	if err != nil {
-		return zero, fmt.Errorf("reading %s: %w", blobName(digest), err)
-	}
-	return value, nil
-}
-
 // canonicalLayer returns the canonical form of a layer, from the cache if it is
 // there.
 func canonicalLayer(ctx context.Context, source *archive, d v1.Descriptor, o Options) (*layer, error) {
@@ -320,128 +227,4 @@ func decompress(ctx context.Context, spool io.Writer, blob *io.SectionReader, di
 		return fmt.Errorf("its content isn't what its name promises")
 	}
 	return nil
-}
-
-// An entry is one entry of a layer, and where its content lies in the spooled tar.
-type entry struct {
-	header *tar.Header
-	offset int64
-}
-
-// readEntries lists a layer's entries, sorted by name, with hard links turned
-// so that of the names of one file the first has the content.
-func readEntries(spool *os.File) ([]entry, error) {
-	if _, err := spool.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
-	byName := map[string]*entry{}
-	r := tar.NewReader(spool)
-	for {
-		h, err := r.Next()
-		if err == io.EOF {
-			break
-		} else if err != nil {
-			return nil, fmt.Errorf("reading its tar: %w", err)
-		}
-		offset, err := spool.Seek(0, io.SeekCurrent)
-		if err != nil {
-			return nil, err
-		}
-		if err := checkEntry(h); err != nil {
-			return nil, err
-		}
-		name := entryName(h.Name)
-		if byName[name] != nil {
-			return nil, fmt.Errorf("it has %s twice", h.Name)
-		}
-		h.Name = name
-		if h.Typeflag == tar.TypeLink {
-			h.Linkname = entryName(h.Linkname)
-		}
-		byName[name] = &entry{h, offset}
-	}
-	names := slices.Sorted(maps.Keys(byName))
-	first := map[*entry]string{} // name under which a file's content was listed
-	entries := make([]entry, 0, len(names))
-	for _, name := range names {
-		file := byName[name]
-		for hops := 0; file != nil && file.header.Typeflag == tar.TypeLink; hops++ {
-			if hops > len(names) {
-				return nil, fmt.Errorf("its hard link %s leads to itself", name)
-			}
-			file = byName[file.header.Linkname]
-		}
-		if file != byName[name] && file != nil && file.header.Typeflag == tar.TypeDir {
-			return nil, fmt.Errorf("its hard link %s leads to the folder %s", name, file.header.Name)
-		}
-		if file == nil { // a link to a file of a lower layer
-			entries = append(entries, *byName[name])
-			continue
-		}
-		h := *file.header
-		if content, listed := first[file]; listed {
-			h.Typeflag, h.Linkname, h.Size = tar.TypeLink, content, 0
-		} else {
-			first[file] = name
-		}
-		h.Name = name
-		if h.Typeflag == tar.TypeDir {
-			h.Name += "/"
-		}
-		entries = append(entries, entry{&h, file.offset})
-	}
-	return entries, nil
-}
-
-// checkEntry refuses what can't be carried over as it is: names that lead out
-// of the image, and entries whose content isn't stored as one piece.
-func checkEntry(h *tar.Header) error {
-	names := []string{h.Name}
-	if h.Typeflag == tar.TypeLink { // a symbolic link is followed in the container only
-		names = append(names, h.Linkname)
-	}
-	for _, name := range names {
-		if slices.Contains(strings.Split(name, "/"), "..") {
-			return fmt.Errorf("its entry %s leads out of the image, to %s", h.Name, name)
-		}
-	}
-	sparse := h.Typeflag == tar.TypeGNUSparse
-	for k := range h.PAXRecords {
-		sparse = sparse || strings.HasPrefix(k, "GNU.sparse.")
-	}
-	if sparse {
-		return fmt.Errorf("its entry %s is a sparse file, which image layers can't have", h.Name)
-	}
-	switch h.Typeflag {
-	case tar.TypeReg, tar.TypeLink, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeDir, tar.TypeFifo:
-		return nil
-	default:
-		return fmt.Errorf("its entry %s is of type %q, which image layers can't have", h.Name, h.Typeflag)
-	}
-}
-
-// writeEntries writes a tar with the entries' contents from spool.
-func writeEntries(ctx context.Context, w io.Writer, spool *os.File, entries []entry, epoch time.Time) error {
-	out := tar.NewWriter(w)
-	for _, e := range entries {
-		h := &tar.Header{
-			Typeflag: e.header.Typeflag, Name: e.header.Name, Linkname: e.header.Linkname, Size: e.header.Size,
-			Mode: e.header.Mode & 0o7777, Uid: e.header.Uid, Gid: e.header.Gid, ModTime: epoch,
-			Devmajor: e.header.Devmajor, Devminor: e.header.Devminor, PAXRecords: xattrs(e.header),
-		}
-		if err := out.WriteHeader(h); err != nil {
-			return fmt.Errorf("%s: %w", h.Name, err)
-		}
-		if _, err := io.Copy(out, &contextReader{ctx, io.NewSectionReader(spool, e.offset, h.Size)}); err != nil {
-			return fmt.Errorf("%s: %w", h.Name, err)
-		}
-	}
-	return out.Close()
-}
-
-// xattrPrefix begins the PAX records that hold extended attributes.
-const xattrPrefix = "SCHILY.xattr."
-
-func entryName(name string) string {
-	return strings.TrimPrefix(filepath.ToSlash(filepath.Clean("/"+name)), "/")
 }

@@ -289,7 +289,8 @@ func TestBadLayers(t *testing.T) {
 		"name twice":             {tarOf(t, regular("a", "1"), regular("./a", "2")), "twice"},
 		"hard link to itself":    {tarOf(t, link(tar.TypeLink, "a", "b"), link(tar.TypeLink, "b", "a")), "leads to itself"},
 		"hard link to a folder":  {tarOf(t, folder("d/"), link(tar.TypeLink, "a", "d")), "leads to the folder"},
-		"global header": {tarOf(t, item{Header: tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "g", PAXRecords: map[string]string{"path": "x"}}}),
+		"global header": {tarOf(t,
+			item{Header: tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "g", PAXRecords: map[string]string{"path": "x"}}}),
 			"image layers can't have"},
 		"sparse":            {sparse(), "sparse"},
 		"not a tar":         {bytes.Repeat([]byte("no tar "), 200), "reading its tar"},
@@ -321,7 +322,8 @@ func sparse() []byte {
 	for _, c := range b[:512] {
 		sum += int(c)
 	}
-	copy(b[148:], []byte{'0' + byte(sum>>15&7), '0' + byte(sum>>12&7), '0' + byte(sum>>9&7), '0' + byte(sum>>6&7), '0' + byte(sum>>3&7), '0' + byte(sum&7), 0, ' '})
+	copy(b[148:], []byte{'0' + byte(sum>>15&7), '0' + byte(sum>>12&7), '0' + byte(sum>>9&7), '0' + byte(sum>>6&7), '0' + byte(sum>>3&7),
+		'0' + byte(sum&7), 0, ' '})
 	return b
 }
 
@@ -337,12 +339,16 @@ func TestBadArchives(t *testing.T) {
 		change func(t *testing.T, dir string)
 		want   string
 	}{
-		"no index":        {func(t *testing.T, dir string) { require.NoError(t, os.Remove(dir+"/index.json")) }, "the archive has no index.json"},
-		"no manifest":     {func(t *testing.T, dir string) { require.NoError(t, os.Remove(dir+"/"+blobName(digest))) }, "the archive has no " + blobName(digest)},
-		"no config":       {func(t *testing.T, dir string) { require.NoError(t, os.Remove(dir+"/"+blobName(m.Config.Digest))) }, "the archive has no " + blobName(m.Config.Digest)},
-		"no layer":        {func(t *testing.T, dir string) { require.NoError(t, os.Remove(dir+"/"+blobName(layer))) }, "the archive has no " + blobName(layer)},
-		"other manifest":  {func(t *testing.T, dir string) { require.NoError(t, flip(dir+"/"+blobName(digest))) }, "doesn't have the content"},
-		"other config":    {func(t *testing.T, dir string) { require.NoError(t, flip(dir+"/"+blobName(m.Config.Digest))) }, "doesn't have the content"},
+		"no index": {func(t *testing.T, dir string) { require.NoError(t, os.Remove(dir+"/index.json")) }, "the archive has no index.json"},
+		"no manifest": {func(t *testing.T, dir string) { require.NoError(t, os.Remove(dir+"/"+blobName(digest))) },
+			"the archive has no " + blobName(digest)},
+		"no config": {func(t *testing.T, dir string) { require.NoError(t, os.Remove(dir+"/"+blobName(m.Config.Digest))) },
+			"the archive has no " + blobName(m.Config.Digest)},
+		"no layer": {func(t *testing.T, dir string) { require.NoError(t, os.Remove(dir+"/"+blobName(layer))) },
+			"the archive has no " + blobName(layer)},
+		"other manifest": {func(t *testing.T, dir string) { require.NoError(t, flip(dir+"/"+blobName(digest))) }, "doesn't have the content"},
+		"other config": {func(t *testing.T, dir string) { require.NoError(t, flip(dir+"/"+blobName(m.Config.Digest))) },
+			"doesn't have the content"},
 		"other layer":     {func(t *testing.T, dir string) { require.NoError(t, flip(dir+"/"+blobName(layer))) }, "layer " + layer.String()},
 		"index of no use": {func(t *testing.T, dir string) { write(t, dir+"/index.json", "[]") }, "reading index.json"},
 		"no image":        {func(t *testing.T, dir string) { write(t, dir+"/index.json", `{"manifests":[]}`) }, "names 0 images"},

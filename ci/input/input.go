@@ -35,7 +35,7 @@ type Input interface {
 	// checkout asks for. It asks nobody else.
 	Check(root string) error
 
-	// Pin resolves what the checkout asks for as it is to be had now. It writes nothing.
+	// Pin resolves what the checkout asks for as it is available now. It writes nothing.
 	Pin(ctx context.Context, root string, o Options) (Pinned, error)
 }
 

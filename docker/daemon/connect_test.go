@@ -21,7 +21,8 @@ func TestDaemonThatNeverAnswers(t *testing.T) {
 
 	_, err = connect(t.Context(), 200*time.Millisecond)
 	assert.ErrorIs(t, err, ErrUnavailable)
-	assert.ErrorContains(t, err, "can't use Docker: the daemon at unix://"+socket+" takes connections, but gave no answer within 200ms. Look at it, and restart it, with\n\tsystemctl status docker\n")
+	assert.ErrorContains(t, err, "can't use Docker: the daemon at unix://"+socket+
+		" takes connections, but gave no answer within 200ms. Look at it, and restart it, with\n\tsystemctl status docker\n")
 
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

@@ -33,7 +33,8 @@ func contextOptions() ([]client.Opt, error) {
 		var config struct {
 			CurrentContext string `json:"currentContext"`
 		}
-		if err := readJSON(filepath.Join(folder, "config.json"), &config); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+		if err := readJSON(filepath.Join(folder, "config.json"), &config); err != nil && !errors.Is(err, fs.ErrNotExist) &&
+			!errors.Is(err, fs.ErrPermission) {
 			return nil, fmt.Errorf("reading Docker's configuration: %w. Correct the file, or set DOCKER_HOST", err)
 		}
 		name = config.CurrentContext
@@ -53,12 +54,15 @@ func contextOptions() ([]client.Opt, error) {
 		return nil, nil
 	}
 	if strings.HasPrefix(host, "ssh://") {
-		return nil, fmt.Errorf("the Docker context %q reaches its daemon by ssh, which Berth doesn't. Forward its socket,\n\tssh -nNTL /tmp/docker.sock:/var/run/docker.sock %s\nand set DOCKER_HOST=unix:///tmp/docker.sock", name, strings.TrimPrefix(host, "ssh://"))
+		return nil, fmt.Errorf("the Docker context %q reaches its daemon by ssh, which Berth doesn't. Forward its socket,\n"+
+			"\tssh -nNTL /tmp/docker.sock:/var/run/docker.sock %s\nand set DOCKER_HOST=unix:///tmp/docker.sock", name,
+			strings.TrimPrefix(host, "ssh://"))
 	}
 	options := []client.Opt{client.WithHost(host)}
 	keys := filepath.Join(folder, "contexts", "tls", id, "docker")
 	if _, err := os.Stat(filepath.Join(keys, "cert.pem")); err == nil {
-		options = append(options, client.WithTLSClientConfig(filepath.Join(keys, "ca.pem"), filepath.Join(keys, "cert.pem"), filepath.Join(keys, "key.pem")))
+		options = append(options,
+			client.WithTLSClientConfig(filepath.Join(keys, "ca.pem"), filepath.Join(keys, "cert.pem"), filepath.Join(keys, "key.pem")))
 	}
 	return options, nil
 }

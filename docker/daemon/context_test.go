@@ -18,8 +18,10 @@ func config(t *testing.T, current, name, host string) {
 	folder := t.TempDir()
 	meta := filepath.Join(folder, "contexts", "meta", fmt.Sprintf("%x", sha256.Sum256([]byte(name))))
 	require.NoError(t, os.MkdirAll(meta, 0o755))
-	require.NoError(t, os.WriteFile(filepath.Join(meta, "meta.json"), fmt.Appendf(nil, `{"Name":%q,"Metadata":{},"Endpoints":{"docker":{"Host":%q,"SkipTLSVerify":false}}}`, name, host), 0o644))
-	require.NoError(t, os.WriteFile(filepath.Join(folder, "config.json"), fmt.Appendf(nil, `{"auths":{},"currentContext":%q}`, current), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(meta, "meta.json"),
+		fmt.Appendf(nil, `{"Name":%q,"Metadata":{},"Endpoints":{"docker":{"Host":%q,"SkipTLSVerify":false}}}`, name, host), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "config.json"), fmt.Appendf(nil, `{"auths":{},"currentContext":%q}`, current),
+		0o644))
 	t.Setenv("DOCKER_CONFIG", folder)
 	t.Setenv("DOCKER_HOST", "")
 	t.Setenv("DOCKER_CONTEXT", "")

@@ -12,15 +12,15 @@ import (
 	"github.com/docker/docker/pkg/stdcopy"
 )
 
-// A Process is a command that runs in a container beside its own: reads come
-// from its standard output, writes go to its standard input.
+// A Process is a command that runs in a container in addition to its own: reads
+// come from its standard output, writes go to its standard input.
 type Process struct {
 	conn   types.HijackedResponse
 	output *io.PipeReader
 }
 
-// Exec starts a command in a running container. The command ends when it
-// likes to; Close only lets go of it.
+// Exec starts a command in a running container. Close only drops the
+// connection: it doesn't end the command.
 func (c *Client) Exec(ctx context.Context, id string, command ...string) (*Process, error) {
 	made, err := c.api.ContainerExecCreate(ctx, id, container.ExecOptions{
 		Cmd: command, AttachStdin: true, AttachStdout: true, AttachStderr: true,
@@ -34,10 +34,10 @@ func (c *Client) Exec(ctx context.Context, id string, command ...string) (*Proce
 	}
 	output, w := io.Pipe()
 	go func() {
-		var complaint bytes.Buffer
-		_, err := stdcopy.StdCopy(w, &complaint, conn.Reader)
-		if err == nil && complaint.Len() > 0 {
-			err = fmt.Errorf("%q in container %s: %s", command, id, bytes.TrimSpace(complaint.Bytes()))
+		var stderr bytes.Buffer
+		_, err := stdcopy.StdCopy(w, &stderr, conn.Reader)
+		if err == nil && stderr.Len() > 0 {
+			err = fmt.Errorf("%q in container %s: %s", command, id, bytes.TrimSpace(stderr.Bytes()))
 		}
 		w.CloseWithError(err)
 	}()

@@ -44,18 +44,3 @@ func ConnectTo(ctx context.Context, address string) (*Client, error) {
 	api.NegotiateAPIVersionPing(ping)
 	return &Client{api: api}, nil
 }
-
-// A VolumeStatus is what the daemon says of a volume that exists.
-type VolumeStatus struct {
-	Name   string
-	Labels map[string]string
-}
-
-// Volume returns the status of the volume with that name.
-func (c *Client) Volume(ctx context.Context, name string) (VolumeStatus, error) {
-	v, err := c.api.VolumeInspect(ctx, name)
-	if err != nil {
-		return VolumeStatus{}, explain(err, "looking at volume %s", name)
-	}
-	return VolumeStatus{Name: v.Name, Labels: v.Labels}, nil
-}

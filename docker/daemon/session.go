@@ -90,7 +90,8 @@ type Session struct {
 // Attach connects to the streams of a container, which should not have been
 // started yet: output before the connection is lost.
 func (c *Client) Attach(ctx context.Context, id string) (*Session, error) {
-	r, err := c.api.ContainerAttach(ctx, id, container.AttachOptions{Stream: true, Stdin: true, Stdout: true, Stderr: true, DetachKeys: noDetach})
+	r, err := c.api.ContainerAttach(ctx, id,
+		container.AttachOptions{Stream: true, Stdin: true, Stdout: true, Stderr: true, DetachKeys: noDetach})
 	if err != nil {
 		return nil, explain(err, "connecting to container %s", id)
 	}
@@ -114,12 +115,13 @@ func (s *Session) CopyStreams(out, err io.Writer) error {
 	return e
 }
 
-// Discard reads the output to its end, for nobody.
+// Discard reads the output to its end and drops it.
 func (s *Session) Discard() { io.Copy(io.Discard, s.output) }
 
 // Resize sets the size of a running container's terminal.
 func (c *Client) Resize(ctx context.Context, id string, rows, columns uint) error {
-	return explain(c.api.ContainerResize(ctx, id, container.ResizeOptions{Height: rows, Width: columns}), "resizing the terminal of container %s", id)
+	return explain(c.api.ContainerResize(ctx, id, container.ResizeOptions{Height: rows, Width: columns}),
+		"resizing the terminal of container %s", id)
 }
 
 // Kill sends a signal ("INT", "TERM", …) to a container's first process.

@@ -1,5 +1,5 @@
 // Package display gives one container the use of the person's screen, and as
-// little else as can be: X11 by a cookie made for this launch and one socket,
+// little else as possible: X11 by a cookie made for this launch and one socket,
 // Wayland by one socket. It never changes who may use the screen (no xhost),
 // and takes back what it gave. It knows sockets and cookies, not Docker.
 package display
@@ -142,7 +142,7 @@ func probeWayland(ctx context.Context, env map[string]string) (Display, error) {
 		}
 		name = filepath.Join(env["XDG_RUNTIME_DIR"], name)
 	}
-	ctx, cancel := context.WithTimeout(ctx, answering)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", name)
 	if err != nil {
@@ -166,7 +166,8 @@ func Choose(kind string, f Found) (d Display, note string, err error) {
 		return f.X11, "", nil
 	case "wayland":
 		if f.WaylandErr != "" {
-			return Display{}, "", fmt.Errorf("-gui=wayland: %w: %s. Only a person who is logged in at a Wayland desktop has one", ErrNone, f.WaylandErr)
+			return Display{}, "", fmt.Errorf("-gui=wayland: %w: %s. Only a person who is logged in at a Wayland desktop has one", ErrNone,
+				f.WaylandErr)
 		}
 		return f.Wayland, "", nil
 	case "", "auto":
@@ -215,7 +216,7 @@ func (d Display) Open(ctx context.Context, folder string) (*Grant, error) {
 			}
 			defer c.Close()
 			return c.revoke(id)
-		}, c.hold())
+		}, c.keepOpen())
 	}
 	// Without any cookie, the server knows the person, and so the container, by uid.
 	if g.Xauthority = []byte{}; cookie != nil {

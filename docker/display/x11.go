@@ -19,21 +19,21 @@ type xclient struct {
 	security byte // major opcode of the SECURITY extension, 0 if the server lacks it
 }
 
-// answering is how long an X server may take for all that we ask of it.
-const answering = 5 * time.Second
+// requestTimeout is how long an X server may take for all that we ask of it.
+const requestTimeout = 5 * time.Second
 
 var little = binary.LittleEndian
 
-// resetting is how long an X server may take for a reset. It hangs up on whoever
+// resetTimeout is how long an X server may take for a reset. It hangs up on whoever
 // comes during it.
-const resetting = time.Second
+const resetTimeout = time.Second
 
 // dialX connects to an X server, authorizes itself with the cookie, which may be
 // nil (a server can admit a user by uid), and makes the first requests, which may be
 // nil, too. It tries again when the server hangs up: one whose last client has
 // just left, a Probe for example, resets.
 func dialX(ctx context.Context, network, address string, cookie []byte, first func(*xclient) error) (*xclient, error) {
-	for end := time.Now().Add(resetting); ; {
+	for end := time.Now().Add(resetTimeout); ; {
 		c, err := dialOnce(ctx, network, address, cookie)
 		if err == nil && first != nil {
 			if err = first(c); err != nil {
@@ -43,7 +43,8 @@ func dialX(ctx context.Context, network, address string, cookie []byte, first fu
 		if err == nil {
 			return c, nil
 		}
-		hungUp := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+		hungUp := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
+			errors.Is(err, syscall.EPIPE)
 		if !hungUp || time.Now().After(end) {
 			return nil, err
 		}
@@ -56,14 +57,14 @@ func dialX(ctx context.Context, network, address string, cookie []byte, first fu
 }
 
 func dialOnce(ctx context.Context, network, address string, cookie []byte) (*xclient, error) {
-	ctx, cancel := context.WithTimeout(ctx, answering)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
 	c := &xclient{conn: conn}
-	conn.SetDeadline(time.Now().Add(answering))
+	conn.SetDeadline(time.Now().Add(requestTimeout))
 	if err := c.setup(cookie); err != nil {
 		conn.Close()
 		return nil, err
@@ -169,9 +170,9 @@ func (c *xclient) revoke(id uint32) error {
 	return err
 }
 
-// hold keeps the connection open until the function that it returns is called: an
+// keepOpen keeps the connection open until the function that it returns is called: an
 // X server whose last client leaves resets, and forgets all cookies that it made.
-func (c *xclient) hold() (release func() error) {
+func (c *xclient) keepOpen() (release func() error) {
 	c.conn.SetDeadline(time.Time{})
 	go io.Copy(io.Discard, c.conn) // what a server tells everybody, such as another keyboard
 	return c.Close

@@ -17,7 +17,7 @@ type Request struct {
 	IDs []string // as NVIDIA's tools take them: "0", "0:1" for a MIG instance, "GPU-…", "MIG-…"
 }
 
-// None says that the container gets no GPU.
+// None reports whether the container gets no GPU.
 func (r Request) None() bool { return !r.All && len(r.IDs) == 0 }
 
 // String is the request as NVIDIA_VISIBLE_DEVICES has it.
@@ -114,7 +114,8 @@ func (m Machine) find(item string) (id, uuid string, err error) {
 	return "", "", fmt.Errorf("%w: %q is neither all, none, an index, nor the beginning of a UUID", usage.Err, item)
 }
 
-// prefixOf says that item begins a UUID, with or without its GPU- or MIG-.
+// prefixOf reports whether item begins a UUID, with or without its GPU- or
+// MIG-.
 func prefixOf(item, uuid string) bool {
 	_, bare, _ := strings.Cut(uuid, "-")
 	return len(item) >= 4 && (strings.HasPrefix(uuid, item) && len(item) > len("GPU-") || strings.HasPrefix(bare, item))
@@ -169,7 +170,8 @@ func Inject(r Request, m Machine, d daemon.Info, local bool) (Injection, error) 
 		}, nil
 	}
 	if podman(d) {
-		return Injection{}, broken("Podman answers as Docker and knows no CDI device for this; it would start the container without a GPU and say nothing",
+		return Injection{}, broken("Podman answers as Docker and knows no CDI device for this; "+
+			"it would start the container without a GPU and say nothing",
 			"sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml", "and use Docker's own engine, or podman run --device nvidia.com/gpu=all")
 	}
 	if slices.Contains(d.Runtimes, "nvidia") {

@@ -49,15 +49,15 @@ type Instance struct {
 	Profile string // such as "1g.10gb"
 }
 
-// slowest is how long nvidia-smi may take: without its persistence daemon, the
+// smiTimeout is how long nvidia-smi may take: without its persistence daemon, the
 // driver wakes every GPU first, seconds each.
-const slowest = 60 * time.Second
+const smiTimeout = 60 * time.Second
 
 // hook is the program that dockerd calls to pass GPUs on.
 const hook = "nvidia-container-runtime-hook"
 
-// Probe looks at the machine whose file system is at root, "/" but for tests.
-// That there is no GPU, or no driver, is no error. It ends early with ctx.
+// Probe looks at the machine whose file system is at root, "/" but for tests. A
+// machine without a GPU or a driver isn't an error. It ends early with ctx.
 func Probe(ctx context.Context, root string) (Machine, error) {
 	exists := func(name string) bool {
 		_, err := os.Stat(filepath.Join(root, name))
@@ -86,7 +86,7 @@ func Probe(ctx context.Context, root string) (Machine, error) {
 	return m, nil
 }
 
-// Installed says, at once, whether there is a driver to ask.
+// Installed reports, at once, whether there is a driver to ask.
 func Installed(root string) bool { return smiPath(root) != "" }
 
 // smiPath is where nvidia-smi is, "" if it isn't installed. In Linux inside
@@ -109,11 +109,11 @@ func find(program, folder string) string {
 // ask returns the output of nvidia-smi. What it says when it fails, it says on
 // standard output too.
 func ask(ctx context.Context, smi string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, slowest)
+	ctx, cancel := context.WithTimeout(ctx, smiTimeout)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, smi, args...).CombinedOutput()
 	if ctx.Err() == context.DeadlineExceeded {
-		return "", fmt.Errorf("no answer within %s", slowest)
+		return "", fmt.Errorf("no answer within %s", smiTimeout)
 	}
 	if err != nil {
 		if said := string(bytes.TrimSpace(out)); said != "" {
@@ -124,8 +124,8 @@ func ask(ctx context.Context, smi string, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// hardware says that a display device (class 03) of NVIDIA (vendor 10de) is on
-// the PCI bus.
+// hardware reports whether a display device (class 03) of NVIDIA (vendor 10de)
+// is on the PCI bus.
 func hardware(root string) bool {
 	devices, _ := filepath.Glob(filepath.Join(root, "sys/bus/pci/devices/*"))
 	for _, d := range devices {

@@ -34,8 +34,8 @@ type Group struct {
 	GID  int
 }
 
-// patience is how long a directory server may take to answer.
-const patience = 10 * time.Second
+// lookupTimeout is how long a directory server may take to answer.
+const lookupTimeout = 10 * time.Second
 
 // Current returns the user that this process runs as.
 func Current(ctx context.Context) (User, error) {
@@ -49,7 +49,7 @@ func Current(ctx context.Context) (User, error) {
 // Lookup returns the user with that uid, primary gid and supplementary gids.
 // Names come from the system's name service through getent, so that users and
 // groups of a directory server (LDAP, FreeIPA, Active Directory) have them too.
-// Those that have no entry get a made-up name: they are no error.
+// Those that have no entry get a made-up name.
 func Lookup(ctx context.Context, uid, gid int, gids []int) (User, error) {
 	ids := []int{gid}
 	for _, g := range gids {
@@ -92,14 +92,14 @@ func Lookup(ctx context.Context, uid, gid int, gids []int) (User, error) {
 }
 
 // getent returns the entries of a name service database that have one of the
-// keys. Keys without an entry are no error. Where there is no getent (it comes
+// keys. Keys without an entry are left out. Where there is no getent (it comes
 // with the C library) the whole of the database's file is returned.
 func getent(ctx context.Context, database string, keys ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	var complaint bytes.Buffer
+	var stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, "getent", append([]string{database}, keys...)...)
-	cmd.Stderr = &complaint
+	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	switch {
@@ -107,12 +107,13 @@ func getent(ctx context.Context, database string, keys ...string) (string, error
 		file, err := os.ReadFile("/etc/" + database)
 		return string(file), err
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("looking up %s %s: no answer within %s. Is the directory server that /etc/nsswitch.conf names reachable? Try: getent %s %s",
-			database, strings.Join(keys, " "), patience, database, strings.Join(keys, " "))
+		return "", fmt.Errorf("looking up %s %s: no answer within %s. "+
+			"Is the directory server that /etc/nsswitch.conf names reachable? Try: getent %s %s",
+			database, strings.Join(keys, " "), lookupTimeout, database, strings.Join(keys, " "))
 	case errors.As(err, &exit) && exit.ExitCode() == 2: // at least one key isn't there
 		return string(out), nil
 	case err != nil:
-		return "", fmt.Errorf("looking up %s %s: %w: %s", database, strings.Join(keys, " "), err, bytes.TrimSpace(complaint.Bytes()))
+		return "", fmt.Errorf("looking up %s %s: %w: %s", database, strings.Join(keys, " "), err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	return string(out), nil
 }
@@ -149,10 +150,10 @@ func (u User) HomeDir() string {
 	return "/home/" + path.Base("/"+u.Name)
 }
 
-// Passwd returns an image's passwd file with the user in it. Root and the
-// image's system users stay, lines that are no entries go, for nothing vouches for
-// what an image has in them; an entry with the user's uid or name goes, because
-// the person who calls is who they are, whatever the image thinks of 1000.
+// Passwd returns an image's passwd file with the user in it. Root and the image's
+// system users stay, lines that are no entries are dropped, since nothing vouches
+// for what an image has in them; an entry with the user's uid or name is dropped,
+// because the caller's identity wins over whatever the image calls uid 1000.
 func (u User) Passwd(image []byte, home, shell string) []byte {
 	out := without(image, map[int]bool{u.UID: true}, map[string]bool{u.Name: true})
 	if u.UID != 0 && !hasID(out, 0) {

@@ -54,7 +54,8 @@ func TestLookupWithoutGetent(t *testing.T) {
 func TestHomeDir(t *testing.T) {
 	for home, want := range map[string]string{
 		"/home/alice": "/home/alice", "/home/lab/alice/": "/home/lab/alice", "/root": "/root",
-		"/": "/home/al", "": "/home/al", "/nonexistent": "/home/al", "/var/lib/x": "/home/al", "/home": "/home/al", "/home/../etc": "/home/al", "relative": "/home/al",
+		"/": "/home/al", "": "/home/al", "/nonexistent": "/home/al", "/var/lib/x": "/home/al", "/home": "/home/al", "/home/../etc": "/home/al",
+		"relative": "/home/al",
 	} {
 		assert.Equal(t, want, User{Name: "al", Home: home}.HomeDir(), home)
 	}

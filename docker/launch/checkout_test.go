@@ -22,14 +22,15 @@ func TestContainerThatRewritesTheCheckout(t *testing.T) {
 		mounts  string
 		want    string // in the next launch's complaint; "" if it starts
 	}{
-		"home to the root":          {"cd rootfs/home && mv user u && ln -s / user", "", refused},
-		"home to a folder":          {`cd rootfs/home && mv user u && ln -s "$1" user`, "", refused},
-		"home within":               {`cd rootfs/home && mv user u && ln -s ../../.git user`, "", refused},
-		"its parent":                {`cd rootfs && mv home h && ln -s "$1/home" home`, "", refused},
-		"its parent's parent":       {`mv rootfs r && ln -s "$1" rootfs`, "", refused},
-		"skeleton":                  {`cd rootfs/home && mv user u && mv skel s && ln -s "$1" skel`, "", refused},
-		"file in the skeleton":      {`cd rootfs/home && mv user u && ln -s "$1/secret" skel/secret`, "", ""},
-		"fifo in the skeleton":      {`cd rootfs/home && mv user u && mkfifo skel/fifo`, "", "fifo in the skeleton is neither a file, a folder nor a link"},
+		"home to the root":     {"cd rootfs/home && mv user u && ln -s / user", "", refused},
+		"home to a folder":     {`cd rootfs/home && mv user u && ln -s "$1" user`, "", refused},
+		"home within":          {`cd rootfs/home && mv user u && ln -s ../../.git user`, "", refused},
+		"its parent":           {`cd rootfs && mv home h && ln -s "$1/home" home`, "", refused},
+		"its parent's parent":  {`mv rootfs r && ln -s "$1" rootfs`, "", refused},
+		"skeleton":             {`cd rootfs/home && mv user u && mv skel s && ln -s "$1" skel`, "", refused},
+		"file in the skeleton": {`cd rootfs/home && mv user u && ln -s "$1/secret" skel/secret`, "", ""},
+		"fifo in the skeleton": {`cd rootfs/home && mv user u && mkfifo skel/fifo`, "",
+			"fifo in the skeleton is neither a file, a folder nor a link"},
 		"place of a folder's mount": {`ln -s "$1" a`, "/usr/share:/my_workspace/a/made", "path escapes from parent"},
 		"place of a file's mount":   {`ln -s "$1/made" a`, "/etc/hostname:/my_workspace/a", ""}, // the container's own file
 	}

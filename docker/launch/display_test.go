@@ -93,7 +93,8 @@ func xvfb(t *testing.T, p *person, flags ...string) *server {
 	authority := filepath.Join(s.folder, "authority")
 	require.NoError(t, os.WriteFile(authority, file, 0o600))
 	s.id = serve(t, p.options.Image, "/tmp/.X11-unix/X"+s.number, s.folder,
-		append([]string{"Xvfb", ":" + s.number, "-auth", "/test/authority", "-listen", "tcp", "-screen", "0", "320x240x24", "-fbdir", "/test"}, flags...)...)
+		append([]string{"Xvfb", ":" + s.number, "-auth", "/test/authority", "-listen", "tcp", "-screen", "0", "320x240x24", "-fbdir", "/test"},
+			flags...)...)
 	require.Eventually(t, func() bool {
 		info, err := os.Stat(filepath.Join(s.folder, "Xvfb_screen0"))
 		return err == nil && info.Size() > 0
@@ -149,8 +150,8 @@ func colours(img image.Image) int {
 	return len(seen)
 }
 
-// keep writes a picture to the checkout's folder of artifacts.
-func keep(t *testing.T, name string, img image.Image) {
+// saveImage writes a picture to the checkout's folder of artifacts.
+func saveImage(t *testing.T, name string, img image.Image) {
 	var buf bytes.Buffer
 	require.NoError(t, png.Encode(&buf, img))
 	require.NoError(t, os.MkdirAll("../../artifacts", 0o755))
@@ -170,7 +171,7 @@ func (s *server) waitFor(t *testing.T, n int) image.Image {
 	return img
 }
 
-func newArtist(t *testing.T) *person {
+func newDesktopPerson(t *testing.T) *person {
 	p := newPerson(t)
 	p.options.Image = dockertest.Desktop(t)
 	if os.Getuid() == 0 {
@@ -180,7 +181,7 @@ func newArtist(t *testing.T) *person {
 }
 
 func TestX11(t *testing.T) {
-	p := newArtist(t)
+	p := newDesktopPerson(t)
 	s := xvfb(t, p, "-noreset")
 	s.waitFor(t, -1)
 
@@ -191,14 +192,15 @@ func TestX11(t *testing.T) {
 	}
 	assert.Equal(t, fmt.Sprintf("1\n600 %d\nX%s\nQT_X11_NO_MITSHM=1\n", uid, s.number), r.out, r.err)
 
-	first := p.sit(shell("xlogo -fg red -geometry 100x100+0+0 & echo drawing; wait"), 24, 80)
+	first := p.openTerminal(shell("xlogo -fg red -geometry 100x100+0+0 & echo drawing; wait"), 24, 80)
 	first.expect("drawing")
-	second := p.sit(shell("xlogo -fg blue -geometry 100x100+150+0 & echo drawing; read line; xlogo -fg lime -geometry 100x100+0+100 & wait"), 24, 80)
+	second := p.openTerminal(shell("xlogo -fg blue -geometry 100x100+150+0 & echo drawing; read line; "+
+		"xlogo -fg lime -geometry 100x100+0+100 & wait"), 24, 80)
 	second.expect("drawing")
 	has := func(c color.Color) func() bool { return func() bool { return s.has(t, c) } }
 	require.Eventually(t, has(red), 20*time.Second, 100*time.Millisecond)
 	require.Eventually(t, has(blue), 20*time.Second, 100*time.Millisecond)
-	keep(t, "x11.png", s.screen(t))
+	saveImage(t, "x11.png", s.screen(t))
 
 	require.NoError(t, first.cmd.Process.Signal(syscall.SIGTERM))
 	first.code()
@@ -214,12 +216,12 @@ func TestX11(t *testing.T) {
 // An X server as a person starts it by hand: when its last client leaves it
 // resets, and forgets the cookies that it made.
 func TestX11WithoutOtherClients(t *testing.T) {
-	p := newArtist(t)
+	p := newDesktopPerson(t)
 	s := xvfb(t, p, "-reset")
 	for range 2 {
 		r := p.run("xdpyinfo > /dev/null && xdpyinfo > /dev/null && echo open", "")
 		require.Equal(t, "open\n", r.out, r.err)
-		window := p.sit(shell("xlogo -fg red & echo drawing; wait"), 24, 80)
+		window := p.openTerminal(shell("xlogo -fg red & echo drawing; wait"), 24, 80)
 		window.expect("drawing")
 		require.Eventually(t, func() bool { return s.has(t, red) }, 20*time.Second, 100*time.Millisecond)
 		require.NoError(t, window.cmd.Process.Signal(syscall.SIGTERM))
@@ -229,7 +231,7 @@ func TestX11WithoutOtherClients(t *testing.T) {
 }
 
 func TestX11IsClosedToOthers(t *testing.T) {
-	p := newArtist(t)
+	p := newDesktopPerson(t)
 	s := xvfb(t, p, "-noreset")
 	// Within the container, the cookie is the key.
 	r := p.run("XAUTHORITY=/dev/null xdpyinfo", "")
@@ -239,7 +241,8 @@ func TestX11IsClosedToOthers(t *testing.T) {
 	// Another local user who sees the same socket.
 	d := dockertest.Connect(t)
 	other, err := d.Create(t.Context(), daemon.Container{
-		Name: dockertest.Name(t), Image: p.options.Image, Command: []string{"xdpyinfo"}, Network: "host", User: "23456:23456", Env: []string{"DISPLAY=:" + s.number},
+		Name: dockertest.Name(t), Image: p.options.Image, Command: []string{"xdpyinfo"}, Network: "host", User: "23456:23456",
+		Env:    []string{"DISPLAY=:" + s.number},
 		Labels: map[string]string{daemon.LabelRole: "test", daemon.LabelOwner: owned.Owner()},
 		Mounts: []daemon.Mount{{Type: "bind", Source: "/tmp/.X11-unix", Target: "/tmp/.X11-unix"}},
 	})
@@ -261,12 +264,12 @@ func TestX11IsClosedToOthers(t *testing.T) {
 }
 
 func TestX11OverTCP(t *testing.T) {
-	p := newArtist(t)
+	p := newDesktopPerson(t)
 	s := xvfb(t, p, "-noreset")
 	// As ssh forwards it: a port of the host's loopback, which a container with
 	// its own network can't reach.
 	p.env = append(p.env, "DISPLAY=localhost:"+s.number+".0")
-	first := p.sit(shell("xlogo -fg red & echo drawing; wait"), 24, 80)
+	first := p.openTerminal(shell("xlogo -fg red & echo drawing; wait"), 24, 80)
 	first.expect("drawing")
 	s.waitFor(t, 2)
 	require.NoError(t, first.cmd.Process.Signal(syscall.SIGHUP))
@@ -284,7 +287,7 @@ func TestDisplayThatIsGone(t *testing.T) {
 }
 
 func TestWayland(t *testing.T) {
-	p := newArtist(t)
+	p := newDesktopPerson(t)
 	folder, sockets := t.TempDir(), t.TempDir()
 	for _, dir := range []string{folder, sockets, filepath.Dir(folder), filepath.Dir(sockets)} {
 		require.NoError(t, os.Chmod(dir, 0o755))
@@ -299,7 +302,8 @@ func TestWayland(t *testing.T) {
 
 	d := dockertest.Connect(t)
 	shot := func() image.Image {
-		p, err := d.Exec(t.Context(), id, "sh", "-c", "cd /test && rm -f *.png && WAYLAND_DISPLAY=wayland-7 weston-screenshooter && mv *.png shot.png")
+		p, err := d.Exec(t.Context(), id, "sh", "-c",
+			"cd /test && rm -f *.png && WAYLAND_DISPLAY=wayland-7 weston-screenshooter && mv *.png shot.png")
 		require.NoError(t, err)
 		defer p.Close()
 		_, err = io.Copy(io.Discard, p)
@@ -322,14 +326,14 @@ func TestWayland(t *testing.T) {
 	assert.Contains(t, r.out, "wayland-0\n700 ")
 	assert.True(t, strings.HasSuffix(r.out, "none\n"), r.out)
 
-	s := p.sit(shell("weston-simple-shm & echo drawing; wait"), 24, 80)
+	s := p.openTerminal(shell("weston-simple-shm & echo drawing; wait"), 24, 80)
 	s.expect("drawing")
 	var img image.Image
 	require.Eventually(t, func() bool {
 		img = shot()
 		return colours(img) > before+many
 	}, 20*time.Second, 200*time.Millisecond)
-	keep(t, "wayland.png", img)
+	saveImage(t, "wayland.png", img)
 	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
 	s.code()
 	require.Eventually(t, func() bool { return colours(shot()) < before+many }, 20*time.Second, 200*time.Millisecond)

@@ -21,11 +21,13 @@ func explainStart(ctx context.Context, d *daemon.Client, p Plan, err error) (int
 	}
 	switch {
 	case errors.Is(err, daemon.ErrConflict):
-		return ExitDaemon, fmt.Errorf("the name %s is taken. Choose another one with -n, or type\n\tdocker rm -f %s\nif that container isn't needed any more: %w", p.Container.Name, p.Container.Name, err)
+		return ExitDaemon, fmt.Errorf("the name %s is taken. Choose another one with -n, or type\n\tdocker rm -f %s\n"+
+			"if that container isn't needed any more: %w", p.Container.Name, p.Container.Name, err)
 	case has("bind source path does not exist") && !strings.HasPrefix(d.Host(), "unix://"):
 		return ExitDaemon, fmt.Errorf("your folders aren't on the machine that Docker runs on. Run this there, or unset DOCKER_HOST: %w", err)
 	case has("bind source path does not exist") && strings.HasPrefix(info.RootDir, "/var/snap/"):
-		return ExitDaemon, fmt.Errorf("the snap of Docker sees neither hidden folders nor anything outside of home. Name a cache folder it can see, BERTH_CACHE=~/berth-cache, or replace it by Docker's own packages: %w", err)
+		return ExitDaemon, fmt.Errorf("the snap of Docker sees neither hidden folders nor anything outside of home. "+
+			"Name a cache folder it can see, BERTH_CACHE=~/berth-cache, or replace it by Docker's own packages: %w", err)
 	case has("bind source path does not exist"):
 		return ExitDaemon, fmt.Errorf("-v: there is no such file or folder on the host. Make it first, or correct the path: %w", err)
 	case has("network") && errors.Is(err, daemon.ErrNotFound):

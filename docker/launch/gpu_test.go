@@ -151,10 +151,12 @@ func TestGPUsArriveByTheHook(t *testing.T) {
 	r := p.runWith(func(o *Options) { o.GPUs, o.Command = "none", "nvidia-smi || echo $NVIDIA_VISIBLE_DEVICES" }, "")
 	assert.Equal(t, "void\n", r.out, "without a GPU nothing is called")
 
-	require.NoError(t, os.WriteFile(filepath.Join(hooks, "broken"), []byte("nvidia-container-cli: initialization error: nvml error: driver/library version mismatch"), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(hooks, "broken"),
+		[]byte("nvidia-container-cli: initialization error: nvml error: driver/library version mismatch"), 0o644))
 	r = p.runWith(func(o *Options) { o.GPUs, o.Command = "0", "true" }, "")
 	assert.Equal(t, ExitDaemon, r.code)
-	assert.Contains(t, r.err, "no GPU for a container: the driver in the kernel and the driver's libraries have different versions, as after an update.\n\tRestart the machine")
+	assert.Contains(t, r.err, "no GPU for a container: the driver in the kernel and the driver's libraries have different versions, "+
+		"as after an update.\n\tRestart the machine")
 	require.NoError(t, os.Remove(filepath.Join(hooks, "broken")))
 }
 
@@ -171,5 +173,7 @@ func TestHookThatDockerDidNotFind(t *testing.T) {
 	}
 	r := p.runWith(func(o *Options) { o.GPUs, o.Command = "0", "true" }, "")
 	assert.Equal(t, ExitDaemon, r.code)
-	assert.Contains(t, r.err, "no GPU for a container: Docker didn't find NVIDIA's hook when it started.\n\tIf nvidia-container-toolkit is installed: sudo systemctl restart docker. If not, install it first, from NVIDIA's repository\nDocker said: ")
+	assert.Contains(t, r.err, "no GPU for a container: Docker didn't find NVIDIA's hook when it started.\n"+
+		"\tIf nvidia-container-toolkit is installed: sudo systemctl restart docker. If not, install it first, from NVIDIA's repository\n"+
+		"Docker said: ")
 }

@@ -38,7 +38,7 @@ func (h Home) check() error {
 // unlinked refuses a path of which a part below the checkout is a symbolic link:
 // a container, which may write to the checkout, would choose by it what the next
 // launch mounts or reads. A path outside of the checkout, or one that doesn't
-// exist, is no concern of it.
+// exist, isn't checked.
 func unlinked(checkout, path string) error {
 	rel, err := filepath.Rel(checkout, path)
 	if err != nil || !filepath.IsLocal(rel) {
@@ -66,7 +66,7 @@ func unlinked(checkout, path string) error {
 // it, and moved to its place when it is whole.
 const seeding = ".berth-seeding"
 
-// seed makes the home if it is missing and, while nobody has lived in it, copies
+// seed makes the home if it is missing and, while it isn't in use yet, copies
 // the skeleton into it. What is in a home is never overwritten. When it returns,
 // the home is complete, also if another launch makes the same one, or if one was
 // killed in the middle of it. An existing folder is filled, not replaced: a
@@ -84,8 +84,8 @@ func (h Home) seed(ctx context.Context) error {
 }
 
 func (h Home) fill(ctx context.Context) error {
-	// Whatever a container makes of the checkout meanwhile, a Root leads nowhere
-	// out of it.
+	// Whatever a container does to the checkout meanwhile, a Root can't lead out of
+	// it.
 	checkout, err := os.OpenRoot(h.Checkout)
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func (h Home) fill(ctx context.Context) error {
 		return err
 	}
 	defer to.Close()
-	if ready, err := lived(to); err != nil || ready {
+	if ready, err := isSeeded(to); err != nil || ready {
 		return err
 	}
 
@@ -116,7 +116,7 @@ func (h Home) fill(ctx context.Context) error {
 	} else if ctx.Err() != nil {
 		return err
 	} // else the file system has no locks, and two first launches at once may disturb each other
-	if ready, err := lived(to); err != nil || ready {
+	if ready, err := isSeeded(to); err != nil || ready {
 		return err // meanwhile, by another launch
 	}
 	from := rootfs.Skeleton()
@@ -143,9 +143,9 @@ func (h Home) fill(ctx context.Context) error {
 	return to.RemoveAll(seeding)
 }
 
-// lived reports whether a home is complete: it has files, and no seeding was cut
+// isSeeded reports whether a home is complete: it has files, and no seeding was cut
 // off in it.
-func lived(folder *os.Root) (bool, error) {
+func isSeeded(folder *os.Root) (bool, error) {
 	entries, err := fs.ReadDir(folder.FS(), ".")
 	if err != nil {
 		return false, err

@@ -70,7 +70,8 @@ type Streams struct {
 func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, error) {
 	var id [4]byte
 	rand.Read(id[:])
-	h := Host{Launch: hex.EncodeToString(id[:]), API: d.APIVersion(), TimeZone: timeZone("/"), Memory: memory("/"), Env: map[string]string{}, Local: strings.HasPrefix(d.Host(), "unix://")}
+	h := Host{Launch: hex.EncodeToString(id[:]), API: d.APIVersion(), TimeZone: timeZone("/"), Memory: memory("/"), Env: map[string]string{},
+		Local: strings.HasPrefix(d.Host(), "unix://")}
 	for _, v := range os.Environ() {
 		name, value, _ := strings.Cut(v, "=")
 		h.Env[name] = value
@@ -129,7 +130,7 @@ func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, e
 	}
 	g.Go(func() (err error) {
 		if h.Image, err = d.Image(ctx, o.Image); errors.Is(err, daemon.ErrNotFound) {
-			return advice.With(fmt.Errorf("the image %s isn't in Docker: %w", o.Image, err), "%s", obtain(o))
+			return advice.With(fmt.Errorf("the image %s isn't in Docker: %w", o.Image, err), "%s", howToGet(o))
 		} else if err != nil {
 			return err
 		}
@@ -139,14 +140,14 @@ func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, e
 	if err := g.Wait(); err != nil {
 		return Host{}, err
 	}
-	return h, h.follow(o)
+	return h, h.resolveSources(o)
 }
 
-// follow notes what the sources of mounts are without symbolic links.
-func (h *Host) follow(o Options) error {
+// resolveSources notes what the sources of mounts are without symbolic links.
+func (h *Host) resolveSources(o Options) error {
 	mounts, err := parseMounts(o.Mounts)
 	if err != nil || !h.Local {
-		return nil // NewPlan says what is wrong with them; and another machine's aren't here
+		return nil // NewPlan reports what is wrong with them; and another machine's aren't here
 	}
 	h.Sources = map[string]string{}
 	for _, m := range mounts {
@@ -183,9 +184,9 @@ func mountPoints(info string) []string {
 
 var octal = regexp.MustCompile(`\\[0-3][0-7]{2}`)
 
-// obtain says how to get an image: the project's own is built, others come from
+// howToGet says how to get an image: the project's own is built, others come from
 // a registry.
-func obtain(o Options) string {
+func howToGet(o Options) string {
 	if name, _, _ := strings.Cut(o.Image, ":"); name == o.Project {
 		return "Build it with\n\t" + advice.Berth + " build -t=" + word(o.Image)
 	}
@@ -258,12 +259,13 @@ func imageUsers(ctx context.Context, d *daemon.Client, dir cache.Dir, image stri
 	if cache.ReadRecord(kept, &users) {
 		return users.Passwd, users.Group, nil
 	}
-	things, err := owned.Claim(dir, d, Role)
+	scope, err := owned.Claim(dir, d, Role)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, things.Close(context.WithoutCancel(ctx))) }()
-	id, err := things.Container(ctx, daemon.Container{Image: image, Command: []string{"true"}, Network: "none", Labels: map[string]string{daemon.LabelRole: Role}})
+	defer func() { err = errors.Join(err, scope.Close(context.WithoutCancel(ctx))) }()
+	id, err := scope.Container(ctx,
+		daemon.Container{Image: image, Command: []string{"true"}, Network: "none", Labels: map[string]string{daemon.LabelRole: Role}})
 	if err != nil {
 		return nil, nil, err
 	}

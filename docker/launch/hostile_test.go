@@ -78,7 +78,8 @@ func TestHostileUsersAreData(t *testing.T) {
 	touch := "touch " + mark
 	lines := strings.NewReplacer("TOUCH", touch).Replace(strings.Join([]string{
 		"", "END", "TOUCH", "EN\\000D", "TOUCH", "'", "TOUCH", "' >/dev/null; TOUCH",
-		"a:x:70:70:'; TOUCH; ':/:/bin/sh", "b:x:71:71:$(TOUCH)`TOUCH`:/:/bin/sh", `c:x:72:72:\\'; TOUCH; \\':/:/bin/sh`, "d:x:73:73:\\033]0;title\\007:/:/bin/sh", "",
+		"a:x:70:70:'; TOUCH; ':/:/bin/sh", "b:x:71:71:$(TOUCH)`TOUCH`:/:/bin/sh", `c:x:72:72:\\'; TOUCH; \\':/:/bin/sh`,
+		"d:x:73:73:\\033]0;title\\007:/:/bin/sh", "",
 	}, "\\n"))
 	p.options.Image = p.commit("printf %b "+word(lines)+" | tee -a /etc/passwd >> /etc/group; grep -c touch /etc/passwd", "")
 	p.options.Command = touch + "; getent passwd a b c | grep -c touch; exit 7"
@@ -104,7 +105,8 @@ func TestHostileUsersAreData(t *testing.T) {
 func TestUsersBehindLinks(t *testing.T) {
 	p := newPerson(t)
 	p.options.Network = "none"
-	p.options.Image = p.commit("mv /etc/passwd /usr/share/users && ln -s people /usr/share/passwd && ln -s users /usr/share/people && ln -s ../usr/share/passwd /etc/passwd && "+
+	p.options.Image = p.commit("mv /etc/passwd /usr/share/users && ln -s people /usr/share/passwd && "+
+		"ln -s users /usr/share/people && ln -s ../usr/share/passwd /etc/passwd && "+
 		"mkdir -p /opt/etc && mv /etc/group /opt/etc && ln -s /opt/etc/group /etc/group", "")
 	r := p.run("getent passwd www-data | cut -d: -f1,3; getent group www-data | cut -d: -f1,3; id -un", "")
 	assert.Equal(t, result{out: "www-data:33\nwww-data:33\n" + hostOf(t, p).User.Name + "\n"}, r)
@@ -115,7 +117,8 @@ func TestEntryPoint(t *testing.T) {
 	p.options.Network = "none"
 	p.options.Image = p.commit("true", `["bash"]`)
 	r := p.run("echo works", "")
-	assert.Equal(t, result{code: ExitDaemon, err: "-cmd: usage: the entry point of the image, bash, would take the command for its own arguments and not run it. Add -entrypoint=bash\n"}, r)
+	assert.Equal(t, result{code: ExitDaemon, err: "-cmd: usage: the entry point of the image, bash, " +
+		"would take the command for its own arguments and not run it. Add -entrypoint=bash\n"}, r)
 	for entrypoint, want := range map[string]string{"sh": "works\n", "/usr/bin/env": "works\n"} {
 		r := p.runWith(func(o *Options) { o.Entrypoint, o.Command = entrypoint, "echo works" }, "")
 		assert.Equal(t, result{out: want}, r, entrypoint)
@@ -125,7 +128,7 @@ func TestEntryPoint(t *testing.T) {
 	r = p.runWith(func(o *Options) { o.Entrypoint = "no-such-program" }, "")
 	assert.Equal(t, ExitNotFound, r.code)
 
-	s := p.sit(func(o *Options) { o.Entrypoint, o.Command = "sh", "stty size; exit 3" }, 33, 77)
+	s := p.openTerminal(func(o *Options) { o.Entrypoint, o.Command = "sh", "stty size; exit 3" }, 33, 77)
 	s.expect("33 77\r\n")
 	assert.Equal(t, 3, s.code())
 }
@@ -147,7 +150,8 @@ func TestMountBelowAReadOnlyOne(t *testing.T) {
 	assert.Equal(t, 0, r.code)
 	assert.Empty(t, r.out)
 	if !atLeast(dockertest.Connect(t).APIVersion(), 1, 44) {
-		assert.Equal(t, "-v: Docker before 25 can't make what is mounted below "+folder+" read-only, so the container doesn't get "+sub+". Mount it by itself if you need it\n", r.err)
+		assert.Equal(t, "-v: Docker before 25 can't make what is mounted below "+folder+" read-only, so the container doesn't get "+sub+
+			". Mount it by itself if you need it\n", r.err)
 	}
 	r = p.runWith(func(o *Options) {
 		o.Mounts, o.Command = folder+":/data:ro,"+sub+":/data/a b:ro", "cat '/data/a b/f';"+write

@@ -115,7 +115,7 @@ func TestSideBySide(t *testing.T) {
 	p := newPerson(t)
 	var all []*screen
 	for range 3 {
-		all = append(all, p.sit(shell("echo ready; read line; echo got $line"), 24, 80))
+		all = append(all, p.openTerminal(shell("echo ready; read line; echo got $line"), 24, 80))
 	}
 	for _, s := range all {
 		s.expect("ready")

@@ -83,9 +83,9 @@ type person struct {
 // ours are the folders of the home in this checkout.
 var ours = Options{Home: "rootfs/home/user", Skeleton: "rootfs/home/skel"}
 
-// newPerson returns who runs the tests, with a checkout and a cache of their
-// own, and an image with a shell. When the test ends, none of their containers
-// may be left.
+// newPerson returns who runs the tests, with a separate checkout and cache, and
+// an image with a shell. When the test ends, none of their containers may be
+// left.
 func newPerson(t *testing.T) *person {
 	if testing.Short() {
 		t.Skip("needs Docker and builds an image")
@@ -229,10 +229,11 @@ type screen struct {
 	shown string // all that was written and not yet expected
 }
 
-// sit starts a launch in a terminal of that size.
-func (p *person) sit(change func(*Options), rows, columns uint16) *screen {
+// openTerminal starts a launch in a terminal of that size.
+func (p *person) openTerminal(change func(*Options), rows, columns uint16) *screen {
 	c := p.launch(change)
-	tty, err := pty.StartWithAttrs(c, &pty.Winsize{Rows: rows, Cols: columns}, &syscall.SysProcAttr{Credential: p.as, Setsid: true, Setctty: true})
+	tty, err := pty.StartWithAttrs(c, &pty.Winsize{Rows: rows, Cols: columns},
+		&syscall.SysProcAttr{Credential: p.as, Setsid: true, Setctty: true})
 	require.NoError(p.t, err)
 	tty = closable(p.t, tty)
 	s := &screen{t: p.t, cmd: c, tty: tty, seen: make(chan string, 1024)}
@@ -257,7 +258,7 @@ func (p *person) sit(change func(*Options), rows, columns uint16) *screen {
 }
 
 // closable returns a terminal of which a read ends when it is closed. (The pty
-// package asks for its file descriptor, which makes reads block for good.)
+// package asks for its file descriptor, which makes reads block permanently.)
 func closable(t *testing.T, tty *os.File) *os.File {
 	fd, err := unix.FcntlInt(tty.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	require.NoError(t, err)

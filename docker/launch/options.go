@@ -19,15 +19,18 @@ import (
 // Lists are separated by commas. In them a backslash takes the next character
 // as it is, and a comma or colon between double quotes separates nothing:
 // -e='GREETING="Hello, world",DIR=C\:\\x' sets two variables.
+//
+// An Entrypoint that is a shell runs Command. Another program gets the shell that
+// does as its arguments.
 type Options struct {
 	Project    string // names containers; asked of the project, not of a person
 	Root       string // the checkout on the host; asked of the project, not of a person
 	Home       string // folder of the checkout that $HOME keeps its files in; default: .berth/home; asked of the project, not of a person
 	Skeleton   string // folder of the checkout with what a new home starts with; default: Berth's own; asked of the project, not of a person
 	Image      string // image to run; no default
-	Digest     string // of the image's manifest, which Docker doesn't know of an image that was loaded; "" if unknown; asked of the project, not of a person
+	Digest     string // of the image's manifest, "" if unknown; asked of the project, since Docker doesn't know it of a loaded image
 	Command    string // run by the image's shell instead of opening it; default: an interactive shell
-	Entrypoint string // program to run in place of the image's entry point, as docker run has it: a shell runs Command, another program gets the shell that does as its arguments; default: the image's own
+	Entrypoint string // program to run in place of the image's entry point, as with docker run -entrypoint; default: the image's own
 	Name       string // of the container; default: the project and 8 random hex digits
 	Hostname   string // default: the host's
 	GPUs       string // "0" (default: the first, where there is one), "all", "none", "2,3", UUIDs, their prefixes, MIG instances
@@ -109,7 +112,8 @@ func parseMounts(list string) ([]mountOption, error) {
 		}
 		m.source, m.target = parts[0], parts[1]
 		if m.source == "" || !strings.HasPrefix(m.target, "/") {
-			return nil, fmt.Errorf("-v: %w: in %q, the source must be a path on the host and the target an absolute path in the container. For example: -v=~/data:/data:ro", usage.Err, item)
+			return nil, fmt.Errorf("-v: %w: in %q, the source must be a path on the host and the target an absolute path in the container. "+
+				"For example: -v=~/data:/data:ro", usage.Err, item)
 		}
 		mounts = append(mounts, m)
 	}

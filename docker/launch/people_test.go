@@ -41,9 +41,10 @@ func TestPeople(t *testing.T) {
 		{"in a directory server", 712400005, 712400005, []int{712400100}, directory, func(groups string) string {
 			return "712400005\n712400005\n" + groups + "\nALLIANCE\\alice\nALLIANCE\\alice /home/ALLIANCE\\alice\nroot:0\nwww-data:33\n"
 		}},
-		{"whose uid the image gave to another", 33, 33, nil, "#!/bin/sh\n[ $1 = passwd ] && echo web:x:33:33::/home/web:/bin/sh || echo www:x:33:\n", func(groups string) string {
-			return "33\n33\n" + groups + "\nweb\nweb /home/web\nroot:0\nweb:33\n"
-		}},
+		{"whose uid the image gave to another", 33, 33, nil,
+			"#!/bin/sh\n[ $1 = passwd ] && echo web:x:33:33::/home/web:/bin/sh || echo www:x:33:\n", func(groups string) string {
+				return "33\n33\n" + groups + "\nweb\nweb /home/web\nroot:0\nweb:33\n"
+			}},
 		{"root", 0, 0, nil, "", func(groups string) string { return "0\n0\n" + groups + "\nroot\nroot /root\nroot:0\nwww-data:33\n" }},
 	}
 	for _, test := range tests {

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/display"
@@ -94,10 +93,12 @@ func NewPlan(h Host, o Options) (Plan, error) {
 		c.SecurityOpt = append(c.SecurityOpt, "label=disable")
 	}
 	if !containerName.MatchString(c.Name) {
-		return Plan{}, fmt.Errorf("-n: %w: %q can't be the name of a container: it takes letters, digits, _ . and -, two at least", usage.Err, c.Name)
+		return Plan{}, fmt.Errorf("-n: %w: %q can't be the name of a container: it takes letters, digits, _ . and -, two at least", usage.Err,
+			c.Name)
 	}
 	if o.Hostname != "" && !hostName.MatchString(o.Hostname) {
-		return Plan{}, fmt.Errorf("-hostname: %w: %q can't be the name of a host: it takes letters, digits, . and -, 63 at most", usage.Err, o.Hostname)
+		return Plan{}, fmt.Errorf("-hostname: %w: %q can't be the name of a host: it takes letters, digits, . and -, 63 at most", usage.Err,
+			o.Hostname)
 	}
 	if u.UID == 0 {
 		// What root needs to work with files of others and to install packages.
@@ -128,10 +129,10 @@ func NewPlan(h Host, o Options) (Plan, error) {
 		c.Mounts = append(c.Mounts, mount)
 		p.Notes = append(p.Notes, notes...)
 	}
-	if err := spellable(c); err != nil {
+	if err := checkUTF8(c); err != nil {
 		return Plan{}, err
 	}
-	if err := distinct(c.Mounts, p.Files); err != nil {
+	if err := checkTargets(c.Mounts, p.Files); err != nil {
 		return Plan{}, err
 	}
 
@@ -215,7 +216,8 @@ func (p *Plan) chooseDisplay(h Host, o Options) (display.Display, error) {
 		return d, err
 	}
 	if !h.Local && d.Kind != display.Off {
-		return d, fmt.Errorf("-gui=%s: %w: Docker runs on another machine, which your display's socket can't be mounted on. Leave -gui out", o.GUI, display.ErrNone)
+		return d, fmt.Errorf("-gui=%s: %w: Docker runs on another machine, which your display's socket can't be mounted on. Leave -gui out",
+			o.GUI, display.ErrNone)
 	}
 	if note != "" {
 		p.Notes = append(p.Notes, note)
@@ -252,7 +254,8 @@ func (p *Plan) chooseGPUs(h Host, o Options) (gpu.Injection, error) {
 
 // terminals are the types that the ncurses-base package describes, and with it
 // nearly every image. With another type than these, programs would draw nothing.
-var terminals = []string{"linux", "rxvt", "rxvt-unicode", "rxvt-unicode-256color", "screen", "screen-256color", "tmux", "tmux-256color", "vt100", "vt220", "xterm", "xterm-256color", "xterm-color"}
+var terminals = []string{"linux", "rxvt", "rxvt-unicode", "rxvt-unicode-256color", "screen", "screen-256color", "tmux", "tmux-256color",
+	"vt100", "vt220", "xterm", "xterm-256color", "xterm-color"}
 
 // workingDir maps the caller's folder into the workspace: a subfolder of the
 // checkout to the same one there, anything else to its top.
@@ -262,144 +265,6 @@ func workingDir(root, dir string) string {
 		return Workspace
 	}
 	return path.Join(Workspace, filepath.ToSlash(rel))
-}
-
-// onHost returns the absolute path that a person means.
-func onHost(h Host, typed string) string {
-	if typed == "~" || strings.HasPrefix(typed, "~/") {
-		return filepath.Join(h.User.Home, typed[1:])
-	}
-	if filepath.IsAbs(typed) {
-		return filepath.Clean(typed)
-	}
-	return filepath.Join(h.Dir, typed)
-}
-
-// chooseMount returns the mount that a person asks for, and what they should
-// know of it.
-func chooseMount(h Host, o mountOption) (m daemon.Mount, notes []string) {
-	m = daemon.Mount{Type: "bind", Source: onHost(h, o.source), Target: path.Clean(o.target), ReadOnly: o.readOnly}
-	if real, ok := h.Sources[m.Source]; ok {
-		if within(h.Root, m.Source) && !within(h.Root, real) {
-			// A data set on another disk, or what a container would like to see.
-			notes = append(notes, fmt.Sprintf("-v: a symbolic link in the checkout leads %s to %s, which the container gets", o.source, real))
-		}
-		m.Source = real
-	}
-	if !m.ReadOnly {
-		return m, notes
-	}
-	var below []string
-	for _, at := range h.MountPoints {
-		if at != m.Source && within(m.Source, at) {
-			below = append(below, at)
-		}
-	}
-	switch {
-	case len(below) > 0 && atLeast(h.API, 1, 44):
-		m.Submounts = daemon.SubmountsReadOnly
-	case len(below) > 0:
-		notes = append(notes, fmt.Sprintf("-v: Docker before 25 can't make what is mounted below %s read-only, so the container doesn't get %s. Mount it by itself if you need it",
-			m.Source, strings.Join(below, ", ")))
-		fallthrough
-	default:
-		m.Submounts = daemon.SubmountsLeftOut // also one that comes meanwhile
-	}
-	return m, notes
-}
-
-// within reports whether a path is a folder or below it.
-func within(folder, path string) bool {
-	rel, err := filepath.Rel(folder, path)
-	return err == nil && filepath.IsLocal(rel)
-}
-
-// spellable refuses paths that can't be told to Docker, which speaks JSON: in them
-// it would get other characters, and mount a folder of that name.
-func spellable(c daemon.Container) error {
-	paths := []string{c.WorkingDir}
-	for _, m := range c.Mounts {
-		paths = append(paths, m.Source, m.Target)
-	}
-	for _, p := range paths {
-		if !utf8.ValidString(p) {
-			return fmt.Errorf("%w: the path %q isn't valid UTF-8, so Docker can't be told of it. Rename the file or folder", usage.Err, p)
-		}
-	}
-	return nil
-}
-
-// distinct refuses two mounts on one target.
-func distinct(mounts []daemon.Mount, files []File) error {
-	taken := map[string]bool{}
-	for _, f := range files {
-		taken[f.Target] = true
-	}
-	for _, m := range mounts {
-		if taken[m.Target] {
-			return fmt.Errorf("-v: %w: something is mounted on %s already. Choose another target for %s", usage.Err, m.Target, m.Source)
-		}
-		taken[m.Target] = true
-	}
-	return nil
-}
-
-// shells are programs that run a command line given after -c.
-var shells = []string{"sh", "bash", "dash", "zsh", "ksh", "ash"}
-
-// sized sets the terminal's size before anything can ask for it. Below API 1.42
-// the daemon starts a container with a terminal of no rows and columns, and a
-// resize comes only after the start.
-const sized = `stty rows %d columns %d 2>/dev/null; exec "$@"`
-
-// interpreters are programs that take their first argument for a script, not for
-// a program to run; versions such as python3.12 are cut off.
-var interpreters = append([]string{"python", "pypy", "node", "ruby", "perl", "lua", "php", "Rscript", "julia", "java"}, shells...)
-
-// runsArguments reports whether an entry point may run the command that follows
-// it: nearly all do, by an exec "$@" at their end. An interpreter that has flags
-// alone would take the command's first word for its script.
-func runsArguments(entrypoint []string) bool {
-	if len(entrypoint) == 0 {
-		return true
-	}
-	isFlag := func(word string) bool { return strings.HasPrefix(word, "-") }
-	program := strings.TrimRight(path.Base(entrypoint[0]), ".0123456789")
-	return !slices.Contains(interpreters, program) || slices.ContainsFunc(entrypoint[1:], func(word string) bool { return !isFlag(word) })
-}
-
-// command decides what the container runs: the entry point (the image's, or the
-// one that was asked for) with the image's own command, or with the typed one in
-// the shell that the image opens. Nil means the image's own.
-func command(h Host, o Options) (entrypoint, cmd []string, err error) {
-	before, usual := h.Image.Entrypoint, h.Image.Command
-	shell := "sh"
-	known := len(usual) > 0 && slices.Contains(shells, path.Base(usual[0]))
-	if known {
-		shell = usual[0]
-	}
-	line := []string{shell, "-c", o.Command}
-	if o.Entrypoint != "" {
-		entrypoint, before, usual = []string{o.Entrypoint}, []string{o.Entrypoint}, nil // as Docker drops the image's command
-		if slices.Contains(shells, path.Base(o.Entrypoint)) {
-			shell, known, line = o.Entrypoint, true, []string{"-c", o.Command}
-		}
-	}
-	if o.Command != "" {
-		if o.Entrypoint == "" && !runsArguments(before) {
-			return nil, nil, fmt.Errorf("-cmd: %w: the entry point of the image, %s, would take the command for its own arguments and not run it. Add -entrypoint=%s",
-				usage.Err, words(before), shell)
-		}
-		cmd = line
-	}
-	// Without a shell there is nothing to set the size with.
-	if t := h.Terminal; t.Present && t.Rows > 0 && t.Columns > 0 && !atLeast(h.API, 1, 42) && (known || o.Command != "") {
-		entrypoint = append([]string{shell, "-c", fmt.Sprintf(sized, t.Rows, t.Columns), shell}, before...)
-		if cmd == nil {
-			cmd = usual // with an entry point of ours, Docker drops the image's command
-		}
-	}
-	return entrypoint, cmd, nil
 }
 
 // atLeast reports whether a version such as "1.41" is major.minor or later.

@@ -28,8 +28,9 @@ func workstation() Host {
 		API:      "1.51",
 		Daemon:   daemon.Info{Version: "28.3.2", RootDir: "/var/lib/docker", Runtimes: []string{"runc"}},
 		Image:    daemon.Image{ID: "sha256:0123", Command: []string{"bash"}},
-		Passwd:   []byte("root:x:0:0:root:/root:/bin/bash\nwww-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\nubuntu:x:1000:1000:Ubuntu:/home/ubuntu:/bin/bash\n"),
-		Group:    []byte("root:x:0:\nvideo:x:44:\nwww-data:x:33:\nubuntu:x:1000:\n"),
+		Passwd: []byte("root:x:0:0:root:/root:/bin/bash\nwww-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\n" +
+			"ubuntu:x:1000:1000:Ubuntu:/home/ubuntu:/bin/bash\n"),
+		Group: []byte("root:x:0:\nvideo:x:44:\nwww-data:x:33:\nubuntu:x:1000:\n"),
 		GPU: gpu.Machine{SMI: true, Loaded: true, Toolkit: true, Hardware: true, GPUs: []gpu.GPU{
 			{Index: 0, UUID: "GPU-11111111-aaaa-bbbb-cccc-000000000000", Name: "NVIDIA H200"},
 			{Index: 1, UUID: "GPU-22222222-aaaa-bbbb-cccc-000000000000", Name: "NVIDIA H200"},
@@ -48,7 +49,7 @@ func options() Options {
 	}
 }
 
-// With BERTH_UPDATE set, the golden files are written anew.
+// With BERTH_UPDATE set, the golden files are rewritten.
 func TestPlans(t *testing.T) {
 	tests := map[string]func(*Host, *Options){
 		"default": func(*Host, *Options) {},
@@ -150,7 +151,8 @@ func TestReadOnlyMounts(t *testing.T) {
 
 func TestRunsArguments(t *testing.T) {
 	for entrypoint, want := range map[string]bool{
-		"": true, "/opt/nvidia/nvidia_entrypoint.sh": true, "tini --": true, "python3 /entry.py": true, "python3 -m runner": true, "/app/server": true,
+		"": true, "/opt/nvidia/nvidia_entrypoint.sh": true, "tini --": true, "python3 /entry.py": true,
+		"python3 -m runner": true, "/app/server": true,
 		"python3": false, "/usr/bin/python3.12 -u": false, "bash": false, "/bin/sh -c": false, "node": false, `/bin/bash -c exec"$@" --`: true,
 	} {
 		assert.Equal(t, want, runsArguments(strings.Fields(entrypoint)), entrypoint)
@@ -184,7 +186,8 @@ func TestParseEnv(t *testing.T) {
 	host := map[string]string{"HERE": "value", "EMPTY": ""}
 	got, err := parseEnv(`A=1,B="x, y",HERE,NOT_HERE,EMPTY,C=a=b,D=`, host)
 	require.NoError(t, err)
-	assert.Equal(t, []Variable{{"A", "1", false}, {"B", "x, y", false}, {"HERE", "value", true}, {"EMPTY", "", true}, {"C", "a=b", false}, {"D", "", false}}, got)
+	assert.Equal(t, []Variable{{"A", "1", false}, {"B", "x, y", false}, {"HERE", "value", true}, {"EMPTY", "", true}, {"C", "a=b", false},
+		{"D", "", false}}, got)
 	for _, bad := range []string{"=x", "A=1,,B=2", "A B=1", `A="`} {
 		_, err := parseEnv(bad, host)
 		assert.ErrorIs(t, err, usage.Err, bad)

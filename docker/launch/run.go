@@ -24,7 +24,7 @@ import (
 	"github.com/berthdev/berth/internal/signals"
 )
 
-// The exit codes of docker run, beside the command's own.
+// The exit codes of docker run, besides the command's own.
 const (
 	ExitDaemon      = 125 // Docker, or Berth, failed
 	ExitNotRunnable = 126 // the command can't be run
@@ -32,9 +32,9 @@ const (
 	exitSignal      = 128 // and the number of the signal that ended it
 )
 
-// patience is how long a container may take to end after a signal, once the
+// killTimeout is how long a container may take to end after a signal, once the
 // person's terminal or the reader of its output is gone.
-const patience = 3 * time.Second
+const killTimeout = 3 * time.Second
 
 // Run carries out a plan: it creates the container, connects the streams to it,
 // and waits until it has ended and is gone. It returns the exit code that
@@ -80,27 +80,27 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 	if err := makeMountPoints(p.Container.Mounts); err != nil {
 		return ExitDaemon, err
 	}
-	things, err := owned.Claim(dir, d, Role)
+	scope, err := owned.Claim(dir, d, Role)
 	if err != nil {
 		return ExitDaemon, err
 	}
 	lasting := context.WithoutCancel(ctx)
 	defer func() {
-		if e := things.Close(lasting); e != nil {
+		if e := scope.Close(lasting); e != nil {
 			err = errors.Join(err, e)
 		}
 	}()
-	grant, err := p.Display.Open(ctx, things.Path())
+	grant, err := p.Display.Open(ctx, scope.Path())
 	if err != nil {
 		return ExitDaemon, fmt.Errorf("-gui: %w. Without windows: -gui=off", err)
 	}
 	defer grant.Close() // the X server may be gone by now, and the cookie with it
-	spec, err := p.realize(things.Path(), grant)
+	spec, err := p.realize(scope.Path(), grant)
 	if err != nil {
 		return ExitDaemon, err
 	}
 
-	l := launch{daemon: d, things: things, streams: s, tty: spec.TTY}
+	l := launch{daemon: d, scope: scope, streams: s, tty: spec.TTY}
 	// Until the container runs, a signal gives up; cleaning up goes on.
 	starting, stop := signal.NotifyContext(ctx, caught...)
 	defer stop()
@@ -111,9 +111,9 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 		return explainStart(lasting, d, p, err)
 	}
 	stop()
-	things.NoteDaemon(lasting)
+	scope.NoteDaemon(lasting)
 	defer l.session.Close()
-	return l.attend(ctx, signals)
+	return l.supervise(ctx, signals)
 }
 
 // realize returns the container to create, with the plan's files written to the
@@ -160,7 +160,7 @@ func (p Plan) check() error {
 // A launch is a container and the streams that it is connected to.
 type launch struct {
 	daemon  *daemon.Client
-	things  *owned.Things
+	scope   *owned.Scope
 	streams Streams
 	tty     bool
 	id      string // "" before it is created
@@ -171,7 +171,7 @@ type launch struct {
 // start creates the container, waits for its end, connects to it, has a last check
 // made and starts it: in this order no exit code and no output is lost.
 func (l *launch) start(ctx, lasting context.Context, spec daemon.Container, check func() error) (err error) {
-	if l.id, err = l.things.Container(lasting, spec); err != nil {
+	if l.id, err = l.scope.Container(lasting, spec); err != nil {
 		return err
 	}
 	if l.ended, err = l.daemon.Wait(lasting, l.id); err != nil {
@@ -186,9 +186,9 @@ func (l *launch) start(ctx, lasting context.Context, spec daemon.Container, chec
 	return l.daemon.Start(ctx, l.id)
 }
 
-// attend copies the streams, and passes on signals and the size of the terminal
+// supervise copies the streams, and passes on signals and the size of the terminal
 // until the container is gone. It returns the exit code.
-func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, error) {
+func (l *launch) supervise(ctx context.Context, signals <-chan os.Signal) (int, error) {
 	lasting := context.WithoutCancel(ctx)
 	if l.tty {
 		in := int(l.streams.In.Fd())
@@ -229,8 +229,8 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 		err := copy()
 		copied <- err
 		if err != nil {
-			// The daemon holds the container while it waits for somebody to read, and
-			// wouldn't so much as kill it.
+			// The daemon holds the container while it waits for a reader, and can't even
+			// kill it then.
 			l.session.Discard()
 		}
 	}()
@@ -249,29 +249,29 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 	end := func(s syscall.Signal) {
 		if why == 0 {
 			why = s
-			kill = time.After(patience)
+			kill = time.After(killTimeout)
 			l.daemon.Kill(lasting, l.id, signalName(s))
 		}
 	}
 	cancelled := ctx.Done()
-	var lost error // why output can't be passed on, unless its reader just left
+	var failure error // why output can't be passed on, unless its reader just left
 	for {
 		select {
 		case r := <-ended:
 			if r.err != nil {
 				return ExitDaemon, r.err
 			}
-			l.things.Gone()
+			l.scope.Release()
 			if copied != nil && why == 0 {
 				select {
 				case err := <-copied:
-					lost = l.lost(err)
+					failure = l.outputError(err)
 				case s := <-signals: // while nobody reads the last of the output
 					return exitSignal + int(s.(syscall.Signal)), nil
 				}
 			}
-			if lost != nil {
-				return ExitDaemon, lost
+			if failure != nil {
+				return ExitDaemon, failure
 			}
 			if why != 0 {
 				return exitSignal + int(why), nil
@@ -279,7 +279,7 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 			return r.code, nil
 		case err := <-copied:
 			copied = nil
-			if lost = l.lost(err); lost != nil {
+			if failure = l.outputError(err); failure != nil {
 				end(syscall.SIGTERM)
 			} else if errors.Is(err, syscall.EPIPE) {
 				end(syscall.SIGPIPE)
@@ -304,10 +304,10 @@ func (l *launch) attend(ctx context.Context, signals <-chan os.Signal) (int, err
 	}
 }
 
-// lost returns what is to be said of the end of the output. A reader that leaves
+// outputError returns what to report about the end of the output. A reader that leaves
 // and a terminal that is closed are ends like others, a full disk isn't: the
 // command would go on, and nobody would ever see what it found.
-func (l *launch) lost(err error) error {
+func (l *launch) outputError(err error) error {
 	if err == nil || l.tty || errors.Is(err, syscall.EPIPE) {
 		return nil
 	}

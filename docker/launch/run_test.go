@@ -29,7 +29,7 @@ func session(t *testing.T, p *person) {
 	if p.root() {
 		end = "# "
 	}
-	s := p.sit(nil, 24, 100)
+	s := p.openTerminal(nil, 24, 100)
 	before := s.modes()
 
 	s.expect(yellow)
@@ -65,7 +65,7 @@ func session(t *testing.T, p *person) {
 
 func TestFirstCommandKnowsTheTerminal(t *testing.T) {
 	p := newPerson(t)
-	s := p.sit(shell("stty size; test -t 0 && test -t 1 && test -t 2 && echo all; exit 7"), 33, 77)
+	s := p.openTerminal(shell("stty size; test -t 0 && test -t 1 && test -t 2 && echo all; exit 7"), 33, 77)
 	s.expect("33 77\r\nall\r\n")
 	assert.Equal(t, 7, s.code())
 }
@@ -118,7 +118,7 @@ func TestClosedTerminalEndsTheContainer(t *testing.T) { asEverybody(t, closedTer
 
 func closedTerminal(t *testing.T, p *person) {
 	// It ignores what a terminal's end tells it.
-	s := p.sit(shell("trap '' HUP TERM; echo ready; sleep 100"), 24, 80)
+	s := p.openTerminal(shell("trap '' HUP TERM; echo ready; sleep 100"), 24, 80)
 	s.expect("ready")
 	require.NoError(t, s.tty.Close())
 	s.code()
@@ -128,7 +128,8 @@ func closedTerminal(t *testing.T, p *person) {
 func TestSignals(t *testing.T) {
 	p := newPerson(t)
 	t.Run("go to the command without a terminal", func(t *testing.T) {
-		for sig, name := range map[syscall.Signal]string{syscall.SIGINT: "INT", syscall.SIGTERM: "TERM", syscall.SIGHUP: "HUP", syscall.SIGQUIT: "QUIT"} {
+		for sig, name := range map[syscall.Signal]string{syscall.SIGINT: "INT", syscall.SIGTERM: "TERM", syscall.SIGHUP: "HUP",
+			syscall.SIGQUIT: "QUIT"} {
 			c := p.launch(shell("trap 'echo got " + name + "; exit 9' " + name + "; echo ready; while :; do sleep 0.05; done"))
 			out, err := c.StdoutPipe()
 			require.NoError(t, err)
@@ -145,7 +146,7 @@ func TestSignals(t *testing.T) {
 	})
 	t.Run("end the container with one", func(t *testing.T) {
 		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGINT} {
-			s := p.sit(shell("trap '' TERM; echo ready; sleep 100"), 24, 80)
+			s := p.openTerminal(shell("trap '' TERM; echo ready; sleep 100"), 24, 80)
 			s.expect("ready")
 			require.NoError(t, s.cmd.Process.Signal(sig))
 			assert.Equal(t, exitSignal+int(sig), s.code(), sig)

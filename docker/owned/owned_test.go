@@ -58,17 +58,18 @@ func (w work) do() error {
 	if err != nil {
 		return err
 	}
-	things, err := Claim(dir, docker, "run")
+	scope, err := Claim(dir, docker, "run")
 	if err != nil {
 		return err
 	}
 	if w.Volume != "" {
-		if err := things.Volume(context.Background(), w.Volume, nil); err != nil {
+		if err := scope.Volume(context.Background(), w.Volume, nil); err != nil {
 			return err
 		}
 	}
-	id, err := things.Container(context.Background(), daemon.Container{
-		Image: w.Image, Name: w.Name, Command: []string{"sleep", "1000"}, Network: "none", Init: true, Labels: map[string]string{daemon.LabelRole: "test"},
+	id, err := scope.Container(context.Background(), daemon.Container{
+		Image: w.Image, Name: w.Name, Command: []string{"sleep", "1000"}, Network: "none", Init: true,
+		Labels: map[string]string{daemon.LabelRole: "test"},
 	})
 	if err != nil || !w.Start {
 		return err
@@ -76,8 +77,8 @@ func (w work) do() error {
 	if err := docker.Start(context.Background(), id); err != nil {
 		return err
 	}
-	things.NoteDaemon(context.Background())
-	things.noting.Wait()
+	scope.NoteDaemon(context.Background())
+	scope.noting.Wait()
 	return nil
 }
 
@@ -129,7 +130,8 @@ type world struct {
 // labels are what Berth puts on things, with a claim's name.
 func labels(claim string) map[string]string {
 	return map[string]string{
-		daemon.LabelRole: "run", daemon.LabelOwner: Owner(), daemon.LabelLaunch: "1a2b3c4d", daemon.LabelClaim: claim, daemon.LabelInputs: strings.Repeat("a", 64),
+		daemon.LabelRole: "run", daemon.LabelOwner: Owner(), daemon.LabelLaunch: "1a2b3c4d", daemon.LabelClaim: claim,
+		daemon.LabelInputs: strings.Repeat("a", 64),
 	}
 }
 
@@ -230,7 +232,8 @@ func TestOnlyWhatIsOursIsRemoved(t *testing.T) {
 		scenarios = 1000
 	}
 	t.Logf("seed %d", seed)
-	w := &world{T: t, docker: dockertest.Connect(t), random: rand.New(rand.NewPCG(seed, 0)), shell: dockertest.Shell(t), state: map[string]string{}}
+	w := &world{T: t, docker: dockertest.Connect(t), random: rand.New(rand.NewPCG(seed, 0)), shell: dockertest.Shell(t),
+		state: map[string]string{}}
 	t.Cleanup(w.removeForeign)
 
 	// Images that were committed from a launch inherit its labels; others take some back.
@@ -257,9 +260,10 @@ func TestOnlyWhatIsOursIsRemoved(t *testing.T) {
 		atOnce.Go(func() {
 			for i := range next {
 				t.Run(fmt.Sprint(i), func(t *testing.T) {
-					w := &world{T: t, docker: w.docker, random: rand.New(rand.NewPCG(seed, uint64(i)+1)), shell: w.shell, images: w.images, state: map[string]string{}}
+					w := &world{T: t, docker: w.docker, random: rand.New(rand.NewPCG(seed, uint64(i)+1)), shell: w.shell, images: w.images,
+						state: map[string]string{}}
 					t.Cleanup(w.removeForeign)
-					w.play()
+					w.runScenario()
 				})
 			}
 		})
@@ -267,15 +271,16 @@ func TestOnlyWhatIsOursIsRemoved(t *testing.T) {
 	atOnce.Wait()
 }
 
-// play plays one scenario.
-func (w *world) play() {
+// runScenario runs one random scenario.
+func (w *world) runScenario() {
 	t := w.T
 	dir, err := cache.OpenAt(filepath.Join(t.TempDir(), "cache"))
 	require.NoError(t, err)
 	var dead, living []*child
 	var what []string
 	for range w.random.IntN(3) {
-		c := start(t, dir, work{Image: w.shell, Name: dockertest.Name(t), Start: w.random.IntN(2) == 0, Volume: ifSo(w.random.IntN(4) == 0, dockertest.Name(t))})
+		c := start(t, dir, work{Image: w.shell, Name: dockertest.Name(t), Start: w.random.IntN(2) == 0,
+			Volume: ifSo(w.random.IntN(4) == 0, dockertest.Name(t))})
 		dead = append(dead, c)
 		what = append(what, "a dead process")
 	}
@@ -401,11 +406,13 @@ func TestObjects(t *testing.T) {
 		notes []json.RawMessage
 		want  []object
 	}{
-		"nothing":        {nil, nil},
-		"about to":       {lines(note{Address: "a", Container: &about}), []object{{address: "a", container: about}}},
-		"made":           {lines(note{Address: "a", Container: &about}, note{Address: "a", Container: &made}), []object{{address: "a", container: made}}},
-		"first damaged":  {lines(note{Address: "a", Container: &made}), []object{{address: "a", container: made}}},
-		"in this daemon": {lines(note{Address: "a", Container: &made}, note{Address: "a", Daemon: "d"}), []object{{address: "a", daemon: "d", container: made}}},
+		"nothing":  {nil, nil},
+		"about to": {lines(note{Address: "a", Container: &about}), []object{{address: "a", container: about}}},
+		"made": {lines(note{Address: "a", Container: &about}, note{Address: "a", Container: &made}),
+			[]object{{address: "a", container: made}}},
+		"first damaged": {lines(note{Address: "a", Container: &made}), []object{{address: "a", container: made}}},
+		"in this daemon": {lines(note{Address: "a", Container: &made}, note{Address: "a", Daemon: "d"}),
+			[]object{{address: "a", daemon: "d", container: made}}},
 		"volume first": {
 			lines(note{Address: "a", Volume: "v"}, note{Address: "a", Container: &about}, note{Address: "a", Container: &made}),
 			[]object{{address: "a", container: made}, {address: "a", volume: "v"}},

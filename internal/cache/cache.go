@@ -98,7 +98,8 @@ func (d Dir) private() error {
 		return err
 	}
 	if owner, ok := ownerOf(info); ok && owner != os.Geteuid() {
-		return fmt.Errorf("the cache folder %s belongs to user %d, and you are user %d. Name a folder of your own in BERTH_CACHE", d, owner, os.Geteuid())
+		return fmt.Errorf("the cache folder %s belongs to user %d, and you are user %d. Name a folder of your own in BERTH_CACHE", d, owner,
+			os.Geteuid())
 	}
 	if info.Mode().Perm()&0o077 == 0 {
 		return nil
@@ -139,7 +140,8 @@ func (d Dir) Lock(ctx context.Context, name string, waiting func()) (unlock func
 func explainLock(err error) error {
 	for _, none := range []syscall.Errno{syscall.ENOLCK, syscall.ENOSYS, syscall.EOPNOTSUPP} {
 		if errors.Is(err, none) {
-			return fmt.Errorf("%w. The file system of the cache folder has no locks, which Berth can't do without. Name a folder on a local disk in BERTH_CACHE", err)
+			return fmt.Errorf("%w. The file system of the cache folder has no locks, which Berth can't do without. "+
+				"Name a folder on a local disk in BERTH_CACHE", err)
 		}
 	}
 	return err
@@ -162,7 +164,7 @@ var unusedNames = regexp.MustCompile(`^(context-)?[0-9a-f]{12,}`)
 
 // Use reports whether there is a file or folder of that path in a cache, and notes
 // that it is used, for Prune, to within a day: to the engine, a file of a build's
-// context with another time is another file, which it asks for anew.
+// context with another time is another file, which it asks for again.
 func Use(path string) bool {
 	info, err := os.Stat(path)
 	if now := time.Now(); err == nil && now.Sub(info.ModTime()) > 24*time.Hour {

@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMain lets the test binary play the process that dies with a temporary
-// folder and a lock in its hands, or with half a file.
+// TestMain lets the test binary play the process that dies while it holds a
+// temporary folder and a lock, or with half a file.
 func TestMain(m *testing.M) {
 	if name := os.Getenv("BERTH_TEST_HALF"); name != "" {
 		panic(Write(name, 0o644, func(w io.Writer) error {
@@ -198,7 +198,8 @@ func TestPrune(t *testing.T) {
 	d := open(t)
 	long := time.Now().Add(-48 * time.Hour)
 	const entry, used, fresh = "0123456789abcdef", "1123456789abcdef.tar", "2123456789abcdef"
-	for _, name := range []string{"layers/" + entry, "layers/" + used, "layers/" + fresh, "contexts/context-" + entry + "/deep/file", "other/" + entry, "layers/thesis"} {
+	for _, name := range []string{"layers/" + entry, "layers/" + used, "layers/" + fresh, "contexts/context-" + entry + "/deep/file",
+		"other/" + entry, "layers/thesis"} {
 		require.NoError(t, WriteFile(d.Path(name), nil, 0o644))
 	}
 	for _, name := range []string{"layers/" + entry, "layers/" + used, "contexts/context-" + entry, "other/" + entry, "layers/thesis"} {
@@ -406,16 +407,16 @@ func TestMayLive(t *testing.T) {
 		change func(*process)
 		may    bool
 	}{
-		"alive":                               {func(p *process) {}, true},
-		"ended":                               {func(p *process) { p.PID = 9 }, false},
-		"its number is another's":             {func(p *process) { p.PID, p.Start = 8, "100" }, false},
-		"before the machine was started anew": {func(p *process) { p.Boot = "a" }, false},
-		"on another machine":                  {func(p *process) { p.Machine, p.Boot = "n", "a" }, true},
-		"in another container":                {func(p *process) { p.Space = "t" }, false},
+		"alive":                            {func(p *process) {}, true},
+		"ended":                            {func(p *process) { p.PID = 9 }, false},
+		"its number is another's":          {func(p *process) { p.PID, p.Start = 8, "100" }, false},
+		"before the machine was restarted": {func(p *process) { p.Boot = "a" }, false},
+		"on another machine":               {func(p *process) { p.Machine, p.Boot = "n", "a" }, true},
+		"in another container":             {func(p *process) { p.Space = "t" }, false},
 	} {
 		p := me
 		c.change(&p)
-		assert.Equal(t, c.may, p.mayLive(me, start), name)
+		assert.Equal(t, c.may, p.mayBeAlive(me, start), name)
 	}
 	assert.NotEmpty(t, startOf(os.Getpid()))
 	assert.Empty(t, startOf(1<<30))

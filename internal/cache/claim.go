@@ -20,8 +20,8 @@ import (
 
 // A Claim is the record of what one process has made and is going to remove: a
 // folder of its own in the cache and, by notes, things elsewhere. A lock beside
-// the folder is held as long as the process lives. When it dies with the claim in
-// its hands, others find it by Abandoned, and remove what it names.
+// the folder is held as long as the process lives. When it dies while it holds
+// the claim, others find it by Abandoned, and remove what it names.
 //
 // A claim is the one proof that something is Berth's: where it is lost, nothing is
 // removed.
@@ -58,7 +58,7 @@ func (d Dir) Claim(prefix string) (*Claim, error) {
 		// Between the making of the lock's file and the locking, another process may
 		// have taken it for a dead one's.
 		if held && sameFile(c.lock) {
-			if err := errors.Join(os.Mkdir(c.path, 0o700), c.note(here(), false)); err != nil {
+			if err := errors.Join(os.Mkdir(c.path, 0o700), c.note(thisProcess(), false)); err != nil {
 				c.Release()
 				return nil, fmt.Errorf("making a temporary folder: %w. Name another place in BERTH_CACHE", err)
 			}
@@ -205,7 +205,7 @@ func (c *Claim) read() bool {
 		return false // damaged: nothing is known of it
 	}
 	c.parts, c.notes = splitParts(c.notes[1:])
-	return !p.mayLive(here(), startOf)
+	return !p.mayBeAlive(thisProcess(), startOf)
 }
 
 // splitParts returns the half files among notes, and the other notes.

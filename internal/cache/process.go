@@ -17,23 +17,23 @@ type process struct {
 	Space   string `json:"space,omitempty"`   // that the number counts in: the PID namespace
 }
 
-// here is this process. What a system doesn't tell is empty.
-var here = sync.OnceValue(func() process {
+// thisProcess is this process. What a system doesn't tell is empty.
+var thisProcess = sync.OnceValue(func() process {
 	return process{
 		PID: os.Getpid(), Start: startOf(os.Getpid()),
 		Boot: firstLine("/proc/sys/kernel/random/boot_id"), Machine: firstLine("/etc/machine-id"), Space: link("/proc/self/ns/pid"),
 	}
 })
 
-// mayLive reports whether a process whose lock is free may be alive nevertheless.
+// mayBeAlive reports whether a process whose lock is free may be alive nevertheless.
 // start returns when the process of a number started, "" if there is none.
-func (p process) mayLive(here process, start func(pid int) string) bool {
+func (p process) mayBeAlive(self process, start func(pid int) string) bool {
 	switch {
-	case p.Machine != here.Machine:
+	case p.Machine != self.Machine:
 		return true // nobody here can tell
-	case p.Boot != here.Boot:
-		return false // the machine was started anew since
-	case p.Space != here.Space || p.Start == "":
+	case p.Boot != self.Boot:
+		return false // the machine was restarted since
+	case p.Space != self.Space || p.Start == "":
 		return false // the same kernel keeps the lock, and it is free
 	default:
 		return start(p.PID) == p.Start
@@ -51,7 +51,7 @@ func startOf(pid int) string {
 	end := bytes.LastIndexByte(stat, ')')
 	fields := strings.Fields(string(stat[end+1:]))
 	if end < 0 || len(fields) < 20 || fields[0] == "Z" {
-		return "" // a zombie has let go of everything
+		return "" // a zombie has released everything
 	}
 	return fields[19]
 }

@@ -1,6 +1,6 @@
 // Package dockertest gives tests a Docker Engine, names and a cache that nobody
-// else has, and images to launch containers of. A person's builds beside them
-// disturb nothing, and aren't disturbed.
+// else has, and images to launch containers of. A person's builds at the same
+// time disturb nothing, and aren't disturbed.
 package dockertest
 
 import (

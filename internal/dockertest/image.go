@@ -158,7 +158,8 @@ func unpack(ctx context.Context, dir cache.Dir, temp string, lock []byte) (strin
 // would have added: users, and the settings of the shell.
 func assemble(rootfs string, bashrc []byte) (v1.Image, error) {
 	files := map[string][]byte{"etc/bash.bashrc": bashrc}
-	for to, from := range map[string]string{"etc/passwd": "usr/share/base-passwd/passwd.master", "etc/group": "usr/share/base-passwd/group.master"} {
+	for to, from := range map[string]string{"etc/passwd": "usr/share/base-passwd/passwd.master",
+		"etc/group": "usr/share/base-passwd/group.master"} {
 		data, err := fileIn(rootfs, from)
 		if err != nil {
 			return nil, err

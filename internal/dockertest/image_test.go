@@ -13,7 +13,7 @@ import (
 	"github.com/berthdev/berth/ci/debian"
 )
 
-// With BERTH_UPDATE set, the locks are written anew.
+// With BERTH_UPDATE set, the locks are rewritten.
 func TestLocksAreWhatIsAskedFor(t *testing.T) {
 	for _, kind := range []string{"shell", "desktop"} {
 		manifest, err := debian.ReadManifest(kind + ".toml")

@@ -19,7 +19,7 @@ import (
 var Process = prefix + random()
 
 // Main runs a package's tests apart from the builds of whoever works here: with
-// an engine of their own, removed at the end with all else that bears this
+// a separate engine, removed at the end with everything else that has this
 // process's name, and with the cache of all tests. That one lasts, so that what
 // is downloaded or compiled once serves every package; a test that looks into
 // its cache takes one of its own (Cache). What killed test processes left in
@@ -103,7 +103,7 @@ func sweep(ctx context.Context, dir, records cache.Dir) error {
 	return err
 }
 
-// remove removes what bears the name of a test process. Where there is no Docker
+// remove removes what has the name of a test process. Where there is no Docker
 // there is nothing.
 func remove(ctx context.Context, dir cache.Dir, process string) error {
 	docker, err := daemon.Connect(ctx)
@@ -121,14 +121,14 @@ func remove(ctx context.Context, dir cache.Dir, process string) error {
 	}
 	for _, c := range containers {
 		if ours(c.Name) {
-			err = errors.Join(err, again(func() error { return docker.Remove(ctx, c.ID) }))
+			err = errors.Join(err, retryWhileBusy(func() error { return docker.Remove(ctx, c.ID) }))
 		}
 	}
 	volumes, verr := docker.Volumes(ctx)
 	err = errors.Join(err, verr)
 	for _, v := range volumes {
 		if ours(v) {
-			err = errors.Join(err, again(func() error { return docker.RemoveVolume(ctx, v) }))
+			err = errors.Join(err, retryWhileBusy(func() error { return docker.RemoveVolume(ctx, v) }))
 		}
 	}
 	images, ierr := docker.Images(ctx)
@@ -141,7 +141,7 @@ func remove(ctx context.Context, dir cache.Dir, process string) error {
 		err = errors.Join(err, ierr)
 		for _, tag := range image.Tags {
 			if ours(tag) {
-				err = errors.Join(err, again(func() error { return docker.RemoveImage(ctx, tag) }))
+				err = errors.Join(err, retryWhileBusy(func() error { return docker.RemoveImage(ctx, tag) }))
 			}
 		}
 	}
@@ -152,10 +152,10 @@ func remove(ctx context.Context, dir cache.Dir, process string) error {
 	return err
 }
 
-// again does something anew while Docker is busy with the same: a removal goes on
+// retryWhileBusy retries while Docker is busy with the same object: a removal goes on
 // in the daemon when the process that asked for it is killed. (Package owned, whose
 // tests use this one, has the same.)
-func again(do func() error) error {
+func retryWhileBusy(do func() error) error {
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		err := do()
 		if errors.Is(err, daemon.ErrNotFound) {

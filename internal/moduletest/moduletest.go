@@ -23,8 +23,8 @@ import (
 const Path = "github.com/berthdev/berth"
 
 // Serve packs the checkout at root, committed or not, under a version that nobody else
-// has. It returns the version, and the environment in which the go command finds it
-// beside everything else. What go keeps of it is removed with the test.
+// has. It returns the version, and the environment in which the go command finds it in
+// addition to everything else. What go keeps of it is removed with the test.
 func Serve(t *testing.T, root string) (version string, env []string) {
 	t.Helper()
 	b := make([]byte, 6)

@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// kept is how many lines of a program's output an error shows.
-const kept = 60
+// maxLines is how many lines of a program's output an error shows.
+const maxLines = 60
 
 // colour matches the escape sequences that colour a terminal's text.
 var colour = regexp.MustCompile(`\x1b\[[0-9;]*m`)
@@ -40,7 +40,7 @@ func (t *Tail) Write(p []byte) (int, error) {
 			continue
 		}
 		t.lines = append(t.lines, text)
-		t.lines = t.lines[max(0, len(t.lines)-kept):]
+		t.lines = t.lines[max(0, len(t.lines)-maxLines):]
 		if t.Show != nil {
 			t.Show(text)
 		}

@@ -15,10 +15,10 @@ func TestTailKeepsTheLastLines(t *testing.T) {
 	assert.Equal(t, "green\nhalf", log.String())
 	fmt.Fprint(log, " a line\r\n\n")
 	assert.Equal(t, []string{"green", "half a line"}, shown)
-	for i := range 2 * kept {
+	for i := range 2 * maxLines {
 		fmt.Fprintf(log, "%d\n", i)
 	}
 	lines := strings.Split(log.String(), "\n")
-	assert.Len(t, lines, kept)
-	assert.Equal(t, fmt.Sprint(2*kept-1), lines[kept-1])
+	assert.Len(t, lines, maxLines)
+	assert.Equal(t, fmt.Sprint(2*maxLines-1), lines[maxLines-1])
 }

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/term"
 )
 
-// quiet is the shortest time between two live lines where there is no terminal
+// plainInterval is the shortest time between two live lines where there is no terminal
 // to overwrite them on.
-const quiet = 10 * time.Second
+const plainInterval = 10 * time.Second
 
 // A Reporter writes progress. Its methods may be called from several
 // goroutines, and on a nil Reporter, which says nothing.
@@ -60,7 +60,7 @@ func (r *Reporter) Update(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.width == 0 {
-		if now := r.now(); now.Sub(r.last) >= quiet {
+		if now := r.now(); now.Sub(r.last) >= plainInterval {
 			r.last = now
 			fmt.Fprintf(r.out, strings.TrimSuffix(format, "\n")+"\n", args...)
 		}

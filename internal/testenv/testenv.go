@@ -24,7 +24,7 @@ const (
 	AMD64         = "linux-amd64"    // one that runs the image's programs
 	Cgo           = "cgo"            // a C compiler, for the race detector
 	Root          = "root"           // the rights to mount, and to become another user
-	Namespaces    = "namespaces"     // mounts in a user namespace of one's own
+	Namespaces    = "namespaces"     // mounts in a separate user namespace
 	Mirror        = "mirror"         // a mirror of Debian, with the archive of now
 	Snapshot      = "snapshot"       // the packages as they are locked, also those that the archive has replaced
 	DpkgDeb       = "dpkg-deb"       // Debian's own unpacker, to measure against

@@ -28,7 +28,7 @@ func (Engine) Status(
 		if err != nil {
 			return err
 		}
-		if or(json) {
+		if deref(json) {
 			return printJSON(s)
 		}
 		state := s.Container
@@ -63,15 +63,16 @@ func (Engine) Logs(
 	tail *string, // so many of the last lines (default: all)
 ) error {
 	return withEngine(ctx, func(ctx context.Context, o engine.Options) error {
-		lines := or(tail)
+		lines := deref(tail)
 		if lines == "" {
 			lines = "all"
 		}
-		return engine.Logs(ctx, o, os.Stdout, lines, or(follow))
+		return engine.Logs(ctx, o, os.Stdout, lines, deref(follow))
 	})
 }
 
-// Prune removes the engine, its state and its images. The next build makes them anew.
+// Prune removes the engine, its state and its images. The next build makes them
+// again.
 func (Engine) Prune(ctx context.Context) error { return withEngine(ctx, engine.Prune) }
 
 func withEngine(ctx context.Context, do func(context.Context, engine.Options) error) error {

@@ -33,19 +33,20 @@ func Run(
 	json *bool, // with -dry: print the plan as JSON
 ) error {
 	o := launch.Options{
-		Image: or(t), Command: or(cmd), Entrypoint: or(entrypoint), Name: or(n), Hostname: or(hostname), GPUs: or(g), GUI: or(gui),
-		Mounts: or(v), Env: or(e), Network: or(net), IPC: or(ipc), SharedMem: or(shm),
+		Image: deref(t), Command: deref(cmd), Entrypoint: deref(entrypoint), Name: deref(n), Hostname: deref(hostname), GPUs: deref(g),
+		GUI:    deref(gui),
+		Mounts: deref(v), Env: deref(e), Network: deref(net), IPC: deref(ipc), SharedMem: deref(shm),
 	}
 	var code int
 	err := session(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) (err error) {
-		if or(dry) {
-			return show(ctx, p, o, or(json), report)
+		if deref(dry) {
+			return show(ctx, p, o, deref(json), report)
 		}
 		code, err = enter(ctx, p, o, report)
 		return err
 	})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "Error:", ci.Explain(err, typed()))
+		fmt.Fprintln(os.Stderr, "Error:", ci.Explain(err, typedCommand()))
 		if code == 0 {
 			code = ci.RunExitCode(err)
 		}
@@ -54,8 +55,8 @@ func Run(
 }
 
 // Launch builds the image unless the options name one, and runs a container as Run
-// does, for a target of one's own. It ends the process with the container's exit code,
-// unless that is 0.
+// does, for custom targets. It ends the process with the container's exit code, unless
+// that is 0.
 func Launch(ctx context.Context, o launch.Options) error {
 	var code int
 	err := Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) (err error) {
@@ -77,7 +78,7 @@ func Smoke(
 ) error {
 	return Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
 		return ci.Smoke(p.Smoke, func(command string) (int, error) {
-			return enter(ctx, p, launch.Options{Image: or(t), Command: command, GPUs: or(g), GUI: "off"}, report)
+			return enter(ctx, p, launch.Options{Image: deref(t), Command: command, GPUs: deref(g), GUI: "off"}, report)
 		}, func(v ci.Verdict) { fmt.Println(v) })
 	})
 }
@@ -85,7 +86,7 @@ func Smoke(
 // enter builds the image unless the options name one, launches a container, and
 // returns its exit code.
 func enter(ctx context.Context, p ci.Project, o launch.Options, report *progress.Reporter) (code int, err error) {
-	// An earlier launch of this process has taken the signals over for good.
+	// An earlier launch of this process has taken over the signals permanently.
 	ctx, stop := signals.NotifyContext(ctx)
 	defer stop()
 	defer func() { err = signals.Explain(ctx, err) }()
@@ -124,8 +125,8 @@ func show(ctx context.Context, p ci.Project, o launch.Options, asJSON bool, repo
 	return err
 }
 
-// exit ends the process as the container ended, unless that was well. By way of
-// mage it would add a line of its own to the command's output.
+// exit ends the process with the container's exit code, unless that is 0.
+// Returned as an error, mage would add its own line to the command's output.
 func exit(code int) error {
 	if code != 0 {
 		os.Exit(code)

@@ -45,12 +45,12 @@ func Build(
 	json *bool, // print the result as JSON
 ) error {
 	return Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
-		result, err := ci.Build(ctx, p, ci.BuildOptions{Tag: or(t), Output: or(o), Locked: or(locked), Report: report})
+		result, err := ci.Build(ctx, p, ci.BuildOptions{Tag: deref(t), Output: deref(o), Locked: deref(locked), Report: report})
 		report.Close()
 		if err != nil {
 			return err
 		}
-		if or(json) {
+		if deref(json) {
 			return printJSON(result)
 		}
 		done := fmt.Sprintf("built in %.1f s", result.Seconds)
@@ -70,12 +70,12 @@ func Verify(
 	json *bool, // print the result as JSON
 ) error {
 	return Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
-		result, err := ci.Verify(ctx, p, ci.VerifyOptions{Locked: or(locked), Report: report})
+		result, err := ci.Verify(ctx, p, ci.VerifyOptions{Locked: deref(locked), Report: report})
 		report.Close()
 		if err != nil {
 			return err
 		}
-		if or(json) {
+		if deref(json) {
 			return printJSON(result)
 		}
 		fmt.Printf("%s twice, bit for bit\n", result.Digest)
@@ -83,14 +83,14 @@ func Verify(
 	})
 }
 
-// Pin resolves what the project asks for as it is to be had now, writes the locks
+// Pin resolves what the project asks for as it is available now, writes the locks
 // and the digest of the base stage, and prints what changed.
 func Pin(
 	ctx context.Context,
 	check *bool, // change nothing; exit with 4 unless the locks are what is asked for
 ) error {
 	return Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
-		if or(check) {
+		if deref(check) {
 			return ci.CheckPins(p)
 		}
 		changes, err := ci.Pin(ctx, p, ci.PinOptions{Report: report})
@@ -106,15 +106,15 @@ func Pin(
 	})
 }
 
-// Materials writes what the Dockerfile takes beside the checkout's own files, such
-// as rootfs.tar, so that plain docker build can build it too.
+// Materials writes what the Dockerfile takes in addition to the checkout's own
+// files, such as rootfs.tar, so that plain docker build can build it too.
 func Materials(
 	ctx context.Context,
 	o *string, // folder to write to (default: the root of the build context)
 	locked *bool, // fail when a locked package is gone, instead of taking the nearest version
 ) error {
 	return Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
-		names, err := ci.Materials(ctx, p, ci.MaterialsOptions{Dir: or(o), Locked: or(locked), Report: report})
+		names, err := ci.Materials(ctx, p, ci.MaterialsOptions{Dir: deref(o), Locked: deref(locked), Report: report})
 		report.Close()
 		for _, name := range names {
 			fmt.Println(name)
@@ -123,12 +123,12 @@ func Materials(
 	})
 }
 
-// Do finds the project and runs do until it ends or a signal asks it to, with
-// progress on standard error. Its error is as mage wants it, with its exit code. It is
-// for targets of one's own.
+// Do finds the project and runs do until it ends or a signal asks it to, with progress
+// on standard error. Its error is as mage wants it, with its exit code. It is for
+// custom targets.
 func Do(ctx context.Context, do func(context.Context, ci.Project, *progress.Reporter) error) error {
 	if err := session(ctx, do); err != nil {
-		return mg.Fatal(ci.ExitCode(err), ci.Explain(err, typed()))
+		return mg.Fatal(ci.ExitCode(err), ci.Explain(err, typedCommand()))
 	}
 	return nil
 }
@@ -145,9 +145,9 @@ func session(ctx context.Context, do func(context.Context, ci.Project, *progress
 	return signals.Explain(ctx, ci.Guard(func() error { return do(ctx, p, report) }))
 }
 
-// typed is the command that a person typed to call a target: mage keeps the program
+// typedCommand is the command that a person typed to call a target: mage keeps the program
 // that it compiles from magefiles in a folder of its own.
-func typed() string {
+func typedCommand() string {
 	program, err := filepath.Abs(os.Args[0])
 	if err == nil && !strings.HasPrefix(program, mg.CacheDir()+string(filepath.Separator)) {
 		return os.Args[0]
@@ -161,8 +161,8 @@ func printJSON(v any) error {
 	return e.Encode(v)
 }
 
-// or is the value that an optional flag points to, or the zero value.
-func or[T any](flag *T) T {
+// deref is the value that an optional flag points to, or the zero value.
+func deref[T any](flag *T) T {
 	if flag == nil {
 		var zero T
 		return zero

@@ -115,9 +115,10 @@ func TestTyped(t *testing.T) {
 	before := os.Args[0]
 	defer func() { os.Args[0] = before }()
 	t.Setenv("MAGEFILE_CACHE", "/home/me/.magefile")
-	for program, want := range map[string]string{"./berth": "./berth", "/usr/bin/berth": "/usr/bin/berth", "/home/me/.magefile/0123abcd": "go tool mage"} {
+	for program, want := range map[string]string{"./berth": "./berth", "/usr/bin/berth": "/usr/bin/berth",
+		"/home/me/.magefile/0123abcd": "go tool mage"} {
 		os.Args[0] = program
-		assert.Equal(t, want, typed())
+		assert.Equal(t, want, typedCommand())
 	}
 	assert.False(t, errors.Is(Do(t.Context(), nil), nil), "a panic is an error")
 }

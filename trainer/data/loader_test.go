@@ -82,7 +82,7 @@ func TestOrder(t *testing.T) {
 	for i, v := range sorted {
 		require.Equal(t, int32(i), v, "every image once")
 	}
-	// Fixed for good: another order would be another training.
+	// Fixed permanently: another order would be another training.
 	assert.Equal(t, []int32{782, 259, 423, 117, 562, 428}, first[:6])
 	l.arrange(1)
 	assert.NotEqual(t, first, l.order)

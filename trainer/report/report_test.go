@@ -71,7 +71,8 @@ func TestDraw(t *testing.T) {
 // TestDrawOddValues: values that are no numbers, or all the same, leave a chart.
 func TestDrawOddValues(t *testing.T) {
 	for _, values := range [][]float64{
-		{math.NaN()}, {math.Inf(1), 1}, {1, math.NaN(), 2}, {3, 3, 3}, {math.MaxFloat64, -math.MaxFloat64 / 4}, {9e299, -9e299}, {1e20, 1e20}, make([]float64, 1000),
+		{math.NaN()}, {math.Inf(1), 1}, {1, math.NaN(), 2}, {3, 3, 3}, {math.MaxFloat64, -math.MaxFloat64 / 4}, {9e299, -9e299}, {1e20, 1e20},
+		make([]float64, 1000),
 	} {
 		charts := []Chart{{Title: "odd", Series: []Series{{Name: "a", Values: values}}}}
 		for _, unicode := range []bool{true, false} {

@@ -12,15 +12,15 @@ import (
 	"github.com/berthdev/berth/internal/cache"
 )
 
-// The kinds of lasting things.
+// The kinds of persistent objects.
 const (
 	KindContainer = "container"
 	KindImage     = "image"
 	KindVolume    = "volume"
 )
 
-// A Lasting is something in Docker that stays when the process that made it ends.
-type Lasting struct {
+// A Persistent is an object in Docker that stays when the process that made it ends.
+type Persistent struct {
 	Kind   string `json:"kind"`
 	Daemon string `json:"daemon"`          // its own ID
 	ID     string `json:"id"`              // of a container or image; a volume's name
@@ -28,16 +28,16 @@ type Lasting struct {
 	For    string `json:"for,omitempty"`   // what it belongs to, for example an engine's name
 }
 
-func (l Lasting) path(dir cache.Dir) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q", l.Daemon, l.ID))
-	return dir.Path("owned", fmt.Sprintf("%s-%x.json", l.Kind, sum[:8]))
+func (p Persistent) path(dir cache.Dir) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q", p.Daemon, p.ID))
+	return dir.Path("owned", fmt.Sprintf("%s-%x.json", p.Kind, sum[:8]))
 }
 
 // Record records that something is Berth's.
-func Record(dir cache.Dir, l Lasting) error { return cache.WriteRecord(l.path(dir), l) }
+func Record(dir cache.Dir, l Persistent) error { return cache.WriteRecord(l.path(dir), l) }
 
 // Forget removes the record, and nothing else.
-func Forget(dir cache.Dir, l Lasting) error {
+func Forget(dir cache.Dir, l Persistent) error {
 	if err := os.Remove(l.path(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forgetting what was Berth's: %w", err)
 	}
@@ -46,16 +46,16 @@ func Forget(dir cache.Dir, l Lasting) error {
 
 // Recorded lists what of a kind is on record in a daemon. Damaged records count as
 // none.
-func Recorded(dir cache.Dir, kind, daemon string) ([]Lasting, error) {
+func Recorded(dir cache.Dir, kind, daemon string) ([]Persistent, error) {
 	entries, err := os.ReadDir(dir.Path("owned"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
 		return nil, err
 	}
-	var all []Lasting
+	var all []Persistent
 	for _, e := range entries {
-		var l Lasting
+		var l Persistent
 		if cache.ReadRecord(dir.Path("owned", e.Name()), &l) && l.Kind == kind && l.Daemon == daemon {
 			all = append(all, l)
 		}
@@ -113,7 +113,7 @@ func (i Images) Unlock() { i.unlock() }
 // to something, for example an engine.
 func (i Images) Record(to string, ids ...string) error {
 	for _, id := range ids {
-		if err := Record(i.dir, Lasting{Kind: KindImage, Daemon: i.where, ID: id, For: to}); err != nil {
+		if err := Record(i.dir, Persistent{Kind: KindImage, Daemon: i.where, ID: id, For: to}); err != nil {
 			return err
 		}
 	}
