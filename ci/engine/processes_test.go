@@ -20,6 +20,7 @@ import (
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // A child is another process that connects.
@@ -136,7 +137,11 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	p := testProvider(t)
 	dir := t.TempDir()
 	env := []string{"BERTH_CACHE=" + dir, envName + "=" + p.name, envSource + "=source"}
-	for range 3 { // compiling, assembling, loading
+	kills := 1
+	if testenv.Long() {
+		kills = 5
+	}
+	for range kills { // compiling, assembling, loading
 		startChild(t, other, env...).kill(t, 15*time.Second)
 	}
 	c := startChild(t, other, env...)
