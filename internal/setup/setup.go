@@ -63,7 +63,7 @@ const (
 )
 
 // ignored are the lines of .gitignore: what Berth and its targets make in a repository.
-var ignored = []string{"/.berth/", "/berth", "/rootfs.tar", "/shell.tar", "/magefiles/mage_output_file.go"}
+var ignored = []string{"/.berth/", "/artifacts/", "/berth", "/rootfs.tar", "/shell.tar", "/magefiles/mage_output_file.go"}
 
 // Run sets the repository up, and reports each file when it is done. What exists
 // stays; a second run changes nothing.

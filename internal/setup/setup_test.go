@@ -42,7 +42,7 @@ func TestSetUp(t *testing.T) {
 			"docker/Dockerfile": "FROM scratch\nCOPY a /\n", ".dockerignore": "*\n!a\n", "a": "a\n", "Dockerfile": "FROM scratch\n",
 		}},
 		"half": {"", map[string]string{
-			"docker/packages.toml": "# mine\n", ".gitignore": "/.berth/\n/berth\n/rootfs.tar\n/shell.tar\n/magefiles/mage_output_file.go\n",
+			"docker/packages.toml": "# mine\n", ".gitignore": "/.berth/\n/artifacts/\n/berth\n/rootfs.tar\n/shell.tar\n/magefiles/mage_output_file.go\n",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
