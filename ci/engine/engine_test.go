@@ -21,6 +21,7 @@ import (
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/owned"
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/progress"
@@ -326,7 +327,7 @@ func TestStatusStopAndPrune(t *testing.T) {
 	s, err := Status(t.Context(), o)
 	require.NoError(t, err)
 	assert.Equal(t, State{Name: p.name}, s)
-	assert.ErrorContains(t, Logs(t.Context(), o, io.Discard, "all", false), "mage engine:start")
+	assert.Contains(t, advice.Text(Logs(t.Context(), o, io.Discard, "all", false), "go tool mage"), "\n\tgo tool mage engine:start")
 	require.NoError(t, Stop(t.Context(), o), "there is nothing to stop")
 
 	require.NoError(t, Start(t.Context(), o))
