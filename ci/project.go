@@ -6,6 +6,7 @@
 package ci
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -28,7 +29,7 @@ type Project struct {
 	Inputs     []input.Input // locked, and put beside the context; by default the packages of docker/packages.lock and Berth's shell settings
 	BaseStage  string        // stage of the Dockerfile, made from the first input, whose digest is pinned, too; none by default
 	BaseDigest string        // file with that digest; docker/base.digest by default, if there is such a stage
-	Home       string        // folder with the home of containers, which lasts; .berth/home by default
+	Home       string        // folder with the home of containers, which lasts; that of launch.Options by default
 	Skeleton   string        // folder with what a new home starts with; Berth's own by default
 	Smoke      []string      // commands that must work in the image; "true" by default
 }
@@ -39,7 +40,7 @@ func (p Project) Path(rel string) string { return filepath.Join(p.Root, filepath
 // Tag is the name under which the image is loaded unless another is asked for.
 func (p Project) Tag() string { return p.Name + ":latest" }
 
-// At returns the project with its root, found from the folder dir, and with all
+// At returns the project with its root, found from the folder dir, and with its
 // defaults in their places.
 func (p Project) At(dir string) (Project, error) {
 	root, err := findRoot(dir)
@@ -47,11 +48,10 @@ func (p Project) At(dir string) (Project, error) {
 		return p, err
 	}
 	p.Root = filepath.Join(root, filepath.FromSlash(p.Root))
-	setDefault(&p.Name, imageName(filepath.Base(p.Root)))
-	setDefault(&p.Dockerfile, "docker/Dockerfile")
-	setDefault(&p.Home, ".berth/home")
+	p.Name = cmp.Or(p.Name, imageName(filepath.Base(p.Root)))
+	p.Dockerfile = cmp.Or(p.Dockerfile, "docker/Dockerfile")
 	if p.BaseStage != "" {
-		setDefault(&p.BaseDigest, "docker/base.digest")
+		p.BaseDigest = cmp.Or(p.BaseDigest, "docker/base.digest")
 	}
 	if p.Inputs == nil {
 		p.Inputs = []input.Input{debian.Input{}, shell.Input{}}
@@ -83,12 +83,6 @@ func (p Project) check() error {
 		}
 	}
 	return nil
-}
-
-func setDefault(s *string, value string) {
-	if *s == "" {
-		*s = value
-	}
 }
 
 // notInNames are the characters that names of images can't have.

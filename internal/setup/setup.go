@@ -25,9 +25,9 @@ import (
 )
 
 // The templates are folders of files as they are written, of which .txt at the end of
-// a name is cut off: Go leaves those alone.
+// a name is cut off: Go leaves those alone. All of them have the files in common.
 //
-//go:embed templates
+//go:embed templates common
 var templates embed.FS
 
 // Templates lists the names that Options.Template may have.
@@ -113,17 +113,21 @@ func filesOf(template string) (map[string][]byte, error) {
 	if !slices.Contains(Templates(), template) {
 		return nil, fmt.Errorf("-template: %w: there is no template %q. Choose one of %s", usage.Err, template, strings.Join(Templates(), ", "))
 	}
-	root := path.Join("templates", template)
 	files := map[string][]byte{}
-	err := fs.WalkDir(templates, root, func(name string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
+	for _, root := range []string{"common", path.Join("templates", template)} {
+		err := fs.WalkDir(templates, root, func(name string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() {
+				return err
+			}
+			data, err := templates.ReadFile(name)
+			files[strings.TrimSuffix(strings.TrimPrefix(name, root+"/"), ".txt")] = data
 			return err
+		})
+		if err != nil {
+			return nil, err
 		}
-		data, err := templates.ReadFile(name)
-		files[strings.TrimSuffix(strings.TrimPrefix(name, root+"/"), ".txt")] = data
-		return err
-	})
-	return files, err
+	}
+	return files, nil
 }
 
 // create writes a file unless there is one, or something else, of that name.
