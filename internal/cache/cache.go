@@ -64,7 +64,7 @@ func OpenAt(root string) (Dir, error) {
 // adopt makes the folder Berth's if it is missing or empty, and refuses it if it
 // is anything else than Berth's already.
 func (d Dir) adopt() error {
-	if info, err := os.Lstat(d.Path(marker)); err == nil && info.Mode().IsRegular() {
+	if d.adopted() {
 		return d.private()
 	}
 	// Not the folders above it: those may be for others to enter.
@@ -78,16 +78,21 @@ func (d Dir) adopt() error {
 	if err != nil {
 		return fmt.Errorf("looking into the cache folder: %w. Name another one in BERTH_CACHE", err)
 	}
-	for _, e := range entries {
-		if e.Name() != marker { // another process has just adopted it
-			return fmt.Errorf("the folder %s isn't Berth's cache: it has other things in it, %s for one, which stay as they are. "+
-				"Name an empty or a new folder in BERTH_CACHE, such as\n\texport BERTH_CACHE=%s", d, e.Name(), d.Path("berth-cache"))
-		}
+	// Whoever else has just adopted it made the marker before any other entry.
+	if len(entries) > 0 && !d.adopted() {
+		return fmt.Errorf("the folder %s isn't Berth's cache: it has other things in it, %s for one, which stay as they are. "+
+			"Name an empty or a new folder in BERTH_CACHE, such as\n\texport BERTH_CACHE=%s", d, entries[0].Name(), d.Path("berth-cache"))
 	}
 	if err := os.WriteFile(d.Path(marker), []byte(markerText), 0o600); err != nil {
 		return fmt.Errorf("making the cache folder: %w. Name another one in BERTH_CACHE", err)
 	}
 	return d.private()
+}
+
+// adopted reports whether the folder has the marker.
+func (d Dir) adopted() bool {
+	info, err := os.Lstat(d.Path(marker))
+	return err == nil && info.Mode().IsRegular()
 }
 
 // private closes the folder to everybody but its owner, who must be the caller:

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 )
 
 // TestMain lets the test binary play the process that dies while it holds a
@@ -352,6 +354,23 @@ func TestStrangersFiles(t *testing.T) {
 		assert.FileExists(t, d.Path("tmp/thesis/chapter"))
 		assert.FileExists(t, d.Path("tmp/run-0123456789abcdef/x"))
 	})
+}
+
+// TestFirstOpenedAtOnce opens new caches many times at once: each call is the first
+// to look, and one of them is the first to make the folder.
+func TestFirstOpenedAtOnce(t *testing.T) {
+	parent := t.TempDir()
+	for n := range 200 {
+		root := filepath.Join(parent, strconv.Itoa(n))
+		var group errgroup.Group
+		for range 8 {
+			group.Go(func() error {
+				_, err := OpenAt(root)
+				return err
+			})
+		}
+		require.NoError(t, group.Wait())
+	}
 }
 
 func TestCacheIsPrivate(t *testing.T) {
