@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -42,7 +43,9 @@ func (s stranger) types(folder string, command ...string) string {
 	c.Dir, c.Env = filepath.Join(s.dir, folder), append(os.Environ(), s.env...)
 	var out, errs bytes.Buffer
 	c.Stdout, c.Stderr = &out, &errs
+	started := time.Now()
 	require.NoError(s, c.Run(), "%s\n%s%s", strings.Join(command, " "), &out, &errs)
+	s.Logf("%s: %.1f s", strings.Join(command, " "), time.Since(started).Seconds())
 	return out.String()
 }
 
