@@ -26,6 +26,7 @@ var layers = map[string][]string{
 	"ci/debian":           {"ci/input", "internal"},
 	"ci/golang":           {"ci/input", "internal"},
 	"ci/shell":            {"ci/input", "internal", "rootfs"},
+	"ci/stage":            {"internal"},
 	"docker/launch":       {"docker", "internal", "rootfs"},
 	"docker/gpu":          {"docker/daemon", "internal"},
 	"docker/owned":        {"docker/daemon", "internal"},

@@ -61,7 +61,7 @@ func contextOf(p Project) ([]contextFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	record := dir.Path("contexts", contextName(p.Root)+".hashes")
+	record := dir.Path("contexts", p.contextName()+".hashes")
 	known := map[string]hashed{}
 	if !cache.ReadRecord(record, &known) {
 		known = nil // what a damaged record has in it doesn't count
@@ -70,7 +70,7 @@ func contextOf(p Project) ([]contextFile, error) {
 	for _, in := range p.Inputs {
 		made[in.Name()] = true
 	}
-	files, seen, err := readContext(p.Root, p.Dockerfile, made, known, time.Now())
+	files, seen, err := readContext(p.Root, p.Dockerfile, p.ignoreFiles(), made, known, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -80,10 +80,24 @@ func contextOf(p Project) ([]contextFile, error) {
 	return files, cache.WriteRecord(record, seen)
 }
 
-// contextName names what belongs to the checkout at root in the cache.
-func contextName(root string) string {
-	sum := sha256.Sum256([]byte(root))
-	return "context-" + hex.EncodeToString(sum[:6])
+// contextName names what belongs to the project's build context in the cache.
+func (p Project) contextName() string {
+	sum := sha256.Sum256([]byte(p.Root))
+	name := "context-" + hex.EncodeToString(sum[:6])
+	if p.testing {
+		name += "-test"
+	}
+	return name
+}
+
+// ignoreFiles are those of which the first that there is says what isn't in the build
+// context, as BuildKit has it.
+func (p Project) ignoreFiles() []string {
+	files := []string{p.Dockerfile + ".dockerignore", ".dockerignore"}
+	if p.testing && p.TestIgnore != "" {
+		files = []string{p.TestIgnore}
+	}
+	return files
 }
 
 // readContext reads the build context below root: every file that its ignore file
@@ -91,9 +105,9 @@ func contextName(root string) string {
 // build. known has hashes from before, seen those to remember; now is not later than
 // the reading.
 func readContext(
-	root, dockerfile string, made map[string]bool, known map[string]hashed, now time.Time,
+	root, dockerfile string, ignore []string, made map[string]bool, known map[string]hashed, now time.Time,
 ) (files []contextFile, seen map[string]hashed, err error) {
-	ignored, err := readIgnoreFile(filepath.Join(root, filepath.FromSlash(dockerfile)+".dockerignore"), filepath.Join(root, ".dockerignore"))
+	ignored, err := readIgnoreFile(root, ignore)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -137,13 +151,13 @@ func readContext(
 	return files, seen, nil
 }
 
-// readIgnoreFile reads the first of the files that there is, as BuildKit does.
-func readIgnoreFile(names ...string) (*patternmatcher.PatternMatcher, error) {
+// readIgnoreFile reads the first of the files that there is.
+func readIgnoreFile(root string, names []string) (*patternmatcher.PatternMatcher, error) {
 	var name string
 	var f *os.File
 	err := fs.ErrNotExist
 	for _, name = range names {
-		if f, err = os.Open(name); !errors.Is(err, fs.ErrNotExist) {
+		if f, err = os.Open(filepath.Join(root, filepath.FromSlash(name))); !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 	}

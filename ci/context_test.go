@@ -43,7 +43,7 @@ func tree(t *testing.T, files map[string]string) string {
 // read reads the context below root with nothing remembered.
 func read(t *testing.T, root, dockerfile string) []contextFile {
 	t.Helper()
-	files, _, err := readContext(root, dockerfile, map[string]bool{"rootfs.tar": true}, nil, time.Now())
+	files, _, err := readContext(root, dockerfile, Project{Dockerfile: dockerfile}.ignoreFiles(), map[string]bool{"rootfs.tar": true}, nil, time.Now())
 	require.NoError(t, err)
 	return files
 }
@@ -112,7 +112,7 @@ func TestContextHash(t *testing.T) {
 func TestContextRefusesWhatNoImageCanHold(t *testing.T) {
 	root := tree(t, map[string]string{"Dockerfile": "x"})
 	require.NoError(t, syscall.Mkfifo(filepath.Join(root, "pipe"), 0o644))
-	_, _, err := readContext(root, "Dockerfile", map[string]bool{"rootfs.tar": true}, nil, time.Now())
+	_, _, err := readContext(root, "Dockerfile", []string{".dockerignore"}, map[string]bool{"rootfs.tar": true}, nil, time.Now())
 	assert.ErrorContains(t, err, "pipe is neither a file, a folder nor a link")
 }
 
@@ -197,11 +197,11 @@ func TestLargeContextIsStreamed(t *testing.T) {
 
 func TestHashesAreRemembered(t *testing.T) {
 	root := tree(t, map[string]string{"Dockerfile": "x", "a": "1", "not\xffUTF-8": "2", "l": "->a"})
-	_, seen, err := readContext(root, "Dockerfile", map[string]bool{"rootfs.tar": true}, nil, time.Now())
+	_, seen, err := readContext(root, "Dockerfile", []string{".dockerignore"}, map[string]bool{"rootfs.tar": true}, nil, time.Now())
 	require.NoError(t, err)
 	assert.Empty(t, seen, "a file that is new may change again without a trace")
 	later := time.Now().Add(time.Hour)
-	_, known, err := readContext(root, "Dockerfile", map[string]bool{"rootfs.tar": true}, nil, later)
+	_, known, err := readContext(root, "Dockerfile", []string{".dockerignore"}, map[string]bool{"rootfs.tar": true}, nil, later)
 	require.NoError(t, err)
 	assert.Len(t, known, 3)
 
@@ -209,7 +209,7 @@ func TestHashesAreRemembered(t *testing.T) {
 	wrong := hashed{known[`"a"`].identity, strings.Repeat("ab", 32)}
 	known[`"a"`] = wrong
 	sum := func(root string) string {
-		files, seen, err := readContext(root, "Dockerfile", map[string]bool{"rootfs.tar": true}, known, later)
+		files, seen, err := readContext(root, "Dockerfile", []string{".dockerignore"}, map[string]bool{"rootfs.tar": true}, known, later)
 		require.NoError(t, err)
 		for _, f := range files {
 			if f.path == "a" {
@@ -252,7 +252,7 @@ func TestDamagedHashesAreForgotten(t *testing.T) {
 	p := Project{Root: tree(t, map[string]string{"Dockerfile": "x", "a": "1"}), Dockerfile: "Dockerfile"}
 	old := time.Now().Add(-time.Hour)
 	require.NoError(t, os.Chtimes(p.Path("a"), old, old))
-	record := dir.Path("contexts", contextName(p.Root)+".hashes")
+	record := dir.Path("contexts", p.contextName()+".hashes")
 	hash := func() string {
 		files, err := contextOf(p)
 		require.NoError(t, err)

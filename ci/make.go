@@ -85,6 +85,23 @@ type export struct{ stage, archive string }
 
 // export builds stages in the engine and writes them, not yet canonical, to archives.
 func (m maker) export(ctx context.Context, exports []export) (drift []string, err error) {
+	return m.inEngine(ctx, func(ctx context.Context, staged *dagger.Directory) error {
+		for _, e := range exports {
+			built := staged.DockerBuild(dagger.DirectoryDockerBuildOpts{Dockerfile: m.project.Dockerfile, Target: e.stage})
+			// Zstandard is several times faster than the default, and doesn't last: the
+			// canonical layers are compressed again.
+			fast := dagger.ContainerExportOpts{ForcedCompression: dagger.ImageLayerCompressionZstd}
+			if _, err := built.Export(ctx, e.archive, fast); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// inEngine has something done with the build context, which it puts together and hands to
+// the engine. What fails there becomes an error that a person can use.
+func (m maker) inEngine(ctx context.Context, do func(ctx context.Context, staged *dagger.Directory) error) (drift []string, err error) {
 	var eng *engine.Engine
 	var made map[string]string
 	log := &process.Tail{Show: func(line string) { m.report.Update("Building: %s", line) }}
@@ -114,7 +131,7 @@ func (m maker) export(ctx context.Context, exports []export) (drift []string, er
 		return nil, err
 	}
 
-	name := contextName(m.project.Root)
+	name := m.project.contextName()
 	unlock, err := m.cache.Lock(ctx, name, func() { m.report.Printf("Waiting for another build of this checkout to end") })
 	if err != nil {
 		return nil, err
@@ -125,16 +142,10 @@ func (m maker) export(ctx context.Context, exports []export) (drift []string, er
 		return nil, err
 	}
 	cache.Use(staged)
-	for _, e := range exports {
-		built := eng.Host().Directory(staged).DockerBuild(dagger.DirectoryDockerBuildOpts{Dockerfile: m.project.Dockerfile, Target: e.stage})
-		// Zstandard is several times faster than the default, and doesn't last: the
-		// canonical layers are compressed again.
-		fast := dagger.ContainerExportOpts{ForcedCompression: dagger.ImageLayerCompressionZstd}
-		if _, err := built.Export(ctx, e.archive, fast); ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		} else if err != nil {
-			return nil, m.explain(err, eng, log, staged)
-		}
+	if err := do(ctx, eng.Host().Directory(staged)); ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	} else if err != nil {
+		return nil, m.explain(err, eng, log, staged)
 	}
 	return drift, nil
 }

@@ -31,7 +31,13 @@ type Project struct {
 	BaseDigest string        // file with that digest; docker/base.digest by default, if there is such a stage
 	Home       string        // folder with the home of containers, which lasts; that of launch.Options by default
 	Skeleton   string        // folder with what a new home starts with; Berth's own by default
+	Lint       []string      // commands that look for mistakes in the checkout, on this machine; none by default
+	Test       []string      // unit tests; none by default
+	TestStage  string        // stage of the Dockerfile in which the unit tests can run, with a shell; its working folder has the code; none by default
+	TestIgnore string        // ignore file of that stage's build context, which has tests, too; that of the Dockerfile by default
 	Smoke      []string      // commands that must work in the image; "true" by default
+
+	testing bool // the context is the test stage's
 }
 
 // Path joins a relative path to the project's root.
@@ -77,7 +83,7 @@ func (p Project) check() error {
 		}
 		names[i.Name()] = true
 	}
-	for _, path := range []string{p.Dockerfile, p.Home, p.Skeleton} {
+	for _, path := range []string{p.Dockerfile, p.TestIgnore, p.Home, p.Skeleton} {
 		if path != "" && !filepath.IsLocal(filepath.FromSlash(path)) {
 			return fmt.Errorf("%w: %s isn't a path within the project", usage.Err, path)
 		}

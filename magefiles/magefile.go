@@ -17,11 +17,17 @@ import (
 
 var _ = targets.Use(ci.Project{
 	Name:      "demo-cnn",
-	Inputs:    []input.Input{packages, golang.Input{Packages: []string{"./trainer"}}},
+	Inputs:    []input.Input{packages, program},
 	BaseStage: "base",
 	Home:      "rootfs/home/user",
 	Skeleton:  "rootfs/home/skel",
-	Smoke:     []string{"bash --version", "trainer smoke"},
+	Lint:      []string{"go tool mage lint"},
+	Test:      []string{"go test -json -short ./trainer/..."},
+	TestStage: "test", TestIgnore: "docker/test.dockerignore",
+	Smoke: []string{"bash --version", `trainer smoke --junit="$BERTH_JUNIT" --losses="$BERTH_LOSSES"`},
 })
 
-var packages = debian.Input{}
+var (
+	packages = debian.Input{}
+	program  = golang.Input{Packages: []string{"./trainer/..."}, Tests: true} // of the trainer and its tests
+)

@@ -13,13 +13,15 @@ import (
 
 // SmokeOptions are the flags of `trainer smoke`.
 type SmokeOptions struct {
-	JUnit string
+	JUnit  string
+	Losses string
 }
 
 func newSmokeCommand() *command {
 	var o SmokeOptions
 	fs := newFlags("smoke")
 	fs.StringVar(&o.JUnit, "junit", "", "write the outcome to `FILE` as JUnit XML, too")
+	fs.StringVar(&o.Losses, "losses", "", "write the losses of the training to `FILE`, a step and its loss on each line")
 	return &command{
 		name: "smoke", summary: "check in seconds that this machine computes what it should", flags: fs,
 		run: func(ctx context.Context, console *report.Console, args []string) error {
@@ -33,7 +35,7 @@ func newSmokeCommand() *command {
 
 // runSmoke runs the checks and prints a line for each.
 func runSmoke(ctx context.Context, console *report.Console, o SmokeOptions) error {
-	if err := checkOutput("junit", o.JUnit); err != nil {
+	if err := errors.Join(checkOutput("junit", o.JUnit), checkOutput("losses", o.Losses)); err != nil {
 		return err
 	}
 	var cases []report.Case
@@ -65,6 +67,13 @@ func runSmoke(ctx context.Context, console *report.Console, o SmokeOptions) erro
 	}
 	if o.JUnit != "" {
 		errs = append(errs, report.WriteJUnit(o.JUnit, "trainer smoke", cases))
+	}
+	if o.Losses != "" {
+		for _, c := range cases {
+			if c.Losses != nil {
+				errs = append(errs, report.WriteLosses(o.Losses, c.Losses))
+			}
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -20,6 +20,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,6 +48,7 @@ const (
 type Program struct {
 	Root      string
 	Packages  []string // as go build takes them
+	Tests     bool     // with what their tests import
 	Toolchain Toolchain
 }
 
@@ -107,10 +109,10 @@ func File(ctx context.Context, p Program, dir cache.Dir, folder string, report *
 // downloads them.
 func (p Program) modules(ctx context.Context, temp string, report *progress.Reporter) ([]module, error) {
 	var list bytes.Buffer
+	args := []string{"list", "-deps", "-test=" + strconv.FormatBool(p.Tests),
+		"-f", "{{with .Module}}{{with or .Replace .}}{{if .Version}}{{.Path}}@{{.Version}}{{end}}{{end}}{{end}}"}
 	c := Command{
-		Dir: p.Root, Temp: temp, OS: "linux", Arch: "amd64", Output: &list,
-		Args: append([]string{"list", "-deps",
-			"-f", "{{with .Module}}{{with or .Replace .}}{{if .Version}}{{.Path}}@{{.Version}}{{end}}{{end}}{{end}}"}, p.Packages...),
+		Dir: p.Root, Temp: temp, OS: "linux", Arch: "amd64", Output: &list, Args: append(args, p.Packages...),
 		Complaint: func(line string) {
 			if m, ok := strings.CutPrefix(line, "go: downloading "); ok {
 				report.Update("Fetching module %s", m)

@@ -15,6 +15,7 @@ type Case struct {
 	Detail string // what was found
 	Err    error  // nil if it passed
 	Took   time.Duration
+	Losses []float64 // of the steps, if it trained
 }
 
 // WriteJUnit writes the outcome of checks as JUnit XML, whole or not at all.

@@ -125,3 +125,20 @@ func parse(raw []byte) (*Record, error) {
 	}
 	return &r, nil
 }
+
+// WriteLosses writes the losses of steps, whole or not at all: the number of the step, from
+// 1, and its loss on each line.
+func WriteLosses(name string, losses []float64) error {
+	err := atomic.WriteFile(name, func(w io.Writer) error {
+		for i, loss := range losses {
+			if _, err := fmt.Fprintln(w, i+1, loss); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("writing the losses: %w", err)
+	}
+	return nil
+}

@@ -66,6 +66,7 @@ func bits(ctx context.Context) []report.Case {
 	workers := runtime.GOMAXPROCS(0)
 	var got result
 	_, c.Err = train(ctx, workers, nil, 0, &got)
+	c.Losses = got.Losses
 	if c.Err == nil {
 		c.Detail = fmt.Sprintf("%d steps with kernel %s and %d workers, loss %.4f to %.4f, test accuracy %.3f", len(got.Losses), nn.Kernel(), workers,
 			got.Losses[0], got.Losses[len(got.Losses)-1], got.Epochs[len(got.Epochs)-1].TestAccuracy)
