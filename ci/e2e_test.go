@@ -37,7 +37,7 @@ import (
 var project = func() Project {
 	p, err := Project{
 		Name: dockertest.Process + "-demo", BaseStage: "base", Home: "rootfs/home/user",
-		Inputs: []input.Input{debian.Input{}, golang.Input{Packages: []string{"./trainer"}}},
+		Inputs: []input.Input{debian.Input{}, golang.Input{Packages: []string{"./trainer/..."}, Tests: true}},
 	}.At(".")
 	if err != nil {
 		panic(err)
