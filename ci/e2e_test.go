@@ -85,7 +85,7 @@ func checkout(t *testing.T, umask int) Project {
 	defer syscall.Umask(old)
 	for _, name := range strings.Split(strings.TrimSuffix(string(list), "\x00"), "\x00") {
 		switch top, _, _ := strings.Cut(name, "/"); top {
-		case "docker", "rootfs", "magefiles", "ci", "trainer", "testdata", "go.mod", "go.sum", ".dockerignore":
+		case "docker", "rootfs", "magefiles", "ci", "internal", "trainer", "testdata", "go.mod", "go.sum", ".dockerignore":
 		default:
 			continue
 		}
