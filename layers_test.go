@@ -28,6 +28,7 @@ var layers = map[string][]string{
 	"ci/shell":            {"ci/input", "internal", "rootfs"},
 	"docker/launch":       {"docker", "internal", "rootfs"},
 	"docker/gpu":          {"docker/daemon", "internal"},
+	"docker/gpu/lease":    {"internal"},
 	"docker/owned":        {"docker/daemon", "internal"},
 	"docker/daemon":       {},
 	"docker/display":      {"internal"},

@@ -44,12 +44,36 @@ func Open() (Book, error) {
 	if dir := os.Getenv(envFolder); dir != "" {
 		return OpenAt(dir)
 	}
-	for _, place := range places {
-		if info, err := os.Lstat(place); err == nil && info.IsDir() && sticky(info.Mode()) {
-			return open(filepath.Join(place, name), func(m fs.FileMode) bool { return sticky(m) && m&0o777 == 0o777 })
+	dir, err := commonFolder()
+	if err != nil {
+		return Book{}, err
+	}
+	return open(dir, func(m fs.FileMode) bool { return sticky(m) && m&0o777 == 0o777 })
+}
+
+// Read returns the Status of the book that Open opens, and makes no folder.
+func Read() (Status, error) {
+	dir := os.Getenv(envFolder)
+	if dir == "" {
+		var err error
+		if dir, err = commonFolder(); err != nil {
+			return Status{}, err
 		}
 	}
-	return Book{}, advice.With(fmt.Errorf("leasing GPUs: none of %q is a folder that everybody may write to and that has the sticky bit", places),
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return Status{}, nil
+	}
+	return Book{dir}.Status()
+}
+
+// commonFolder is the folder that all people of the machine share.
+func commonFolder() (string, error) {
+	for _, place := range places {
+		if info, err := os.Lstat(place); err == nil && info.IsDir() && sticky(info.Mode()) {
+			return filepath.Join(place, name), nil
+		}
+	}
+	return "", advice.With(fmt.Errorf("leasing GPUs: none of %q is a folder that everybody may write to and that has the sticky bit", places),
 		"Make a folder for it, once as root, and name it in %s:\n\tmkdir -m 1777 /var/lib/berth-gpus && export %[1]s=/var/lib/berth-gpus", envFolder)
 }
 
