@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/usage"
 )
@@ -102,7 +104,7 @@ func open(dir string, fit func(fs.FileMode) bool) (Book, error) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			if err = os.Mkdir(dir, 0o700); err == nil {
-				err = os.Chmod(dir, shared) // whatever the umask
+				err = share(dir)
 			}
 			if err != nil && !errors.Is(err, fs.ErrExist) {
 				return Book{}, advice.With(fmt.Errorf("making the folder for leases of GPUs: %w", err), "Name another one in %s.", envFolder)
@@ -115,13 +117,31 @@ func open(dir string, fit func(fs.FileMode) bool) (Book, error) {
 			return b, nil
 		case owner(info) == os.Geteuid() && filepath.Base(dir) == name && info.Mode().Perm() == 0o700:
 			// A process that was killed right after it had made the folder left it so.
-			if err := os.Chmod(dir, shared); err != nil {
-				return Book{}, err
+			if err := share(dir); err != nil {
+				return Book{}, fmt.Errorf("making the folder for leases of GPUs: %w", err)
 			}
 		case time.Now().After(late):
 			return Book{}, b.refuse(info, fmt.Sprintf("has the mode %04o, with which people can't share it safely", unixMode(info.Mode())))
 		}
 	}
+}
+
+// share opens a folder that this user has made to everybody. If somebody has put
+// something else in its place since, that stays as it is.
+func share(dir string) error {
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if owner(info) != os.Geteuid() {
+		return &fs.PathError{Op: "chmod", Path: dir, Err: fs.ErrPermission}
+	}
+	return f.Chmod(shared) // whatever the umask
 }
 
 // refuse is the error about a folder that isn't fit.

@@ -30,42 +30,44 @@ var uuids = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9/_.-]{0,127}$`)
 func lockName(uuid string) string { return lockPrefix + strings.ReplaceAll(uuid, "/", "_") }
 
 // openLock opens a file that is there to be locked, and makes it if it is missing.
-// To read is enough for a lock, so nobody needs to write to another's file. A file
-// is never opened in a way that would make or change one, nor follow a link, nor wait
-// for a pipe's other end, whatever somebody has put in its place.
+// To read is enough for a lock, so nobody needs to write to another's file. Whatever
+// somebody has put in its place, what was there is never changed, no link is followed,
+// and no pipe's other end waited for. (A hard link may be anybody's file: locking it
+// does it no harm.)
 func (b Book) openLock(name string) (*os.File, error) {
 	const flags = os.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK
 	path := b.path(name)
 	for late := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		f, err := os.OpenFile(path, flags, 0)
 		if errors.Is(err, fs.ErrNotExist) {
-			f, err = os.OpenFile(path, flags|os.O_CREATE|os.O_EXCL, 0o644)
+			if f, err = os.OpenFile(path, flags|os.O_CREATE|os.O_EXCL, 0o644); err == nil {
+				err = f.Chmod(0o644) // whatever the umask
+			}
 		}
 		switch {
-		case err == nil:
-			return b.checkLock(f, name)
 		case errors.Is(err, fs.ErrExist): // somebody else has just made it
+			continue
 		case errors.Is(err, fs.ErrPermission) && time.Now().Before(late): // and it has no mode yet
-		default:
+			continue
+		}
+		if err == nil {
+			err = regular(f)
+		}
+		if err != nil {
+			f.Close()
 			return nil, b.foul(name, err)
 		}
+		return f, nil
 	}
 }
 
-// checkLock makes sure that a lock's file is one, and that everybody may open it.
-func (b Book) checkLock(f *os.File, name string) (*os.File, error) {
+// regular is an error if an open file isn't a regular one.
+func regular(f *os.File) error {
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = &fs.PathError{Op: "open", Path: f.Name(), Err: errors.New("it isn't a regular file")}
 	}
-	if err == nil && owner(info) == os.Geteuid() && info.Mode().Perm() != 0o644 {
-		err = f.Chmod(0o644) // whatever the umask
-	}
-	if err != nil {
-		f.Close()
-		return nil, b.foul(name, err)
-	}
-	return f, nil
+	return err
 }
 
 // foul is the error about a lock's file that can't be used.

@@ -47,6 +47,12 @@ func (b Book) write(name string, e Entry) (alive *os.File, err error) {
 	if alive, err = os.OpenFile(b.path(name), os.O_RDWR|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0); err != nil {
 		return nil, err
 	}
+	// Who owns the folder could have put something else there since: not even its mode
+	// is changed.
+	if info, err := alive.Stat(); err != nil || info.Mode().Type() != fs.ModeNamedPipe || owner(info) != os.Geteuid() {
+		alive.Close()
+		return nil, errors.Join(err, fmt.Errorf("%s isn't the named pipe that was made", alive.Name()))
+	}
 	if err := errors.Join(alive.Chmod(0o644), b.writeText(name, text)); err != nil {
 		alive.Close()
 		return nil, err
@@ -83,7 +89,7 @@ func (b Book) pulse(name string) (*os.File, error) {
 	} else if err != nil {
 		return nil, errDead // by a hand that isn't Berth's
 	}
-	if info, err := f.Stat(); err != nil || info.Mode().Type() != os.ModeNamedPipe {
+	if info, err := f.Stat(); err != nil || info.Mode().Type() != fs.ModeNamedPipe {
 		f.Close()
 		return nil, errDead
 	}

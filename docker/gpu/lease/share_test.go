@@ -198,6 +198,18 @@ func TestTraps(t *testing.T) {
 			assert.NoFileExists(t, victim+"-none")
 		}
 	}
+	// A hard link is a regular file. It can be locked, and keeps its mode and content.
+	dir := t.TempDir()
+	victim := filepath.Join(dir, "victim")
+	require.NoError(t, os.WriteFile(victim, []byte("precious"), 0o600))
+	b, err := OpenAt(filepath.Join(dir, "book"))
+	require.NoError(t, err)
+	require.NoError(t, os.Link(victim, b.path("gpu.GPU-a")))
+	take(t, b, all("GPU-a"))
+	info, err := os.Stat(victim)
+	require.NoError(t, err)
+	assert.EqualValues(t, 0o600, info.Mode())
+
 	// Somebody's file that isn't readable for others is as good as locked for good: it
 	// says so. Root reads everything.
 	if os.Getuid() == 0 {
