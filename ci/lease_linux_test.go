@@ -169,6 +169,15 @@ func TestRunsShareTheGPUs(t *testing.T) {
 	_, stderr, code = m.run("1", "true", "-wait=0s")
 	assert.Equal(t, 125, code, "it is promised")
 	assert.Contains(t, stderr, "before this: ")
+
+	// Ctrl-C ends a wait, which leaves the queue.
+	tired := m.start("auto")
+	require.Eventually(t, func() bool { return strings.Contains(tired.said(), "Waiting for 1 idle") }, 20*time.Second, 20*time.Millisecond)
+	require.NoError(t, tired.Process.Signal(os.Interrupt))
+	tired.end()
+	assert.Equal(t, 130, tired.ProcessState.ExitCode(), tired.said())
+	assert.Len(t, m.status().Waiting, 1)
+
 	assert.NoError(t, first.end())
 	assert.Equal(t, gpuA+","+gpuB, both.has(t), both.said())
 

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	gpu0, gpu1, gpu2 = "GPU-11111111-aaaa-bbbb-cccc-000000000000", "GPU-22222222-aaaa-bbbb-cccc-000000000000", "GPU-55555555"
-	mig0, mig1       = "MIG-33333333-aaaa-bbbb-cccc-000000000000", "MIG-44444444-aaaa-bbbb-cccc-000000000000"
+	gpu1, gpu2 = "GPU-22222222-aaaa-bbbb-cccc-000000000000", "GPU-55555555"
+	mig0, mig1 = "MIG-33333333-aaaa-bbbb-cccc-000000000000", "MIG-44444444-aaaa-bbbb-cccc-000000000000"
 )
 
 func TestWanted(t *testing.T) {
