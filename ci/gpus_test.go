@@ -13,7 +13,9 @@ import (
 // rack is a machine with a whole GPU and a partitioned one.
 var rack = gpu.Machine{GPUs: []gpu.GPU{
 	{Index: 0, UUID: "GPU-a", Name: "H200"},
-	{Index: 1, UUID: "GPU-b", Name: "H200", MIG: []gpu.Instance{{Index: 0, UUID: "MIG-c", Profile: "1g.18gb"}, {Index: 1, UUID: "MIG-d", Profile: "1g.18gb"}}},
+	{Index: 1, UUID: "GPU-b", Name: "H200", MIG: []gpu.Instance{
+		{Index: 0, UUID: "MIG-c", Profile: "1g.18gb"}, {Index: 1, UUID: "MIG-d", Profile: "1g.18gb"},
+	}},
 }}
 
 func entry(user string, count int, uuids ...string) lease.Entry {

@@ -150,7 +150,8 @@ func (r *reservation) noteOthers(ctx context.Context, uuids []string) {
 	}
 	for _, uuid := range uuids {
 		if pids := processes[uuid]; len(pids) > 0 {
-			r.notes = append(r.notes, fmt.Sprintf("%s is leased, but somebody computes on it without a lease: %s", r.machine.Label(uuid), pidList(pids)))
+			r.notes = append(r.notes,
+				fmt.Sprintf("%s is leased, but somebody computes on it without a lease: %s", r.machine.Label(uuid), pidList(pids)))
 		}
 	}
 }

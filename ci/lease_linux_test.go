@@ -164,7 +164,8 @@ func TestRunsShareTheGPUs(t *testing.T) {
 	// A wait, and who is seen to wait.
 	both := m.start("auto:2", "-n="+dockertest.Name(t))
 	require.Eventually(t, func() bool { return len(m.status().Waiting) == 1 }, 20*time.Second, 20*time.Millisecond)
-	require.Eventually(t, func() bool { return strings.Contains(both.said(), "Waiting for 2 idle of 2 GPUs") }, 20*time.Second, 20*time.Millisecond)
+	waits := func() bool { return strings.Contains(both.said(), "Waiting for 2 idle of 2 GPUs") }
+	require.Eventually(t, waits, 20*time.Second, 20*time.Millisecond)
 	assert.Contains(t, both.said(), "\tGPU 0: ")
 	_, stderr, code = m.run("1", "true", "-wait=0s")
 	assert.Equal(t, 125, code, "it is promised")

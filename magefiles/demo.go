@@ -29,9 +29,10 @@ func Train(
 	t *string, // train in the image of this tag, as it is, instead of building the project's own
 	args *string, // further flags for the trainer, as for a shell: -args='--resume --lr=3e-4'
 ) error {
-	o := launch.Options{GUI: "off", Share: share != nil && *share, Wait: wait, Command: "cd /my_workspace && mkdir -p artifacts/train && exec trainer train" +
+	o := launch.Options{GUI: "off", Wait: wait, Share: share != nil && *share}
+	o.Command = "cd /my_workspace && mkdir -p artifacts/train && exec trainer train" +
 		" --data-dir=/usr/share/datasets/fashion-mnist --checkpoint-dir=artifacts/train" +
-		" --json=artifacts/train/run.json --curve=artifacts/train/curve.png"}
+		" --json=artifacts/train/run.json --curve=artifacts/train/curve.png"
 	if epochs != nil {
 		o.Command += fmt.Sprintf(" --num-epochs=%d", *epochs)
 	}

@@ -34,7 +34,7 @@ type Options struct {
 	Entrypoint string // program to run in place of the image's entry point, as with docker run -entrypoint; default: the image's own
 	Name       string // of the container; default: the project and 8 random hex digits
 	Hostname   string // default: the host's
-	GPUs       string // "0" (default: the first, where there is one), "all", "none", "2,3", "auto", "auto:2", UUIDs, their prefixes, MIG instances
+	GPUs       string // "0" (default: the first, where there is one), "all", "none", "2,3", "auto:2", UUIDs, their prefixes, MIG instances
 	GUI        string // "auto" (default: X11, else Wayland, else off), "x11", "wayland" or "off"
 	Mounts     string // list of SOURCE:TARGET or SOURCE:TARGET:ro; sources are paths on the host, relative to the working folder or ~
 	Env        string // list of NAME=VALUE, or NAME for the host's value

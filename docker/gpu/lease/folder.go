@@ -75,8 +75,9 @@ func commonFolder() (string, error) {
 			return filepath.Join(place, name), nil
 		}
 	}
-	return "", advice.With(fmt.Errorf("leasing GPUs: none of %q is a folder that everybody may write to and that has the sticky bit", places),
-		"Make a folder for it, once as root, and name it in %s:\n\tmkdir -m 1777 /var/lib/berth-gpus && export %[1]s=/var/lib/berth-gpus", envFolder)
+	err := fmt.Errorf("leasing GPUs: none of %q is a folder that everybody may write to and that has the sticky bit", places)
+	return "", advice.With(err, "Make a folder for it, once as root, and name it in %s:\n"+
+		"\tmkdir -m 1777 /var/lib/berth-gpus && export %[1]s=/var/lib/berth-gpus", envFolder)
 }
 
 // OpenAt is Open for a folder that is named. One that is there already keeps its

@@ -77,7 +77,9 @@ func TestNobodyTakesTheLeaseOfAnother(t *testing.T) {
 	b, err := OpenAt(filepath.Join(dir, name))
 	require.NoError(t, err)
 	l := take(t, b, all("GPU-a"))
-	for _, try := range []string{"rm -f *", "mv gpu.GPU-a x", "echo {} >gpu.GPU-a", "echo >" + l.name, "echo {} >" + l.name + ".json", "chmod 777 *"} {
+	for _, try := range []string{
+		"rm -f *", "mv gpu.GPU-a x", "echo {} >gpu.GPU-a", "echo >" + l.name, "echo {} >" + l.name + ".json", "chmod 777 *",
+	} {
 		c := exec.Command("sh", "-c", try)
 		c.Dir = b.dir
 		someone(t, 54321, "")(c)
