@@ -29,6 +29,7 @@ var layers = map[string][]string{
 	"ci/stage":            {"internal"},
 	"docker/launch":       {"docker", "internal", "rootfs"},
 	"docker/gpu":          {"docker/daemon", "internal"},
+	"docker/gpu/lease":    {"internal"},
 	"docker/owned":        {"docker/daemon", "internal"},
 	"docker/daemon":       {},
 	"docker/display":      {"internal"},

@@ -13,6 +13,7 @@ import (
 	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/gpu"
+	"github.com/berthdev/berth/docker/gpu/lease"
 	"github.com/berthdev/berth/docker/launch"
 	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/signals"
@@ -50,7 +51,7 @@ func ExitCode(err error) int {
 	case errors.Is(err, usage.Err):
 		return ExitUsage
 	case errors.Is(err, daemon.ErrUnavailable), errors.Is(err, engine.ErrUnavailable),
-		errors.Is(err, golang.ErrUnavailable), errors.Is(err, gpu.ErrBroken):
+		errors.Is(err, golang.ErrUnavailable), errors.Is(err, gpu.ErrBroken), errors.Is(err, lease.ErrHeld):
 		return ExitPrerequisite
 	case errors.Is(err, input.ErrPinsDiffer), errors.Is(err, ErrBaseDiffers):
 		return ExitPinsDiffer

@@ -15,21 +15,37 @@ import (
 )
 
 // Plan plans a launch. Unless the options name an image it is the project's own,
-// which is built first if build is set.
+// which is built first if build is set. Nothing is leased: which GPUs are idle is as of
+// now, and what a launch would wait for is among the plan's notes.
 func Plan(
 	ctx context.Context, docker *daemon.Client, p Project, o launch.Options, build bool, s launch.Streams, report *progress.Reporter,
 ) (launch.Plan, error) {
+	host, o, err := look(ctx, docker, p, o, build, s, report)
+	if err != nil {
+		return launch.Plan{}, err
+	}
+	o, notes, err := preview(ctx, host, o)
+	if err != nil {
+		return launch.Plan{}, err
+	}
+	plan, err := launch.NewPlan(host, o)
+	plan.Notes = append(plan.Notes, notes...)
+	return plan, err
+}
+
+// look returns all that a plan depends on, with the image built if it should be.
+func look(
+	ctx context.Context, docker *daemon.Client, p Project, o launch.Options, build bool, s launch.Streams, report *progress.Reporter,
+) (launch.Host, launch.Options, error) {
 	build = build && o.Image == ""
 	o.Project, o.Root, o.Home, o.Skeleton = p.Name, p.Root, p.Home, p.Skeleton
 	o.Image = cmp.Or(o.Image, p.Tag())
 	host, err := probe(ctx, docker, p, o, build, s, report)
 	if err != nil {
-		return launch.Plan{}, err
+		return launch.Host{}, o, err
 	}
-	if o.Digest, err = Digest(ctx, docker, host.Image); err != nil {
-		return launch.Plan{}, err
-	}
-	return launch.NewPlan(host, o)
+	o.Digest, err = Digest(ctx, docker, host.Image)
+	return host, o, err
 }
 
 // probe reads the host, and meanwhile builds the image if it should. Mostly

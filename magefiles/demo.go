@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/berthdev/berth/ci"
 	"github.com/berthdev/berth/ci/input"
@@ -22,13 +23,16 @@ import (
 func Train(
 	ctx context.Context,
 	epochs *int, // train for so many epochs (default: 50)
-	g *string, // GPUs: 0 (default: the first, if any), all, none, 2,3, UUIDs or their beginnings
+	g *string, // GPUs: 0 (default: the first, if any), all, none, 2,3, auto, auto:2 (idle ones), UUIDs or their beginnings
+	share *bool, // take no lease of the GPUs, and heed nobody's
+	wait *time.Duration, // for GPUs that others hold, at most, such as 10m (default: as long as it takes)
 	t *string, // train in the image of this tag, as it is, instead of building the project's own
 	args *string, // further flags for the trainer, as for a shell: -args='--resume --lr=3e-4'
 ) error {
-	o := launch.Options{GUI: "off", Command: "cd /my_workspace && mkdir -p artifacts/train && exec trainer train" +
+	o := launch.Options{GUI: "off", Wait: wait, Share: share != nil && *share}
+	o.Command = "cd /my_workspace && mkdir -p artifacts/train && exec trainer train" +
 		" --data-dir=/usr/share/datasets/fashion-mnist --checkpoint-dir=artifacts/train" +
-		" --json=artifacts/train/run.json --curve=artifacts/train/curve.png"}
+		" --json=artifacts/train/run.json --curve=artifacts/train/curve.png"
 	if epochs != nil {
 		o.Command += fmt.Sprintf(" --num-epochs=%d", *epochs)
 	}

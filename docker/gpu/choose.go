@@ -37,10 +37,11 @@ var (
 )
 
 // Resolve decides which GPUs are meant. A selection is "" (the first GPU, or none
-// where there is none), "all", "none", or a list, separated by commas, of
-// indexes, GPU:instance pairs, and UUIDs or prefixes of them. Each must be on the
-// machine. If GPUs are asked for and the driver knows of none, the error says why
-// (see Machine.Broken).
+// where there is none), "all", "none", "auto" or "auto:N" (idle ones: here those that
+// are chosen where all are idle), or a list, separated by commas, of indexes,
+// GPU:instance pairs, and UUIDs or prefixes of them. Each must be on the machine. If
+// GPUs are asked for and the driver knows of none, the error says why (see
+// Machine.Broken).
 func Resolve(selection string, m Machine) (Request, error) {
 	switch selection {
 	case "none", "void":
@@ -56,6 +57,13 @@ func Resolve(selection string, m Machine) (Request, error) {
 	}
 	if selection == "all" {
 		return Request{All: true}, nil
+	}
+	if Auto(selection) {
+		count, err := m.idle(selection)
+		if err != nil {
+			return Request{}, fmt.Errorf("-g=%s: %w", selection, err)
+		}
+		return Request{IDs: m.shareable()[:count]}, nil
 	}
 	var r Request
 	var taken []string // UUIDs

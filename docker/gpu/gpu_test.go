@@ -319,7 +319,7 @@ func FuzzParseList(f *testing.F) {
 }
 
 func FuzzResolve(f *testing.F) {
-	for _, s := range []string{"", "0", "all", "none", "1,0", "0:1", "GPU-2222", "MIG-", "0,,1", "１"} {
+	for _, s := range []string{"", "0", "all", "none", "1,0", "0:1", "GPU-2222", "MIG-", "0,,1", "１", "auto", "auto:2"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, selection string) {

@@ -91,6 +91,19 @@ func Lookup(ctx context.Context, uid, gid int, gids []int) (User, error) {
 	return u, nil
 }
 
+// Name returns the name of a user, "user 54321" for one without an entry or where the
+// name service fails.
+func Name(ctx context.Context, uid int) string {
+	number := strconv.Itoa(uid)
+	users, _ := getent(ctx, "passwd", number)
+	for line := range strings.Lines(users) {
+		if e, ok := parse(line); ok && e.id == uid {
+			return e.name
+		}
+	}
+	return "user " + number
+}
+
 // getent returns the entries of a name service database that have one of the
 // keys. Keys without an entry are left out. Where there is no getent (it comes
 // with the C library) the whole of the database's file is returned.

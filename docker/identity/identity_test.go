@@ -38,6 +38,12 @@ func TestLookupOfNobody(t *testing.T) {
 	assert.Equal(t, User{Name: "user", UID: 54321, Home: "/home/user", Groups: []Group{{"group54322", 54322}}}, u)
 }
 
+func TestName(t *testing.T) {
+	getentSays(t, `[ "$*" = "passwd 1000" ] && echo alice:x:1000:1000::/home/alice:/bin/sh || exit 2`)
+	assert.Equal(t, "alice", Name(t.Context(), 1000))
+	assert.Equal(t, "user 54321", Name(t.Context(), 54321))
+}
+
 func TestLookupFails(t *testing.T) {
 	getentSays(t, "echo 'Unknown database' >&2; exit 1")
 	_, err := Lookup(t.Context(), 1, 1, nil)

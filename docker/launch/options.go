@@ -7,6 +7,7 @@ package launch
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/docker/go-units"
 
@@ -33,13 +34,16 @@ type Options struct {
 	Entrypoint string // program to run in place of the image's entry point, as with docker run -entrypoint; default: the image's own
 	Name       string // of the container; default: the project and 8 random hex digits
 	Hostname   string // default: the host's
-	GPUs       string // "0" (default: the first, where there is one), "all", "none", "2,3", UUIDs, their prefixes, MIG instances
+	GPUs       string // "0" (default: the first, where there is one), "all", "none", "2,3", "auto:2", UUIDs, their prefixes, MIG instances
 	GUI        string // "auto" (default: X11, else Wayland, else off), "x11", "wayland" or "off"
 	Mounts     string // list of SOURCE:TARGET or SOURCE:TARGET:ro; sources are paths on the host, relative to the working folder or ~
 	Env        string // list of NAME=VALUE, or NAME for the host's value
 	Network    string // "bridge" (default), "host", "none" or the name of a Docker network
 	IPC        string // "private" (default) or "host"
 	SharedMem  string // size of /dev/shm, such as "8g"; default: half of the host's memory
+
+	Share bool           // take no lease of the GPUs, and heed nobody's; for who launches, not for the plan
+	Wait  *time.Duration // for GPUs that others hold, at most; default: as long as it takes; for who launches, not for the plan
 }
 
 // split cuts a list at the separators that are neither escaped nor quoted. The

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/berthdev/berth/ci"
 	"github.com/berthdev/berth/docker/daemon"
@@ -19,7 +20,9 @@ func Run(
 	ctx context.Context,
 	cmd *string, // run this by a shell instead of opening one
 	entrypoint *string, // run this instead of the image's entry point
-	g *string, // GPUs: 0 (default: the first, if any), all, none, 2,3, UUIDs or their beginnings
+	g *string, // GPUs: 0 (default: the first, if any), all, none, 2,3, auto, auto:2 (idle ones), UUIDs or their beginnings
+	share *bool, // take no lease of the GPUs, and heed nobody's
+	wait *time.Duration, // for GPUs that others hold, at most, such as 10m (default: as long as it takes)
 	t *string, // run the image of this tag, as it is, instead of building the project's own
 	n *string, // name of the container (default: the project's and 8 random hex digits)
 	hostname *string, // host name inside (default: the host's)
@@ -34,7 +37,7 @@ func Run(
 ) error {
 	o := launch.Options{
 		Image: deref(t), Command: deref(cmd), Entrypoint: deref(entrypoint), Name: deref(n), Hostname: deref(hostname), GPUs: deref(g),
-		GUI:    deref(gui),
+		Share: deref(share), Wait: wait, GUI: deref(gui),
 		Mounts: deref(v), Env: deref(e), Network: deref(net), IPC: deref(ipc), SharedMem: deref(shm),
 	}
 	var code int
@@ -73,18 +76,36 @@ func Launch(ctx context.Context, o launch.Options) error {
 // fails unless all of them exit with 0.
 func Smoke(
 	ctx context.Context,
-	g *string, // GPUs: 0 (default: the first, if any), all, none, 2,3, UUIDs or their beginnings
+	g *string, // GPUs: 0 (default: the first, if any), all, none, 2,3, auto, auto:2 (idle ones), UUIDs or their beginnings
+	share *bool, // take no lease of the GPUs, and heed nobody's
+	wait *time.Duration, // for GPUs that others hold, at most, such as 10m (default: as long as it takes)
 	t *string, // test the image of this tag, as it is, instead of building the project's own
 ) error {
 	return Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
+		o := launch.Options{Image: deref(t), GPUs: deref(g), Share: deref(share), Wait: wait, GUI: "off"}
+		docker, err := daemon.Connect(ctx)
+		if err != nil {
+			return err
+		}
+		defer docker.Close()
+		// One lease for all of the commands.
+		plan, held, err := ci.Lease(ctx, docker, p, o, "smoke of "+p.Name, standard, report)
+		if err != nil {
+			return err
+		}
+		defer held.Close()
+		if held != nil {
+			o.GPUs, o.Share = plan.GPU.String(), true
+		}
 		return ci.Smoke(p.Smoke, func(command string) (int, error) {
-			return enter(ctx, p, launch.Options{Image: deref(t), Command: command, GPUs: deref(g), GUI: "off"}, report)
+			o.Command = command
+			return enter(ctx, p, o, report)
 		}, func(v ci.Verdict) { fmt.Println(v) })
 	})
 }
 
-// enter builds the image unless the options name one, launches a container, and
-// returns its exit code.
+// enter builds the image unless the options name one, leases the GPUs, launches a
+// container, and returns its exit code.
 func enter(ctx context.Context, p ci.Project, o launch.Options, report *progress.Reporter) (code int, err error) {
 	// An earlier launch of this process has taken over the signals permanently.
 	ctx, stop := signals.NotifyContext(ctx)
@@ -95,11 +116,12 @@ func enter(ctx context.Context, p ci.Project, o launch.Options, report *progress
 		return 0, err
 	}
 	defer docker.Close()
-	plan, err := ci.Plan(ctx, docker, p, o, true, standard, report)
+	plan, held, err := ci.Lease(ctx, docker, p, o, "", standard, report)
 	report.Close()
 	if err != nil {
 		return 0, err
 	}
+	defer held.Close() // once the container is gone
 	return launch.Run(ctx, docker, plan, standard)
 }
 

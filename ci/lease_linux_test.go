@@ -1,0 +1,220 @@
+package ci
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/internal/dockertest"
+)
+
+// A gpuMachine is a machine with two GPUs of a fake driver, and a Docker that passes
+// them on.
+type gpuMachine struct {
+	t         *testing.T
+	root      string // of a checkout
+	image     string
+	env       []string
+	processes string // file with what the driver says of processes
+}
+
+const gpuA, gpuB = "GPU-aaaa0000-1111-2222-3333-444444444444", "GPU-bbbb0000-1111-2222-3333-444444444444"
+
+func newGPUMachine(t *testing.T) gpuMachine {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts a Docker")
+	}
+	_, hooks := dockertest.SecondDocker(t)
+	m := gpuMachine{t: t, processes: filepath.Join(t.TempDir(), "processes")}
+	m.image = imageWith(t, map[string]string{"trainer": "#!/bin/sh\nnvidia-smi; echo smoke >>/my_workspace/smoked\n"})
+	m.root = checkoutOfNothing(t)
+	require.NoError(t, os.WriteFile(m.processes, nil, 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(hooks, "nvidia-smi"), []byte(`#!/bin/sh
+case "$*" in
+--list-gpus)
+	echo "GPU 0: NVIDIA H200 (UUID: `+gpuA+`)"
+	echo "GPU 1: NVIDIA H200 (UUID: `+gpuB+`)" ;;
+"--query-compute-apps=gpu_uuid,pid --format=csv,noheader") cat `+m.processes+` ;;
+*) exit 6 ;;
+esac
+`), 0o755))
+	m.env = []string{"PATH=" + hooks + ":" + os.Getenv("PATH"), "BERTH_LEASES=" + t.TempDir()}
+	return m
+}
+
+// args are those of a run with these GPUs.
+func (m gpuMachine) args(gpus, command string, more ...string) []string {
+	return append([]string{"run", "-t=" + m.image, "-net=none", "-gui=off", "-g=" + gpus, "-cmd=" + command}, more...)
+}
+
+func (m gpuMachine) run(gpus, command string, more ...string) (stdout, stderr string, code int) {
+	m.t.Helper()
+	return berth(m.t, m.root, m.env, m.args(gpus, command, more...)...)
+}
+
+// A running command is one that goes on until it is told to end.
+type running struct {
+	*exec.Cmd
+	gpus   chan string // what the container was given, once it has that
+	stderr *os.File
+	end    func() error
+}
+
+// start starts a run that says which GPUs it has, and goes on.
+func (m gpuMachine) start(gpus string, more ...string) running {
+	m.t.Helper()
+	binary, err := compiled()
+	require.NoError(m.t, err)
+	c := exec.Command(binary, m.args(gpus, "nvidia-smi; read line; true", more...)...)
+	c.Dir, c.Env = m.root, append(os.Environ(), m.env...)
+	r := running{Cmd: c, gpus: make(chan string, 1)}
+	r.stderr, err = os.Create(filepath.Join(m.t.TempDir(), "stderr"))
+	require.NoError(m.t, err)
+	m.t.Cleanup(func() { r.stderr.Close() })
+	c.Stderr = r.stderr
+	in, err := c.StdinPipe()
+	require.NoError(m.t, err)
+	out, err := c.StdoutPipe()
+	require.NoError(m.t, err)
+	require.NoError(m.t, c.Start())
+	r.end = func() error {
+		in.Close()
+		return c.Wait()
+	}
+	go func() {
+		text := make([]byte, 256)
+		n, _ := out.Read(text)
+		r.gpus <- strings.TrimSpace(strings.TrimPrefix(string(text[:n]), "GPUs: "))
+	}()
+	return r
+}
+
+// has waits until the container has its GPUs, and returns them.
+func (r running) has(t *testing.T) string {
+	t.Helper()
+	select {
+	case gpus := <-r.gpus:
+		return gpus
+	case <-time.After(60 * time.Second):
+		require.Fail(t, "it has no GPUs", r.said())
+		return ""
+	}
+}
+
+func (r running) said() string {
+	text, _ := os.ReadFile(r.stderr.Name())
+	return string(text)
+}
+
+func (m gpuMachine) status() (s GPUs) {
+	m.t.Helper()
+	stdout, stderr, code := berth(m.t, m.root, m.env, "gpu:status", "-json")
+	require.Zero(m.t, code, stderr)
+	require.NoError(m.t, json.Unmarshal([]byte(stdout), &s))
+	require.Len(m.t, s.GPUs, 2)
+	return s
+}
+
+func TestRunsShareTheGPUs(t *testing.T) {
+	m := newGPUMachine(t)
+	first := m.start("auto", "-n="+dockertest.Name(t))
+	require.Equal(t, gpuA, first.has(t), first.said())
+	assert.Contains(t, first.said(), "Leased GPU 0\n")
+
+	s := m.status()
+	require.NotNil(t, s.GPUs[0].Lease)
+	assert.Equal(t, first.Process.Pid, s.GPUs[0].Lease.PID)
+	assert.Nil(t, s.GPUs[1].Lease)
+	stdout, stderr, code := berth(t, m.root, m.env, "gpu:status")
+	require.Zero(t, code, stderr)
+	assert.Regexp(t, `(?m)^0 +`+gpuA+` +NVIDIA H200 +\S+ +`+s.GPUs[0].Lease.Name+` +\d+ \w+ \d\d:\d\d:\d\d$`, stdout)
+	assert.Regexp(t, `(?m)^1 +`+gpuB+` +NVIDIA H200 +idle`, stdout)
+
+	// The other GPU is idle, the first one isn't, by whatever name.
+	stdout, stderr, code = m.run("auto", "nvidia-smi")
+	assert.Equal(t, []any{"GPUs: " + gpuB + "\n", 0}, []any{stdout, code}, stderr)
+	for _, selection := range []string{"", "0", "all", "GPU-aaaa", "auto:2"} {
+		_, stderr, code = m.run(selection, "true", "-wait=0s")
+		assert.Equal(t, 125, code, selection)
+		assert.Contains(t, stderr, "held by others, and not free within -wait=0s:\n\tGPU 0: ")
+		assert.Contains(t, stderr, s.GPUs[0].Lease.Name+", since ")
+		assert.Contains(t, stderr, "gpu:status")
+	}
+	_, stderr, code = m.run("0", "true", "-wait=50ms")
+	assert.Equal(t, 125, code)
+	assert.Contains(t, stderr, "not free within -wait=50ms")
+	stdout, stderr, code = m.run("0", "nvidia-smi", "-share")
+	assert.Equal(t, []any{"GPUs: 0\n", 0}, []any{stdout, code}, stderr)
+	_, stderr, code = m.run("auto", "true", "-share")
+	assert.Equal(t, 125, code)
+	assert.Contains(t, stderr, "-share: usage: ")
+	stdout, stderr, code = m.run("auto:2", "true", "-dry")
+	require.Zero(t, code, stderr)
+	assert.Regexp(t, `(?m)^# GPUs +`+gpuB+","+gpuA, stdout, "the idle one first")
+	assert.Contains(t, stdout, "It would wait for 2 idle of 2 GPUs:")
+
+	// A wait, and who is seen to wait.
+	both := m.start("auto:2", "-n="+dockertest.Name(t))
+	require.Eventually(t, func() bool { return len(m.status().Waiting) == 1 }, 20*time.Second, 20*time.Millisecond)
+	waits := func() bool { return strings.Contains(both.said(), "Waiting for 2 idle of 2 GPUs") }
+	require.Eventually(t, waits, 20*time.Second, 20*time.Millisecond)
+	assert.Contains(t, both.said(), "\tGPU 0: ")
+	_, stderr, code = m.run("1", "true", "-wait=0s")
+	assert.Equal(t, 125, code, "it is promised")
+	assert.Contains(t, stderr, "before this: ")
+
+	// Ctrl-C ends a wait, which leaves the queue.
+	tired := m.start("auto")
+	require.Eventually(t, func() bool { return strings.Contains(tired.said(), "Waiting for 1 idle") }, 20*time.Second, 20*time.Millisecond)
+	require.NoError(t, tired.Process.Signal(os.Interrupt))
+	tired.end()
+	assert.Equal(t, 130, tired.ProcessState.ExitCode(), tired.said())
+	assert.Len(t, m.status().Waiting, 1)
+
+	assert.NoError(t, first.end())
+	assert.Equal(t, gpuA+","+gpuB, both.has(t), both.said())
+
+	// Whose process is killed has no lease any more.
+	require.NoError(t, both.Process.Kill())
+	both.end()
+	_, stderr, code = m.run("all", "true", "-wait=10s")
+	assert.Zero(t, code, stderr)
+}
+
+func TestGPUsThatAreUsedWithoutALease(t *testing.T) {
+	m := newGPUMachine(t)
+	require.NoError(t, os.WriteFile(m.processes, []byte(gpuA+", 4711\n"+gpuA+", 4712\n"), 0o644))
+	stdout, stderr, code := berth(t, m.root, m.env, "gpu:status")
+	require.Zero(t, code, stderr)
+	assert.Regexp(t, `(?m)^0 +`+gpuA+` +NVIDIA H200 +without a lease: processes 4711, 4712`, stdout)
+	stdout, stderr, code = m.run("auto", "nvidia-smi")
+	assert.Equal(t, []any{"GPUs: " + gpuB + "\n", 0}, []any{stdout, code}, stderr)
+	_, stderr, code = m.run("auto:2", "true", "-wait=0s")
+	assert.Equal(t, 125, code)
+	assert.Contains(t, stderr, "\tGPU 0: somebody computes on it without a lease")
+	stdout, stderr, code = m.run("0", "nvidia-smi")
+	assert.Equal(t, []any{"GPUs: 0\n", 0}, []any{stdout, code}, stderr)
+	assert.Contains(t, stderr, "GPU 0 is leased, but somebody computes on it without a lease: processes 4711, 4712\n")
+	_, stderr, code = m.run("auto:3", "true")
+	assert.Equal(t, 125, code)
+	assert.Contains(t, stderr, "no more than 2 to choose from")
+
+	// The commands of smoke have one lease.
+	stdout, stderr, code = berth(t, m.root, m.env, "smoke", "-t="+m.image, "-g=auto")
+	assert.Zero(t, code, stderr)
+	assert.Contains(t, stdout, "GPUs: "+gpuB+"\n")
+	held := m.start("1")
+	require.Equal(t, "1", held.has(t), held.said())
+	_, stderr, code = berth(t, m.root, m.env, "smoke", "-t="+m.image, "-g=1", "-wait=0s")
+	assert.Equal(t, ExitPrerequisite, code)
+	assert.Contains(t, stderr, "held by others")
+	assert.NoError(t, held.end())
+}
