@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -32,6 +33,9 @@ type Project struct {
 	Home       string        // folder with the home of containers, which lasts; that of launch.Options by default
 	Skeleton   string        // folder with what a new home starts with; Berth's own by default
 	Smoke      []string      // commands that must work in the image; "true" by default
+	Branch     string        // default branch of the repository, each push to which workflows check; main by default
+
+	folder string // the one that has magefiles
 }
 
 // Path joins a relative path to the project's root.
@@ -47,6 +51,7 @@ func (p Project) At(dir string) (Project, error) {
 	if err != nil {
 		return p, err
 	}
+	p.folder = root
 	p.Root = filepath.Join(root, filepath.FromSlash(p.Root))
 	p.Name = cmp.Or(p.Name, imageName(filepath.Base(p.Root)))
 	p.Dockerfile = cmp.Or(p.Dockerfile, "docker/Dockerfile")
@@ -103,15 +108,24 @@ func findRoot(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	root, err := nearest(dir, "magefiles", fs.FileMode.IsDir)
+	if err == nil && root == "" {
+		err = fmt.Errorf("%w: %s isn't in a project of Berth's: no folder above it has magefiles. Change into the project first", usage.Err, dir)
+	}
+	return root, err
+}
+
+// nearest returns the nearest folder at or above dir, an absolute path, that has an
+// entry of a name and kind, or "" if there is none.
+func nearest(dir, name string, is func(fs.FileMode) bool) (string, error) {
 	for at := dir; ; at = filepath.Dir(at) {
-		if info, err := os.Stat(filepath.Join(at, "magefiles")); err == nil && info.IsDir() {
+		if info, err := os.Stat(filepath.Join(at, name)); err == nil && is(info.Mode()) {
 			return at, nil
 		} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return "", err
 		}
 		if at == filepath.Dir(at) {
-			return "", fmt.Errorf("%w: %s isn't in a project of Berth's: no folder above it has magefiles. Change into the project first",
-				usage.Err, dir)
+			return "", nil
 		}
 	}
 }

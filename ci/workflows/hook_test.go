@@ -1,0 +1,133 @@
+package workflows
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/internal/testenv"
+)
+
+// A jobStart is what a runner tells its hook.
+type jobStart struct {
+	event, payload      string // the event's name, and its payload: a file of testdata/events, without .json
+	repository, allowed string
+}
+
+// env is the environment of the hook, which has nothing of this process's.
+func (j jobStart) env(t *testing.T) []string {
+	payload, err := filepath.Abs("testdata/events/" + j.payload + ".json")
+	require.NoError(t, err)
+	if filepath.IsAbs(j.payload) {
+		payload = j.payload
+	}
+	return []string{"GITHUB_EVENT_NAME=" + j.event, "GITHUB_EVENT_PATH=" + payload, "GITHUB_REPOSITORY=" + j.repository,
+		"BERTH_RUNNER_REPOSITORIES=" + j.allowed}
+}
+
+const (
+	harbour = "harbour/ships"
+	both    = "harbour/boats,harbour/ships"
+)
+
+func TestHook(t *testing.T) {
+	testenv.NeedsCommand(t, testenv.JQ, "/usr/bin/jq")
+	file := func(text string) string {
+		name := filepath.Join(t.TempDir(), "event.json")
+		require.NoError(t, os.WriteFile(name, []byte(text), 0o600))
+		return name
+	}
+	push, err := os.ReadFile("testdata/events/push.json")
+	require.NoError(t, err)
+	for name, c := range map[string]struct {
+		jobStart
+		refused string // why; "" if it isn't
+	}{
+		"a push":                                 {jobStart{"push", "push", harbour, harbour}, ""},
+		"a manual run":                           {jobStart{"workflow_dispatch", "workflow_dispatch", harbour, both}, ""},
+		"a pull request":                         {jobStart{"pull_request", "pull_request", harbour, both}, ""},
+		"a fork's pull request":                  {jobStart{"pull_request", "fork", harbour, both}, "the pull request comes from a fork"},
+		"a fork that is gone":                    {jobStart{"pull_request", "deleted_fork", harbour, harbour}, "the pull request comes from a fork"},
+		"pull_request_target":                    {jobStart{"pull_request_target", "fork", harbour, harbour}, "the event is none of those"},
+		"pull_request_target, same repository":   {jobStart{"pull_request_target", "pull_request", harbour, harbour}, "the event is none of those"},
+		"a run after a fork's":                   {jobStart{"workflow_run", "workflow_run", harbour, harbour}, "the event is none of those"},
+		"a comment":                              {jobStart{"issue_comment", "issue_comment", harbour, harbour}, "the event is none of those"},
+		"a fork's own push":                      {jobStart{"push", "push_of_fork", "stranger/ships", harbour}, "the repository is another"},
+		"a fork's own push, under a false name":  {jobStart{"push", "push_of_fork", harbour, harbour}, "the event is of another repository"},
+		"a push as a pull request":               {jobStart{"pull_request", "push", harbour, harbour}, "the pull request comes from a fork"},
+		"a repository that isn't on the list":    {jobStart{"push", "push", harbour, "harbour/boats"}, "the repository is another"},
+		"the beginning of one that is":           {jobStart{"push", "push", harbour, "harbour/ships2"}, "the repository is another"},
+		"no list":                                {jobStart{"push", "push", harbour, ""}, "the repository is another"},
+		"no repository, and a list that is rash": {jobStart{"push", "push", "", ",,"}, "the repository is another"},
+		"no event":                               {jobStart{"", "push", harbour, harbour}, "the event is none of those"},
+		"no payload":                             {jobStart{"push", "/nonexistent", harbour, harbour}, "can't be read"},
+		"an empty payload":                       {jobStart{"push", file(""), harbour, harbour}, "not one JSON object"},
+		"half a payload":                         {jobStart{"push", file(string(push[:len(push)/2])), harbour, harbour}, "can't be read"},
+		"two payloads":                           {jobStart{"push", file(string(push) + string(push)), harbour, harbour}, "not one JSON object"},
+		"a list":                                 {jobStart{"push", file("[" + string(push) + "]"), harbour, harbour}, "not one JSON object"},
+		"words":                                  {jobStart{"push", file(`"pass"`), harbour, harbour}, "not one JSON object"},
+		"a repository that is a word":            {jobStart{"push", file(`{"repository": "harbour/ships"}`), harbour, harbour}, "of another repository"},
+		"a pull request that is a word": {jobStart{"pull_request",
+			file(`{"repository": {"full_name": "harbour/ships"}, "pull_request": "harbour/ships"}`), harbour, harbour}, "can't be read"},
+	} {
+		for _, shell := range []string{"bash", "sh"} { // a runner takes the first that there is
+			var out bytes.Buffer
+			hook := exec.Command(shell, "-e", "runner-hook.sh")
+			hook.Env, hook.Stdout, hook.Stderr = c.env(t), &out, &out
+			err := hook.Run()
+			if c.refused == "" {
+				assert.NoError(t, err, "%s: %s", name, &out)
+				assert.Empty(t, out.String(), name)
+				continue
+			}
+			assert.Equal(t, 1, hook.ProcessState.ExitCode(), "%s: %s", name, &out)
+			assert.Contains(t, out.String(), "::error::Refused: ", name)
+			assert.Contains(t, out.String(), c.refused, name)
+			assert.NotContains(t, out.String(), "stranger", "%s: what a stranger wrote isn't printed", name)
+			assert.NoFileExists(t, "owned", name)
+		}
+	}
+}
+
+// TestHookNeedsJQ runs the hook where no program is.
+func TestHookNeedsJQ(t *testing.T) {
+	path := []byte("PATH=/usr/local/bin:/usr/bin:/bin")
+	require.Contains(t, string(RunnerHook), string(path))
+	name := filepath.Join(t.TempDir(), "hook.sh")
+	require.NoError(t, os.WriteFile(name, bytes.Replace(RunnerHook, path, []byte("PATH="+t.TempDir()), 1), 0o700))
+	hook := exec.Command("sh", "-e", name)
+	hook.Env = jobStart{"push", "push", harbour, harbour}.env(t)
+	out, err := hook.CombinedOutput()
+	assert.Error(t, err)
+	assert.Contains(t, string(out), "jq isn't installed on the runner")
+}
+
+// TestHookEndsTheJob has a runner that goes on after a hook that failed, as the real one
+// does with steps that have "if: always()".
+func TestHookEndsTheJob(t *testing.T) {
+	testenv.NeedsCommand(t, testenv.JQ, "/usr/bin/jq")
+	hook, err := filepath.Abs("runner-hook.sh")
+	require.NoError(t, err)
+	for payload, ends := range map[string]bool{"fork": true, "pull_request": false} {
+		dir := t.TempDir()
+		worker := filepath.Join(dir, "Runner.Worker")
+		require.NoError(t, os.WriteFile(worker, []byte("#!/bin/sh\nbash -e '"+hook+"'\n: >always\n"), 0o700))
+		c := exec.Command(worker)
+		c.Dir, c.Env = dir, append(jobStart{"pull_request", payload, harbour, harbour}.env(t), "PATH="+os.Getenv("PATH"))
+		err := c.Run()
+		if !ends {
+			assert.NoError(t, err)
+			assert.FileExists(t, filepath.Join(dir, "always"))
+			continue
+		}
+		assert.Error(t, err)
+		assert.Equal(t, syscall.SIGKILL, c.ProcessState.Sys().(syscall.WaitStatus).Signal())
+		assert.NoFileExists(t, filepath.Join(dir, "always"))
+	}
+}
