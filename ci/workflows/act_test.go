@@ -12,8 +12,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/testenv"
 )
+
+func TestMain(m *testing.M) { os.Exit(dockertest.Main(m)) }
 
 // A runner runs the workflows of a repository on this machine, with act, which is
 // pinned and built in a module of its own. Actions come from folders, not from GitHub.
@@ -58,17 +61,15 @@ func (r runner) runs(event, payload, workflow string) (string, error) {
 	events, err := filepath.Abs("testdata/events")
 	require.NoError(r, err)
 	args := []string{event, "-e", filepath.Join(events, payload+".json"), "-W", workflow,
-		"-P", "ubuntu-latest=-self-hosted", "-P", "self-hosted=-self-hosted", "-P", "linux=-self-hosted", "-P", "x64=-self-hosted", "-P", "gpu=-self-hosted",
 		"--local-repository", Checkout.Ref() + "=" + r.action("true"),
 		"--local-repository", SetupGo.Ref() + "=" + r.action(`ls -l "${{ inputs.go-version-file }}"`, "go-version-file"),
 		"--local-repository", UploadArtifact.Ref() + "=" + r.action(`cp -r "${{ inputs.path }}" '`+r.kept+`/${{ inputs.name }}'`, "path", "name"),
 	}
-	// What go keeps between builds is this person's, also where the home isn't.
-	list, err := exec.Command("go", "env", "GOCACHE", "GOMODCACHE", "GOPATH", "GOPROXY", "GONOSUMDB", "GOFLAGS").Output()
-	require.NoError(r, err)
-	for i, value := range strings.Split(string(list), "\n")[:6] {
-		name := []string{"GOCACHE", "GOMODCACHE", "GOPATH", "GOPROXY", "GONOSUMDB", "GOFLAGS"}[i]
-		args = append(args, "--env", name+"="+value)
+	for _, label := range []string{"ubuntu-latest", "self-hosted", "linux", "x64", "gpu"} {
+		args = append(args, "-P", label+"=-self-hosted")
+	}
+	for _, variable := range r.env() {
+		args = append(args, "--env", variable)
 	}
 	c := exec.CommandContext(r.Context(), r.act, args...)
 	c.Dir = r.repository
@@ -76,6 +77,25 @@ func (r runner) runs(event, payload, workflow string) (string, error) {
 	out, err := c.CombinedOutput()
 	r.Logf("%s", out)
 	return string(out), err
+}
+
+// env is what the steps have of this process's environment: what go keeps between builds, though their home is
+// another, and the tests' engine and cache. They don't have BERTH_TEST_LONG, or tests would run themselves.
+func (r runner) env() (all []string) {
+	r.Helper()
+	names := []string{"GOCACHE", "GOMODCACHE", "GOPATH", "GOPROXY", "GONOSUMDB", "GOFLAGS"}
+	out, err := exec.Command("go", append([]string{"env"}, names...)...).Output()
+	require.NoError(r, err)
+	for i, value := range strings.Split(string(out), "\n")[:len(names)] {
+		all = append(all, names[i]+"="+value)
+	}
+	for _, variable := range os.Environ() {
+		name, _, _ := strings.Cut(variable, "=")
+		if strings.HasPrefix(name, "BERTH_") && !strings.HasPrefix(name, "BERTH_TEST_") || strings.HasPrefix(name, "DOCKER_") {
+			all = append(all, variable)
+		}
+	}
+	return all
 }
 
 // action makes an action that runs a line of the shell with some inputs.
@@ -138,7 +158,8 @@ func shipyard(t *testing.T, p Place) (repository string) {
 		}
 	}
 	for name, text := range map[string]string{
-		path.Join(p.Module, "go.mod"):                "module shipyard\n\ngo 1.26.0\n\ntool github.com/magefile/mage\n\nrequire github.com/magefile/mage " + version + " // indirect\n",
+		path.Join(p.Module, "go.mod"): "module shipyard\n\ngo 1.26.0\n\n" +
+			"tool github.com/magefile/mage\n\nrequire github.com/magefile/mage " + version + " // indirect\n",
 		path.Join(p.Module, "go.sum"):                mage.String(),
 		path.Join(p.Folder, "magefiles/magefile.go"): ciTarget,
 	} {
@@ -168,6 +189,37 @@ func TestRuns(t *testing.T) {
 				require.NoError(t, os.RemoveAll(filepath.Join(r.kept, name)))
 			}
 		}
+	}
+}
+
+// TestOwn runs this repository's workflow in a fresh copy of it, to the green end: lint, every test, build, smoke, verify.
+func TestOwn(t *testing.T) {
+	if !testenv.Long() {
+		t.Skip("it runs the whole pipeline: mage test -long")
+	}
+	dockertest.Connect(t)
+	repository := t.TempDir()
+	list, err := exec.Command("git", "-C", "../..", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	require.NoError(t, err)
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
+		data, err := os.ReadFile(filepath.Join("../..", name))
+		require.NoError(t, err)
+		info, err := os.Stat(filepath.Join("../..", name))
+		require.NoError(t, err)
+		if name == "magefiles/magefile.go" { // the image has a name of the tests', and goes with them
+			require.Contains(t, string(data), `"demo-cnn"`)
+			data = bytes.Replace(data, []byte(`"demo-cnn"`), []byte(`"`+dockertest.Process+`-own"`), 1)
+		}
+		file := filepath.Join(repository, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		require.NoError(t, os.WriteFile(file, data, info.Mode().Perm()))
+	}
+	r := newRunner(t, repository, here)
+	out, err := r.runs("push", "push", path.Join(Dir, "berth.yml"))
+	require.NoError(t, err)
+	assert.Contains(t, out, "Job succeeded")
+	for _, name := range []string{"junit.xml", "report.json", "summary.md"} {
+		assert.FileExists(t, filepath.Join(r.kept, "berth", name))
 	}
 }
 

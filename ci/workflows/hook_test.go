@@ -34,6 +34,11 @@ func (j jobStart) env(t *testing.T) []string {
 const (
 	harbour = "harbour/ships"
 	both    = "harbour/boats,harbour/ships"
+
+	none     = "the event is none of those"
+	fork     = "the pull request comes from a fork"
+	another  = "the repository is another"
+	noObject = "not one JSON object"
 )
 
 func TestHook(t *testing.T) {
@@ -52,28 +57,28 @@ func TestHook(t *testing.T) {
 		"a push":                                 {jobStart{"push", "push", harbour, harbour}, ""},
 		"a manual run":                           {jobStart{"workflow_dispatch", "workflow_dispatch", harbour, both}, ""},
 		"a pull request":                         {jobStart{"pull_request", "pull_request", harbour, both}, ""},
-		"a fork's pull request":                  {jobStart{"pull_request", "fork", harbour, both}, "the pull request comes from a fork"},
-		"a fork that is gone":                    {jobStart{"pull_request", "deleted_fork", harbour, harbour}, "the pull request comes from a fork"},
-		"pull_request_target":                    {jobStart{"pull_request_target", "fork", harbour, harbour}, "the event is none of those"},
-		"pull_request_target, same repository":   {jobStart{"pull_request_target", "pull_request", harbour, harbour}, "the event is none of those"},
-		"a run after a fork's":                   {jobStart{"workflow_run", "workflow_run", harbour, harbour}, "the event is none of those"},
-		"a comment":                              {jobStart{"issue_comment", "issue_comment", harbour, harbour}, "the event is none of those"},
-		"a fork's own push":                      {jobStart{"push", "push_of_fork", "stranger/ships", harbour}, "the repository is another"},
+		"a fork's pull request":                  {jobStart{"pull_request", "fork", harbour, both}, fork},
+		"a fork that is gone":                    {jobStart{"pull_request", "deleted_fork", harbour, harbour}, fork},
+		"pull_request_target":                    {jobStart{"pull_request_target", "fork", harbour, harbour}, none},
+		"pull_request_target, same repository":   {jobStart{"pull_request_target", "pull_request", harbour, harbour}, none},
+		"a run after a fork's":                   {jobStart{"workflow_run", "workflow_run", harbour, harbour}, none},
+		"a comment":                              {jobStart{"issue_comment", "issue_comment", harbour, harbour}, none},
+		"a fork's own push":                      {jobStart{"push", "push_of_fork", "stranger/ships", harbour}, another},
 		"a fork's own push, under a false name":  {jobStart{"push", "push_of_fork", harbour, harbour}, "the event is of another repository"},
-		"a push as a pull request":               {jobStart{"pull_request", "push", harbour, harbour}, "the pull request comes from a fork"},
-		"a repository that isn't on the list":    {jobStart{"push", "push", harbour, "harbour/boats"}, "the repository is another"},
-		"the beginning of one that is":           {jobStart{"push", "push", harbour, "harbour/ships2"}, "the repository is another"},
-		"no list":                                {jobStart{"push", "push", harbour, ""}, "the repository is another"},
-		"no repository, and a list that is rash": {jobStart{"push", "push", "", ",,"}, "the repository is another"},
-		"no event":                               {jobStart{"", "push", harbour, harbour}, "the event is none of those"},
+		"a push as a pull request":               {jobStart{"pull_request", "push", harbour, harbour}, fork},
+		"a repository that isn't on the list":    {jobStart{"push", "push", harbour, "harbour/boats"}, another},
+		"the beginning of one that is":           {jobStart{"push", "push", harbour, "harbour/ships2"}, another},
+		"no list":                                {jobStart{"push", "push", harbour, ""}, another},
+		"no repository, and a list that is rash": {jobStart{"push", "push", "", ",,"}, another},
+		"no event":                               {jobStart{"", "push", harbour, harbour}, none},
 		"no payload":                             {jobStart{"push", "/nonexistent", harbour, harbour}, "can't be read"},
-		"an empty payload":                       {jobStart{"push", file(""), harbour, harbour}, "not one JSON object"},
+		"an empty payload":                       {jobStart{"push", file(""), harbour, harbour}, noObject},
 		"half a payload":                         {jobStart{"push", file(string(push[:len(push)/2])), harbour, harbour}, "can't be read"},
-		"two payloads":                           {jobStart{"push", file(string(push) + string(push)), harbour, harbour}, "not one JSON object"},
-		"a list":                                 {jobStart{"push", file("[" + string(push) + "]"), harbour, harbour}, "not one JSON object"},
-		"words":                                  {jobStart{"push", file(`"pass"`), harbour, harbour}, "not one JSON object"},
-		"a repository that is a word":            {jobStart{"push", file(`{"repository": "harbour/ships"}`), harbour, harbour}, "of another repository"},
-		"a pull request that is a word": {jobStart{"pull_request",
+		"two payloads":                           {jobStart{"push", file(string(push) + string(push)), harbour, harbour}, noObject},
+		"a list":                                 {jobStart{"push", file("[" + string(push) + "]"), harbour, harbour}, noObject},
+		"words":                                  {jobStart{"push", file(`"pass"`), harbour, harbour}, noObject},
+		"a repository that is no object":         {jobStart{"push", file(`{"repository": "harbour/ships"}`), harbour, harbour}, "of another repository"},
+		"a pull request that is no object": {jobStart{"pull_request",
 			file(`{"repository": {"full_name": "harbour/ships"}, "pull_request": "harbour/ships"}`), harbour, harbour}, "can't be read"},
 	} {
 		for _, shell := range []string{"bash", "sh"} { // a runner takes the first that there is
