@@ -77,7 +77,7 @@ func TestHook(t *testing.T) {
 		"two payloads":                           {jobStart{"push", file(string(push) + string(push)), harbour, harbour}, noObject},
 		"a list":                                 {jobStart{"push", file("[" + string(push) + "]"), harbour, harbour}, noObject},
 		"words":                                  {jobStart{"push", file(`"pass"`), harbour, harbour}, noObject},
-		"a repository that is no object":         {jobStart{"push", file(`{"repository": "harbour/ships"}`), harbour, harbour}, "of another repository"},
+		"a repository that is no object":         {jobStart{"push", file(`{"repository": "harbour/ships"}`), harbour, harbour}, "another repository"},
 		"a pull request that is no object": {jobStart{"pull_request",
 			file(`{"repository": {"full_name": "harbour/ships"}, "pull_request": "harbour/ships"}`), harbour, harbour}, "can't be read"},
 	} {
@@ -134,5 +134,28 @@ func TestHookEndsTheJob(t *testing.T) {
 		assert.Error(t, err)
 		assert.Equal(t, syscall.SIGKILL, c.ProcessState.Sys().(syscall.WaitStatus).Signal())
 		assert.NoFileExists(t, filepath.Join(dir, "always"))
+	}
+}
+
+// TestStep runs the step that refuses forks by itself.
+func TestStep(t *testing.T) {
+	for _, c := range []struct {
+		event, head string
+		passes      bool
+	}{
+		{"push", "", true},
+		{"workflow_dispatch", "", true},
+		{"pull_request", harbour, true},
+		{"pull_request", "stranger/ships", false},
+		{"pull_request", "", false}, // the fork is gone
+		{"pull_request_target", harbour, false},
+		{"workflow_run", "", false},
+		{"", harbour, false},
+	} {
+		step := exec.Command("bash", "-e", "-c", refuse.Run)
+		step.Env = []string{"GITHUB_EVENT_NAME=" + c.event, "HEAD_REPOSITORY=" + c.head, "GITHUB_REPOSITORY=" + harbour}
+		out, err := step.CombinedOutput()
+		assert.Equal(t, c.passes, err == nil, "%+v: %s", c, out)
+		assert.Equal(t, !c.passes, bytes.Contains(out, []byte("nothing of forks")), "%+v: %s", c, out)
 	}
 }
