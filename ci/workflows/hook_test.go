@@ -114,27 +114,47 @@ func TestHookNeedsJQ(t *testing.T) {
 }
 
 // TestHookEndsTheJob has a runner that goes on after a hook that failed, as the real one
-// does with steps that have "if: always()".
+// does with steps that have "if: always()", and one that also tries to end the hook.
 func TestHookEndsTheJob(t *testing.T) {
 	testenv.NeedsCommand(t, testenv.JQ, "/usr/bin/jq")
 	hook, err := filepath.Abs("runner-hook.sh")
 	require.NoError(t, err)
-	for payload, ends := range map[string]bool{"fork": true, "pull_request": false} {
+	for _, c := range []struct {
+		payload, before string
+		ends            bool
+	}{
+		{"pull_request", "", false},
+		{"fork", "", true},
+		{"fork", "while kill -0 $! && ! grep -q Refused log; do sleep 0.1; done\nkill -INT $!\nkill -TERM $!\n", true},
+	} {
 		dir := t.TempDir()
 		worker := filepath.Join(dir, "Runner.Worker")
-		require.NoError(t, os.WriteFile(worker, []byte("#!/bin/sh\nbash -e '"+hook+"'\n: >always\n"), 0o700))
-		c := exec.Command(worker)
-		c.Dir, c.Env = dir, append(jobStart{"pull_request", payload, harbour, harbour}.env(t), "PATH="+os.Getenv("PATH"))
-		err := c.Run()
-		if !ends {
+		script := "#!/bin/sh\nbash -e '" + hook + "' >log 2>&1 &\n" + c.before + "wait $!\n: >always\n"
+		require.NoError(t, os.WriteFile(worker, []byte(script), 0o700))
+		job := exec.Command(worker)
+		job.Dir, job.Env = dir, append(jobStart{"pull_request", c.payload, harbour, harbour}.env(t), "PATH="+os.Getenv("PATH"))
+		err := job.Run()
+		if !c.ends {
 			assert.NoError(t, err)
 			assert.FileExists(t, filepath.Join(dir, "always"))
 			continue
 		}
 		assert.Error(t, err)
-		assert.Equal(t, syscall.SIGKILL, c.ProcessState.Sys().(syscall.WaitStatus).Signal())
+		assert.Equal(t, syscall.SIGKILL, job.ProcessState.Sys().(syscall.WaitStatus).Signal())
 		assert.NoFileExists(t, filepath.Join(dir, "always"))
 	}
+}
+
+// TestHookIgnoresWhatJobsLeft has a jq that is told to find everything in order.
+func TestHookIgnoresWhatJobsLeft(t *testing.T) {
+	testenv.NeedsCommand(t, testenv.JQ, "/usr/bin/jq")
+	home := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(home, ".jq"), []byte(`def length: "pass" | halt_error(0);`), 0o600))
+	hook := exec.Command("bash", "-e", "runner-hook.sh")
+	hook.Env = append(jobStart{"pull_request", "fork", harbour, harbour}.env(t), "HOME="+home)
+	out, err := hook.CombinedOutput()
+	assert.Error(t, err)
+	assert.Contains(t, string(out), fork)
 }
 
 // TestStep runs the step that refuses forks by itself.

@@ -6,6 +6,7 @@
 # repositories of BERTH_RUNNER_REPOSITORIES (OWNER/NAME, separated by commas, in the same
 # .env) pass, and nothing else: whatever it doesn't understand is refused.
 PATH=/usr/local/bin:/usr/bin:/bin
+trap '' HUP INT TERM # a job that is cancelled meanwhile is refused all the same
 
 refuse() {
 	echo "::error::Refused: $1. This runner takes pushes, manual runs and pull requests within" \
@@ -23,8 +24,9 @@ refuse() {
 
 command -v jq >/dev/null || refuse "jq isn't installed on the runner"
 
-# "pass", or why not. Nothing of what a stranger wrote into the event is printed.
-verdict=$(jq --raw-output --slurp \
+# "pass", or why not. Nothing of what a stranger wrote into the event is printed. Without a
+# home, jq reads no ~/.jq, which an earlier job could have left.
+verdict=$(HOME=/nonexistent jq --raw-output --slurp \
 	--arg event "${GITHUB_EVENT_NAME:-}" \
 	--arg repository "${GITHUB_REPOSITORY:-}" \
 	--arg allowed "${BERTH_RUNNER_REPOSITORIES:-}" '
