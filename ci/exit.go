@@ -53,7 +53,7 @@ func ExitCode(err error) int {
 	case errors.Is(err, daemon.ErrUnavailable), errors.Is(err, engine.ErrUnavailable),
 		errors.Is(err, golang.ErrUnavailable), errors.Is(err, gpu.ErrBroken), errors.Is(err, lease.ErrHeld):
 		return ExitPrerequisite
-	case errors.Is(err, input.ErrPinsDiffer), errors.Is(err, ErrBaseDiffers):
+	case errors.Is(err, input.ErrPinsDiffer), errors.Is(err, ErrBaseDiffers), errors.Is(err, ErrWorkflowsDiffer):
 		return ExitPinsDiffer
 	default:
 		return ExitFailure

@@ -78,7 +78,7 @@ func writeFiles(files map[string][]byte) (err error) {
 			return err
 		}
 		if err := cache.WriteFile(name, files[name], 0o644); err != nil {
-			return fmt.Errorf("%w. The locks stay as they were", err)
+			return fmt.Errorf("%w. All files stay as they were", err)
 		}
 		undo = append(undo, restore)
 	}

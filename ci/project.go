@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -36,8 +37,10 @@ type Project struct {
 	TestStage  string        // stage of the Dockerfile in which the unit tests can run, with a shell; its working folder has the code; none by default
 	TestIgnore string        // ignore file of that stage's build context, which has tests, too; that of the Dockerfile by default
 	Smoke      []string      // commands that must work in the image; "true" by default
+	Branch     string        // default branch of the repository, each push to which workflows check; main by default
 
-	testing bool // the context is the test stage's
+	folder  string // the one that has magefiles
+	testing bool   // the context is the test stage's
 }
 
 // Path joins a relative path to the project's root.
@@ -53,6 +56,7 @@ func (p Project) At(dir string) (Project, error) {
 	if err != nil {
 		return p, err
 	}
+	p.folder = root
 	p.Root = filepath.Join(root, filepath.FromSlash(p.Root))
 	p.Name = cmp.Or(p.Name, imageName(filepath.Base(p.Root)))
 	p.Dockerfile = cmp.Or(p.Dockerfile, "docker/Dockerfile")
@@ -109,15 +113,24 @@ func findRoot(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	root, err := nearest(dir, "magefiles", fs.FileMode.IsDir)
+	if err == nil && root == "" {
+		err = fmt.Errorf("%w: %s isn't in a project of Berth's: no folder above it has magefiles. Change into the project first", usage.Err, dir)
+	}
+	return root, err
+}
+
+// nearest returns the nearest folder at or above dir, an absolute path, that has an
+// entry of a name and kind, or "" if there is none.
+func nearest(dir, name string, is func(fs.FileMode) bool) (string, error) {
 	for at := dir; ; at = filepath.Dir(at) {
-		if info, err := os.Stat(filepath.Join(at, "magefiles")); err == nil && info.IsDir() {
+		if info, err := os.Stat(filepath.Join(at, name)); err == nil && is(info.Mode()) {
 			return at, nil
 		} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return "", err
 		}
 		if at == filepath.Dir(at) {
-			return "", fmt.Errorf("%w: %s isn't in a project of Berth's: no folder above it has magefiles. Change into the project first",
-				usage.Err, dir)
+			return "", nil
 		}
 	}
 }

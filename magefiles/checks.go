@@ -19,8 +19,8 @@ import (
 	"github.com/berthdev/berth/magefiles/targets"
 )
 
-// Test checks everything: format, vet, staticcheck, pins, then every test, with
-// the race detector, the whole pipeline on a real engine included.
+// Test checks everything: format, vet, staticcheck, pins, workflows, then every test,
+// with the race detector, the whole pipeline on a real engine included.
 func Test(
 	ctx context.Context,
 	short *bool, // leave out the tests that take minutes
@@ -93,7 +93,7 @@ func Bench(
 	})
 }
 
-// Lint checks format, vet, staticcheck and pins.
+// Lint checks format, vet, staticcheck, pins and workflows.
 func Lint(ctx context.Context) error {
 	return targets.Do(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error { return lint(ctx, p) })
 }
@@ -109,6 +109,7 @@ func lint(ctx context.Context, p ci.Project) error {
 	return errors.Join(
 		ci.CheckPins(p),
 		ci.CheckPins(enginePins(p)),
+		ci.CheckWorkflows(p),
 		command(ctx, p, "go", "vet", "./..."),
 		command(ctx, p, "go", "vet", "-tags=mage", "./magefiles"),
 		command(ctx, p, "go", "tool", "staticcheck", "./..."),

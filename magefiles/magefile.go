@@ -1,8 +1,9 @@
 //go:build mage
 
 // Berth builds, tests and launches a GPU training container. Exit codes: 0; 1
-// failure; 2 usage; 3 a prerequisite is missing; 4 pins differ; 130 interrupted;
-// for run, those of docker run; for train, once it trains, those of the trainer.
+// failure; 2 usage; 3 a prerequisite is missing; 4 pins or workflows differ; 130
+// interrupted; for run, those of docker run; for train, once it trains, those of the
+// trainer.
 package main
 
 import (

@@ -6,8 +6,8 @@
 //	var _ = targets.Use(ci.Project{})
 //
 // Targets do nothing by themselves: flags in, one call of another package, a line
-// out. Exit codes: 0; 1 failure; 2 usage; 3 a prerequisite is missing; 4 pins differ;
-// 130 interrupted; for run, those of docker run.
+// out. Exit codes: 0; 1 failure; 2 usage; 3 a prerequisite is missing; 4 pins or
+// workflows differ; 130 interrupted; for run, those of docker run.
 package targets
 
 import (
