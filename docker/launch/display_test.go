@@ -69,7 +69,7 @@ func logs(t *testing.T, d *daemon.Client, id string) string {
 	require.NoError(t, err)
 	defer frames.Close()
 	var buf bytes.Buffer
-	require.NoError(t, daemon.Demultiplex(&buf, frames))
+	require.NoError(t, daemon.Demultiplex(&buf, &buf, frames))
 	return buf.String()
 }
 
