@@ -51,12 +51,12 @@ type Container struct {
 	Labels            map[string]string
 	TTY               bool
 	Interactive       bool // keep standard input open
-	Detached          bool // nobody is attached from the start: standard input outlasts who attaches, the daemon keeps all of the output
+	Detached          bool `json:",omitempty"` // nobody is attached from the start: standard input outlasts who attaches, all of the output is kept
 	Init              bool
 	AutoRemove        bool
-	StopSignal        string // that Stop sends first, such as "HUP"; the image's if empty
+	StopSignal        string `json:",omitempty"` // that Stop sends first, such as "HUP"; the image's if empty
 	Network           string
-	Ports             []Port
+	Ports             []Port `json:",omitempty"`
 	IPC               string
 	ShmSize           int64 // bytes
 	Mounts            []Mount
@@ -217,6 +217,7 @@ type Status struct {
 	ID       string
 	Name     string // without the leading slash
 	Image    string // ID of its image
+	ImageTag string // what its image was called when it was made
 	State    string // created, running, paused, restarting, removing, exited or dead
 	ExitCode int
 	Error    string // of the last start
@@ -240,7 +241,7 @@ func (c *Client) Inspect(ctx context.Context, id string) (Status, error) {
 		return Status{}, explain(err, "looking at container %s", id)
 	}
 	s := Status{
-		ID: r.ID, Name: strings.TrimPrefix(r.Name, "/"), Image: r.Image,
+		ID: r.ID, Name: strings.TrimPrefix(r.Name, "/"), Image: r.Image, ImageTag: r.Config.Image,
 		State: string(r.State.Status), ExitCode: r.State.ExitCode, Error: r.State.Error, Labels: r.Config.Labels,
 		TTY: r.Config.Tty, Started: r.State.StartedAt, Execs: r.ExecIDs,
 	}
@@ -259,7 +260,7 @@ func (c *Client) Containers(ctx context.Context, labels ...string) ([]Status, er
 	}
 	all := make([]Status, 0, len(list))
 	for _, r := range list {
-		s := Status{ID: r.ID, Image: r.ImageID, State: string(r.State), Labels: r.Labels, Created: time.Unix(r.Created, 0)}
+		s := Status{ID: r.ID, Image: r.ImageID, ImageTag: r.Image, State: string(r.State), Labels: r.Labels, Created: time.Unix(r.Created, 0)}
 		if len(r.Names) > 0 {
 			s.Name = strings.TrimPrefix(r.Names[0], "/")
 		}

@@ -85,8 +85,12 @@ func (c *Client) StartShell(ctx context.Context, container string, s Shell) (id 
 
 func (s Shell) options() container.ExecOptions {
 	return container.ExecOptions{Cmd: s.Command, Env: s.Env, Tty: s.TTY, AttachStdin: true, AttachStdout: true, AttachStderr: true,
-		DetachKeys: noDetach, ConsoleSize: s.size()}
+		DetachKeys: noDetachShell, ConsoleSize: s.size()}
 }
+
+// noDetachShell is noDetach for commands in a container. Theirs go through JSON, so
+// they must be ASCII: the first is the key that is typed least.
+const noDetachShell = "ctrl-^,ctrl-@,ctrl-^,ctrl-@"
 
 func (s Shell) start() container.ExecStartOptions {
 	return container.ExecStartOptions{Tty: s.TTY, ConsoleSize: s.size()}

@@ -65,6 +65,12 @@ func playHook() error {
 // secondDocker starts a dockerd of the test's own, in a network namespace of its
 // own, which finds the hook, and returns its address and the folder of the hook.
 func secondDocker(t *testing.T) (host, hooks string) {
+	host, hooks, _ = restartableDocker(t)
+	return host, hooks
+}
+
+// restartableDocker is secondDocker with more flags, and a function that restarts it.
+func restartableDocker(t *testing.T, flags ...string) (host, hooks string, restart func()) {
 	testenv.NeedsRoot(t, "start a dockerd")
 	dockerd := testenv.NeedsCommand(t, testenv.Dockerd, "dockerd")
 	dir, err := os.MkdirTemp("", "berth") // short: a socket's path has 107 bytes at most
@@ -80,20 +86,25 @@ func secondDocker(t *testing.T) (host, hooks string) {
 	// A configuration of its own: what the machine's says, flags may not say again.
 	config := filepath.Join(dir, "daemon.json")
 	require.NoError(t, os.WriteFile(config, storage(), 0o644))
-	c := exec.Command(dockerd, "--config-file", config, "-H", host, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "-p", dir+"/pid",
-		"--containerd-namespace", "berth-test", "--containerd-plugins-namespace", "berth-test-plugins",
-		"--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
-	c.Env = append(os.Environ(), "PATH="+hooks+":"+os.Getenv("PATH"))
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
 	log, err := os.Create(filepath.Join(dir, "log"))
 	require.NoError(t, err)
-	defer log.Close()
-	c.Stdout, c.Stderr = log, log
-	require.NoError(t, c.Start())
-	t.Cleanup(func() {
+	t.Cleanup(func() { log.Close() })
+	var c *exec.Cmd
+	start := func() {
+		c = exec.Command(dockerd, append([]string{"--config-file", config, "-H", host, "--data-root", dir + "/data", "--exec-root", dir + "/exec",
+			"-p", dir + "/pid", "--containerd-namespace", "berth-test", "--containerd-plugins-namespace", "berth-test-plugins",
+			"--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"}, flags...)...)
+		c.Env = append(os.Environ(), "PATH="+hooks+":"+os.Getenv("PATH"))
+		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
+		c.Stdout, c.Stderr = log, log
+		require.NoError(t, c.Start())
+	}
+	end := func() {
 		c.Process.Signal(syscall.SIGTERM)
 		c.Wait()
-	})
+	}
+	start()
+	t.Cleanup(func() { end() })
 	t.Setenv("DOCKER_HOST", host)
 	var d *daemon.Client
 	if !assert.Eventually(t, func() bool {
@@ -111,7 +122,10 @@ func secondDocker(t *testing.T) (host, hooks string) {
 	defer d.Close()
 	_, err = dockertest.Load(t.Context(), d, "shell")
 	require.NoError(t, err)
-	return host, hooks
+	return host, hooks, func() {
+		end()
+		start()
+	}
 }
 
 // storage is a configuration for dockerd with what the machine's own says of

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -86,6 +86,9 @@ func save(ctx context.Context, dir cache.Dir, docker *daemon.Client, claim strin
 	name := endedPath(dir, claim)
 	e.Until, e.Code, e.Lost = s.Finished, s.ExitCode, s.ID == ""
 	if e.Lost {
+		if cache.ReadRecord(name+".json", &Ended{}) {
+			return nil // it was saved, and then removed
+		}
 		e.Until = time.Now()
 	}
 	err := cache.Write(name+".log", 0o600, func(w io.Writer) error {
@@ -115,15 +118,17 @@ func AllEnded(dir cache.Dir) ([]Ended, error) {
 	if err := dir.Prune(KeptFor, endedFolder); err != nil {
 		return nil, err
 	}
-	records, err := filepath.Glob(dir.Path(endedFolder, "*.json"))
-	if err != nil {
+	entries, err := os.ReadDir(dir.Path(endedFolder))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
 		return nil, err
 	}
 	var all []Ended
-	for _, r := range records {
-		var e Ended
-		if cache.ReadRecord(r, &e) {
-			e.log = strings.TrimSuffix(r, ".json") + ".log"
+	for _, entry := range entries {
+		base, isRecord := strings.CutSuffix(entry.Name(), ".json")
+		e := Ended{log: dir.Path(endedFolder, base+".log")}
+		if isRecord && cache.ReadRecord(dir.Path(endedFolder, entry.Name()), &e) {
 			all = append(all, e)
 		}
 	}

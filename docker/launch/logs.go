@@ -1,0 +1,139 @@
+package launch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/usage"
+)
+
+// allLines as a number of last lines means every line.
+const allLines = -1
+
+type logOptions struct {
+	tail   int  // so many of the last lines, or allLines
+	follow bool // go on with what is written until the launch ends
+}
+
+// Logs writes what a launch has written to the person's output, also after its end
+// (see owned.KeptFor). tail is a number of lines, "" for all.
+func Logs(ctx context.Context, d *daemon.Client, name, tail string, follow bool, s Streams) error {
+	o := logOptions{tail: allLines, follow: follow}
+	if tail != "" && tail != "all" {
+		n, err := strconv.Atoi(tail)
+		if err != nil || n < 0 {
+			return fmt.Errorf("-tail: %w: %q isn't a number of lines", usage.Err, tail)
+		}
+		o.tail = n
+	}
+	for again := false; ; again = true {
+		l, err := find(ctx, d, name, true, s)
+		if err != nil {
+			return err
+		}
+		// One that has just ended is in the cache now.
+		if err = l.copyLog(ctx, d, s.Out, s.Err, o); again || l.ended != nil || !errors.Is(err, daemon.ErrNotFound) {
+			return err
+		}
+	}
+}
+
+// copyLog writes the two streams of a launch.
+func (l Launch) copyLog(ctx context.Context, d *daemon.Client, out, err io.Writer, o logOptions) error {
+	if l.ended != nil {
+		return l.copySaved(out, err, o.tail)
+	}
+	s, e := d.Inspect(ctx, l.status.ID)
+	if e != nil {
+		return e
+	}
+	tail := "all"
+	if o.tail != allLines {
+		tail = strconv.Itoa(o.tail)
+	}
+	log, e := d.Logs(ctx, l.status.ID, tail, o.follow)
+	if e != nil {
+		return e
+	}
+	defer log.Close()
+	return copyStreams(log, s.TTY, out, err)
+}
+
+// copySaved writes what was saved of a launch that has ended.
+func (l Launch) copySaved(out, err io.Writer, tail int) error {
+	log, e := l.ended.Log()
+	if e != nil {
+		return e
+	}
+	defer log.Close()
+	if tail != allLines {
+		var count lineCounter
+		if e := copyStreams(log, l.ended.TTY, &count, &count); e != nil {
+			return e
+		}
+		if _, e := log.Seek(0, io.SeekStart); e != nil {
+			return e
+		}
+		skip := max(0, count.lines()-tail)
+		out, err = &skipper{out, &skip}, &skipper{err, &skip}
+	}
+	return copyStreams(log, l.ended.TTY, out, err)
+}
+
+// copyStreams copies a log in the form that the daemon has it.
+func copyStreams(log io.Reader, tty bool, out, err io.Writer) error {
+	if !tty {
+		return daemon.Demultiplex(out, err, log)
+	}
+	_, e := io.Copy(out, log)
+	return e
+}
+
+// A lineCounter counts the lines that are written to it; the last need not have an end.
+type lineCounter struct {
+	ends    int
+	partial bool
+}
+
+func (c *lineCounter) Write(p []byte) (int, error) {
+	if len(p) > 0 {
+		c.ends += bytes.Count(p, []byte{'\n'})
+		c.partial = p[len(p)-1] != '\n'
+	}
+	return len(p), nil
+}
+
+func (c *lineCounter) lines() int {
+	if c.partial {
+		return c.ends + 1
+	}
+	return c.ends
+}
+
+// A skipper drops a number of lines, which it shares with another stream, and passes
+// on the rest.
+type skipper struct {
+	w    io.Writer
+	skip *int
+}
+
+func (s *skipper) Write(p []byte) (int, error) {
+	rest := p
+	for *s.skip > 0 {
+		_, after, found := bytes.Cut(rest, []byte{'\n'})
+		if !found {
+			return len(p), nil
+		}
+		rest = after
+		*s.skip--
+	}
+	if _, err := s.w.Write(rest); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}

@@ -1,0 +1,96 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/owned"
+	"github.com/berthdev/berth/internal/cache"
+)
+
+// saveTimeout is how long it may take until what an ended launch wrote is saved.
+const saveTimeout = time.Minute
+
+// Stop ends a launch of the person's by TERM (HUP where it has a terminal to attach to,
+// as when that is closed) and, ten seconds later, by KILL. With all it ends all of their
+// lasting ones. It returns those that have ended, with their exit codes, once what they
+// wrote is saved. What isn't theirs by a record is refused.
+func Stop(ctx context.Context, d *daemon.Client, name string, all bool, s Streams) ([]Launch, error) {
+	var chosen []Launch
+	if all {
+		found, err := look(ctx, d, s)
+		if err != nil {
+			return nil, err
+		}
+		chosen = slices.DeleteFunc(found, func(l Launch) bool { return l.ended != nil || !l.Lasting })
+	} else {
+		l, err := find(ctx, d, name, false, s)
+		if err == nil {
+			err = l.mine()
+		}
+		if err != nil {
+			return nil, err
+		}
+		chosen = []Launch{l}
+	}
+	var stopped []Launch
+	var errs []error
+	for _, l := range chosen {
+		l, err := l.stop(ctx, d)
+		if err == nil {
+			stopped = append(stopped, l)
+		}
+		errs = append(errs, err)
+	}
+	return stopped, errors.Join(errs...)
+}
+
+// stop ends a launch and returns it with its exit code.
+func (l Launch) stop(ctx context.Context, d *daemon.Client) (Launch, error) {
+	ended, err := d.WaitStopped(ctx, l.status.ID)
+	if err == nil {
+		err = d.Stop(ctx, l.status.ID, int(stopTimeout.Seconds()))
+	}
+	if err != nil && !errors.Is(err, daemon.ErrNotFound) {
+		return l, err
+	}
+	if !l.Lasting {
+		code, err := ended()
+		l.State, l.Code = "exited", &code
+		return l, err
+	}
+	return l.saved(ctx, d)
+}
+
+// saved waits until an ended launch is in the cache: its keeper puts it there, or, if
+// that was killed, this does.
+func (l Launch) saved(ctx context.Context, d *daemon.Client) (Launch, error) {
+	dir, err := cache.Open()
+	if err != nil {
+		return l, err
+	}
+	late := time.Now().Add(saveTimeout)
+	for p := (pause{}); ; p.wait() {
+		_, failed := owned.Sweep(ctx, dir, d, false)
+		all, err := owned.AllEnded(dir)
+		if err != nil {
+			return l, err
+		}
+		if i := slices.IndexFunc(all, func(e owned.Ended) bool { return e.ID == l.status.ID }); i >= 0 {
+			return launchesOf(nil, nil, all[i:i+1])[0], nil
+		}
+		if ctx.Err() != nil {
+			return l, context.Cause(ctx)
+		}
+		if time.Now().After(late) {
+			return l, errors.Join(fmt.Errorf("%s was stopped, but what it wrote couldn't be saved yet", l.Name), failed)
+		}
+	}
+}
+
+// Stopped is what became of a launch that was stopped, in a line.
+func (l Launch) Stopped() string { return fmt.Sprintf("stopped %s: %s", l.Name, l.how()) }
