@@ -190,7 +190,7 @@ func beyondTheTerminal(t *testing.T, p *person) {
 	held := filepath.Join(p.options.Root, "lease")
 	p.env = append(p.env, "BERTH_TEST_HELD="+held)
 	s := p.openTerminal(func(o *Options) {
-		o.Detach, o.Command = true, "seq 100000; echo begun >&2; "+until("over")+"seq 100000; exit 42"
+		o.Detach, o.Command = true, "seq 20000; echo begun >&2; "+until("over")+"seq 20000; exit 42"
 	}, 24, 80)
 	name := p.options.Project + "-" + strings.TrimSpace(func() string { s.expect(p.options.Project + "-"); return s.expect("\r\n") }())
 	p.stopIfFailed(name)
@@ -224,7 +224,7 @@ func beyondTheTerminal(t *testing.T, p *person) {
 	require.NotNil(t, l.Code)
 	assert.Equal(t, 42, *l.Code)
 	var numbers strings.Builder
-	for i := range 100000 {
+	for i := range 20000 {
 		fmt.Fprintln(&numbers, i+1)
 	}
 	require.NoError(t, follower.Wait())
@@ -232,7 +232,7 @@ func beyondTheTerminal(t *testing.T, p *person) {
 	r := p.say("logs " + name)
 	assert.True(t, numbers.String()+numbers.String() == r.out, "%d bytes were kept", len(r.out))
 	assert.Equal(t, "begun\n", r.err)
-	assert.Equal(t, result{"99999\n100000\n", "", 0}, p.say("logs "+name+" 2"))
+	assert.Equal(t, result{"19999\n20000\n", "", 0}, p.say("logs "+name+" 2"))
 	eventually(t, func() bool { return keeperOf(t, name) == 0 }, "the keeper stays")
 }
 
@@ -244,14 +244,16 @@ func TestLastsBeyondAKilledParent(t *testing.T) {
 	if testenv.Long() {
 		rounds = 100
 	}
+	whole := 0
 	for range rounds {
 		name := dockertest.Name(t)
 		c := p.launch(func(o *Options) { o.Detach, o.Name, o.Network, o.Command = true, name, "none", "echo whole" })
 		require.NoError(t, c.Start())
-		delay := rand.N(400 * time.Millisecond)
+		delay := rand.N(1200 * time.Millisecond)
 		time.Sleep(delay)
 		c.Process.Kill()
 		c.Wait()
+		t.Logf("after %s: %s", delay, c.ProcessState)
 		eventually(t, func() bool { return keeperOf(t, name) == 0 }, "the keeper stays")
 		_, err := dockertest.Connect(t).Inspect(t.Context(), name)
 		assert.ErrorIs(t, err, daemon.ErrNotFound, "killed after %s", delay)
@@ -259,13 +261,14 @@ func TestLastsBeyondAKilledParent(t *testing.T) {
 		all, err := owned.AllEnded(dir)
 		require.NoError(t, err)
 		if i := slices.IndexFunc(all, func(e owned.Ended) bool { return e.Name == name }); i >= 0 {
+			whole++
 			assert.Equal(t, 0, all[i].Code)
 			assert.Equal(t, "whole\n", p.say("logs "+name).out)
 		}
-		_, err = cache.OpenAt(p.cache)
-		require.NoError(t, err)
+		p.say("sweep") // what it had begun before there was a keeper
 		assert.Empty(t, entries(t, dir.Path("tmp")), "killed after %s", delay)
 	}
+	t.Logf("%d of %d launches went on", whole, rounds)
 }
 
 // TestLastsBeyondTheDaemon restarts dockerd under a lasting launch.
@@ -305,7 +308,7 @@ func TestLastsBeyondTheDaemon(t *testing.T) {
 // the next command after its end saves what it wrote.
 func TestKilledKeeper(t *testing.T) {
 	p := newPerson(t)
-	name := p.detach("echo begun; " + until("over") + "echo ended; cat /etc/passwd | head -1; exit 9")
+	name := p.detach("echo begun; " + until("over") + "echo ended; grep -c ^root: /etc/passwd; exit 9")
 	pid := keeperOf(t, name)
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	eventually(t, func() bool { return keeperOf(t, name) == 0 }, "it isn't dead")
@@ -323,7 +326,7 @@ func TestKilledKeeper(t *testing.T) {
 	l := p.ended(name)
 	require.NotNil(t, l.Code)
 	assert.Equal(t, 9, *l.Code)
-	assert.Equal(t, "begun\nended\nroot:x:0:0:root:/root:/bin/bash\n", p.say("logs").out)
+	assert.Equal(t, "begun\nended\n1\n", p.say("logs").out)
 	assert.Equal(t, "[] []\n", p.say("sweep").out)
 }
 
@@ -356,8 +359,6 @@ func TestDetachReportsWhatIsWrong(t *testing.T) {
 		code   int
 		says   string
 	}{
-		"the program": {func(o *Options) { o.Entrypoint, o.Command = "nonsense", "x" }, ExitNotFound, "the image doesn't have the command"},
-		"not one":     {func(o *Options) { o.Entrypoint, o.Command = "/etc", "x" }, ExitNotRunnable, "isn't executable"},
 		"the network": {func(o *Options) { o.Network = "no-such-network" }, ExitDaemon, "docker network ls"},
 		"the mount":   {func(o *Options) { o.Mounts = "/no/such/folder:/data" }, ExitDaemon, "no such file or folder on the host"},
 	} {

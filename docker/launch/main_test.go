@@ -262,6 +262,11 @@ func (p *person) openTerminal(change func(*Options), rows, columns uint16) *scre
 	tty, err := pty.StartWithAttrs(c, &pty.Winsize{Rows: rows, Cols: columns},
 		&syscall.SysProcAttr{Credential: p.as, Setsid: true, Setctty: true})
 	require.NoError(p.t, err)
+	return p.watch(c, tty)
+}
+
+// watch reads what is written to a terminal.
+func (p *person) watch(c *exec.Cmd, tty *os.File) *screen {
 	tty = closable(p.t, tty)
 	s := &screen{t: p.t, cmd: c, tty: tty, seen: make(chan string, 1024)}
 	go func() {
