@@ -54,7 +54,6 @@ type Container struct {
 	Detached          bool `json:",omitempty"` // nobody is attached from the start: standard input outlasts who attaches, all of the output is kept
 	Init              bool
 	AutoRemove        bool
-	StopSignal        string `json:",omitempty"` // that Stop sends first, such as "HUP"; the image's if empty
 	Network           string
 	Ports             []Port `json:",omitempty"`
 	IPC               string
@@ -107,7 +106,6 @@ func (c Container) config() *container.Config {
 		AttachStdin:  c.Interactive && !c.Detached,
 		AttachStdout: !c.Detached,
 		AttachStderr: !c.TTY && !c.Detached,
-		StopSignal:   c.StopSignal,
 		ExposedPorts: exposed,
 	}
 }

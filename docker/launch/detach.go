@@ -29,6 +29,7 @@ const (
 type order struct {
 	Plan   Plan
 	Values []string // of the plan's environment, which JSON leaves out where they are the host's
+	Files  [][]byte // contents of the plan's files: some passwd files aren't UTF-8
 	Cookie []byte   // of the plan's display
 	Held   int      // how many files it holds
 }
@@ -37,6 +38,9 @@ func newOrder(p Plan, held int) order {
 	o := order{Plan: p, Cookie: p.Display.Cookie(), Held: held}
 	for _, v := range p.Env {
 		o.Values = append(o.Values, v.Value)
+	}
+	for _, f := range p.Files {
+		o.Files = append(o.Files, []byte(f.Content))
 	}
 	return o
 }
@@ -48,6 +52,10 @@ func (o order) plan() Plan {
 	p.Env = slices.Clone(p.Env)
 	for i := range p.Env {
 		p.Env[i].Value = o.Values[i]
+	}
+	p.Files = slices.Clone(p.Files)
+	for i := range p.Files {
+		p.Files[i].Content = string(o.Files[i])
 	}
 	return p
 }

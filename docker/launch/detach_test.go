@@ -245,11 +245,11 @@ func TestLastsBeyondAKilledParent(t *testing.T) {
 		rounds = 100
 	}
 	whole := 0
-	for range rounds {
+	for i := range rounds {
 		name := dockertest.Name(t)
 		c := p.launch(func(o *Options) { o.Detach, o.Name, o.Network, o.Command = true, name, "none", "echo whole" })
 		require.NoError(t, c.Start())
-		delay := rand.N(1200 * time.Millisecond)
+		delay := rand.N([]time.Duration{200 * time.Millisecond, 1200 * time.Millisecond}[i%2])
 		time.Sleep(delay)
 		c.Process.Kill()
 		c.Wait()
@@ -383,6 +383,7 @@ func TestDetachReportsWhatIsWrong(t *testing.T) {
 func TestOrderIsWhole(t *testing.T) {
 	h, o := workstation(), options()
 	o.Env, o.Ports, o.Mounts, o.GPUs, o.Detach, o.Command = "A=1,TOKEN", "8888,0.0.0.0:53:53/udp", "/mnt/data:/data:ro", "all", true, "true"
+	h.User.Gecos = "Andr\xe9"
 	h.Display.X11 = h.Display.X11.WithCookie([]byte("cookie"))
 	for _, gui := range []string{"x11", "wayland", "off"} {
 		o.GUI = gui

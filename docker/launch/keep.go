@@ -122,7 +122,13 @@ func (k *keeper) start(ctx context.Context) (code int, err error) {
 // back what is held, and leaves the output and the exit code in the cache alone.
 func (k *keeper) finish(ctx context.Context) error {
 	lasting := context.WithoutCancel(ctx)
-	context.AfterFunc(ctx, func() { stop(lasting, k.daemon, k.id) })
+	context.AfterFunc(ctx, func() {
+		for p := (pause{}); ; p.wait() {
+			if err := stop(lasting, k.daemon, k.id, k.lasting.TTY); err == nil || errors.Is(err, daemon.ErrNotFound) {
+				return
+			}
+		}
+	})
 	waitForEnd(lasting, k.daemon, k.id)
 	for _, f := range k.held {
 		f.Close()
@@ -131,13 +137,13 @@ func (k *keeper) finish(ctx context.Context) error {
 	return k.scope.End(lasting, k.id, k.lasting)
 }
 
-// stop asks a container to end, as long as it takes to reach the daemon.
-func stop(ctx context.Context, d *daemon.Client, id string) {
-	for p := (pause{}); ; p.wait() {
-		if err := d.Stop(ctx, id, int(stopTimeout.Seconds())); err == nil || errors.Is(err, daemon.ErrNotFound) {
-			return
-		}
+// stop asks a container to end by TERM and kills it after stopTimeout. A shell at a
+// terminal ignores TERM, and ends by HUP, as when its terminal is closed.
+func stop(ctx context.Context, d *daemon.Client, id string, tty bool) error {
+	if tty {
+		d.Kill(ctx, id, "HUP") // if it fails, so does what follows
 	}
+	return d.Stop(ctx, id, int(stopTimeout.Seconds()))
 }
 
 // waitForEnd returns when a container doesn't run any more, whatever becomes of the

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -141,18 +142,19 @@ func launchesOf(containers []daemon.Status, made []owned.Made, ended []owned.End
 		}
 		all = append(all, l)
 	}
-	slices.SortStableFunc(all, func(a, b Launch) int { return a.Since.Compare(b.Since) })
+	slices.SortStableFunc(all, func(a, b Launch) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Name, b.Name)) })
 	return all
 }
 
-// find returns the launch that a person means by what they typed.
+// find returns the launch that a person means by what they typed, perhaps one that has
+// ended.
 func find(ctx context.Context, d *daemon.Client, typed string, ended bool, s Streams) (Launch, error) {
 	all, err := look(ctx, d, s)
 	if err != nil {
 		return Launch{}, err
 	}
 	if !ended {
-		all = slices.DeleteFunc(all, func(l Launch) bool { return l.ended != nil })
+		all = slices.DeleteFunc(all, func(l Launch) bool { return l.ended != nil || l.status.Ended() })
 	}
 	return choose(typed, all)
 }
@@ -223,7 +225,9 @@ func (l Launch) how() string {
 // where it can't be read.
 func (l Launch) lastLine(ctx context.Context, d *daemon.Client) string {
 	var b strings.Builder
-	if err := l.copyLog(ctx, d, &b, &b, logOptions{tail: 5}); err != nil {
+	if l.ended != nil {
+		copyStreams(bytes.NewReader(l.ended.Tail), l.ended.TTY, &b, &b)
+	} else if err := l.copyLog(ctx, d, &b, &b, owned.TailLines, false); err != nil {
 		return ""
 	}
 	return lastLine(b.String())

@@ -2,6 +2,7 @@ package launch
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,24 +13,15 @@ import (
 	"github.com/berthdev/berth/internal/usage"
 )
 
-// allLines as a number of last lines means every line.
-const allLines = -1
-
-type logOptions struct {
-	tail   int  // so many of the last lines, or allLines
-	follow bool // go on with what is written until the launch ends
-}
+// allLines means every line where a number of last lines may be given.
+const allLines = "all"
 
 // Logs writes what a launch has written to the person's output, also after its end
 // (see owned.KeptFor). tail is a number of lines, "" for all.
 func Logs(ctx context.Context, d *daemon.Client, name, tail string, follow bool, s Streams) error {
-	o := logOptions{tail: allLines, follow: follow}
-	if tail != "" && tail != "all" {
-		n, err := strconv.Atoi(tail)
-		if err != nil || n < 0 {
-			return fmt.Errorf("-tail: %w: %q isn't a number of lines", usage.Err, tail)
-		}
-		o.tail = n
+	tail = cmp.Or(tail, allLines)
+	if n, err := strconv.Atoi(tail); tail != allLines && (err != nil || n < 0) {
+		return fmt.Errorf("-tail: %w: %q isn't a number of lines", usage.Err, tail)
 	}
 	for again := false; ; again = true {
 		l, err := find(ctx, d, name, true, s)
@@ -37,26 +29,22 @@ func Logs(ctx context.Context, d *daemon.Client, name, tail string, follow bool,
 			return err
 		}
 		// One that has just ended is in the cache now.
-		if err = l.copyLog(ctx, d, s.Out, s.Err, o); again || l.ended != nil || !errors.Is(err, daemon.ErrNotFound) {
+		if err = l.copyLog(ctx, d, s.Out, s.Err, tail, follow); again || l.ended != nil || !errors.Is(err, daemon.ErrNotFound) {
 			return err
 		}
 	}
 }
 
 // copyLog writes the two streams of a launch.
-func (l Launch) copyLog(ctx context.Context, d *daemon.Client, out, err io.Writer, o logOptions) error {
+func (l Launch) copyLog(ctx context.Context, d *daemon.Client, out, err io.Writer, tail string, follow bool) error {
 	if l.ended != nil {
-		return l.copySaved(out, err, o.tail)
+		return l.copySaved(out, err, tail)
 	}
 	s, e := d.Inspect(ctx, l.status.ID)
 	if e != nil {
 		return e
 	}
-	tail := "all"
-	if o.tail != allLines {
-		tail = strconv.Itoa(o.tail)
-	}
-	log, e := d.Logs(ctx, l.status.ID, tail, o.follow)
+	log, e := d.Logs(ctx, l.status.ID, tail, follow)
 	if e != nil {
 		return e
 	}
@@ -65,13 +53,13 @@ func (l Launch) copyLog(ctx context.Context, d *daemon.Client, out, err io.Write
 }
 
 // copySaved writes what was saved of a launch that has ended.
-func (l Launch) copySaved(out, err io.Writer, tail int) error {
+func (l Launch) copySaved(out, err io.Writer, tail string) error {
 	log, e := l.ended.Log()
 	if e != nil {
 		return e
 	}
 	defer log.Close()
-	if tail != allLines {
+	if n, e := strconv.Atoi(tail); e == nil {
 		var count lineCounter
 		if e := copyStreams(log, l.ended.TTY, &count, &count); e != nil {
 			return e
@@ -79,7 +67,7 @@ func (l Launch) copySaved(out, err io.Writer, tail int) error {
 		if _, e := log.Seek(0, io.SeekStart); e != nil {
 			return e
 		}
-		skip := max(0, count.lines()-tail)
+		skip := max(0, count.lines()-n)
 		out, err = &skipper{out, &skip}, &skipper{err, &skip}
 	}
 	return copyStreams(log, l.ended.TTY, out, err)

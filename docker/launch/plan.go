@@ -146,9 +146,6 @@ func NewPlan(h Host, o Options) (Plan, error) {
 	if c.Ports, err = parsePorts(o.Ports, o.Network); err != nil {
 		return Plan{}, err
 	}
-	if o.Detach && c.TTY {
-		c.StopSignal = "HUP" // which a shell at a terminal ends by, as when that is closed; it ignores TERM
-	}
 
 	switch o.IPC {
 	case "", "private":

@@ -131,7 +131,6 @@ func (p Plan) Shell() string {
 	c := p.Container
 	if p.Detach {
 		b.WriteString(" --detach --log-driver json-file --log-opt max-size=1024t")
-		flag("stop-signal", c.StopSignal)
 	} else {
 		b.WriteString(" --rm")
 	}

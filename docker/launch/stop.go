@@ -15,8 +15,8 @@ import (
 // saveTimeout is how long it may take until what an ended launch wrote is saved.
 const saveTimeout = time.Minute
 
-// Stop ends a launch of the person's by TERM (HUP where it has a terminal to attach to,
-// as when that is closed) and, ten seconds later, by KILL. With all it ends all of their
+// Stop ends a launch of the person's by TERM (and HUP where it has a terminal, as when
+// that is closed) and, ten seconds later, by KILL. With all it ends all of their
 // lasting ones. It returns those that have ended, with their exit codes, once what they
 // wrote is saved. What isn't theirs by a record is refused.
 func Stop(ctx context.Context, d *daemon.Client, name string, all bool, s Streams) ([]Launch, error) {
@@ -26,7 +26,7 @@ func Stop(ctx context.Context, d *daemon.Client, name string, all bool, s Stream
 		if err != nil {
 			return nil, err
 		}
-		chosen = slices.DeleteFunc(found, func(l Launch) bool { return l.ended != nil || !l.Lasting })
+		chosen = slices.DeleteFunc(found, func(l Launch) bool { return l.ended != nil || l.status.Ended() || !l.Lasting })
 	} else {
 		l, err := find(ctx, d, name, false, s)
 		if err == nil {
@@ -53,12 +53,18 @@ func Stop(ctx context.Context, d *daemon.Client, name string, all bool, s Stream
 func (l Launch) stop(ctx context.Context, d *daemon.Client) (Launch, error) {
 	ended, err := d.WaitStopped(ctx, l.status.ID)
 	if err == nil {
-		err = d.Stop(ctx, l.status.ID, int(stopTimeout.Seconds()))
+		var s daemon.Status
+		if s, err = d.Inspect(ctx, l.status.ID); err == nil {
+			err = stop(ctx, d, s.ID, s.TTY)
+		}
 	}
 	if err != nil && !errors.Is(err, daemon.ErrNotFound) {
 		return l, err
 	}
 	if !l.Lasting {
+		if err != nil {
+			return l, err // it has ended, and is gone
+		}
 		code, err := ended()
 		l.State, l.Code = "exited", &code
 		return l, err

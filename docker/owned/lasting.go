@@ -1,6 +1,7 @@
 package owned
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,9 @@ import (
 // cache after its end.
 const KeptFor = 7 * 24 * time.Hour
 
+// TailLines is how many of the last lines Ended.Tail has.
+const TailLines = "5"
+
 // A Lasting is what is known of a container that outlives the command that made it.
 type Lasting struct {
 	Name  string    `json:"name"`
@@ -36,6 +40,7 @@ type Ended struct {
 	Until time.Time `json:"until"`
 	Code  int       `json:"code"`           // exit code
 	Lost  bool      `json:"lost,omitempty"` // somebody else removed it: nobody knows what it wrote, nor its exit code
+	Tail  []byte    `json:"tail,omitempty"` // the last lines of the log, in its form
 
 	log string
 }
@@ -91,18 +96,21 @@ func save(ctx context.Context, dir cache.Dir, docker *daemon.Client, claim strin
 		}
 		e.Until = time.Now()
 	}
-	err := cache.Write(name+".log", 0o600, func(w io.Writer) error {
+	logs := func(w io.Writer, tail string) error {
 		if e.Lost {
 			return nil
 		}
-		log, err := docker.Logs(ctx, e.ID, "all", false)
+		log, err := docker.Logs(ctx, e.ID, tail, false)
 		if err != nil {
 			return err
 		}
 		defer log.Close()
 		_, err = io.Copy(w, log)
 		return err
-	})
+	}
+	var tail bytes.Buffer
+	err := errors.Join(logs(&tail, TailLines), cache.Write(name+".log", 0o600, func(w io.Writer) error { return logs(w, "all") }))
+	e.Tail = tail.Bytes()
 	if err == nil {
 		err = cache.WriteRecord(name+".json", e)
 	}

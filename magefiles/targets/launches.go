@@ -73,7 +73,7 @@ func Shell(
 	})
 }
 
-// Stop ends a launch of yours: it is asked to (TERM; HUP where it has a terminal), and
+// Stop ends a launch of yours: it gets TERM (and HUP where it has a terminal), and is
 // killed if it still runs 10 seconds later.
 func Stop(
 	ctx context.Context,
