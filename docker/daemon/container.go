@@ -51,7 +51,7 @@ type Container struct {
 	Labels            map[string]string
 	TTY               bool
 	Interactive       bool // keep standard input open
-	Detached          bool `json:",omitempty"` // nobody is attached from the start: standard input outlasts who attaches, all of the output is kept
+	Detached          bool `json:",omitempty"` // nobody is attached from the start; standard input outlasts who attaches, all output is kept
 	Init              bool
 	AutoRemove        bool
 	Network           string

@@ -106,7 +106,8 @@ func (s Shell) size() *[2]uint {
 
 // ResizeShell sets the size of the terminal of a command in a container.
 func (c *Client) ResizeShell(ctx context.Context, id string, rows, columns uint) error {
-	return explain(c.api.ContainerExecResize(ctx, id, container.ResizeOptions{Height: rows, Width: columns}), "resizing the terminal of a command")
+	return explain(c.api.ContainerExecResize(ctx, id, container.ResizeOptions{Height: rows, Width: columns}),
+		"resizing the terminal of a command")
 }
 
 // ShellStatus reports whether a command in a container runs and, if not, its exit code.

@@ -338,3 +338,15 @@ func TestWayland(t *testing.T) {
 	s.code()
 	require.Eventually(t, func() bool { return colours(shot()) < before+many }, 20*time.Second, 200*time.Millisecond)
 }
+
+// TestLastingLaunchDraws draws long after the command that started the launch has
+// ended, on a server that forgets cookies when its last client leaves.
+func TestLastingLaunchDraws(t *testing.T) {
+	p := newDesktopPerson(t)
+	s := xvfb(t, p)
+	name := p.detach(until("draw") + "xlogo -fg red -geometry 100x100+0+0 & wait")
+	p.touch("draw")
+	eventually(t, func() bool { return s.has(t, red) }, "it doesn't draw")
+	assert.Equal(t, 0, p.say("stop "+name).code)
+	eventually(t, func() bool { return !s.has(t, red) }, "it draws on")
+}

@@ -154,8 +154,9 @@ func TestLaunchesOfOthers(t *testing.T) {
 	require.NoError(t, err)
 	d := dockertest.Connect(t)
 	t.Cleanup(func() { d.RemoveImage(context.Background(), strings.TrimSpace(string(image))) })
-	id, err := d.Create(t.Context(), daemon.Container{Name: dockertest.Name(t), Image: strings.TrimSpace(string(image)), Command: []string{"sleep", "99"},
-		Network: "none"})
+	id, err := d.Create(t.Context(), daemon.Container{
+		Name: dockertest.Name(t), Image: strings.TrimSpace(string(image)), Command: []string{"sleep", "99"}, Network: "none",
+	})
 	require.NoError(t, err)
 	t.Cleanup(func() { d.Remove(context.Background(), id) })
 	require.NoError(t, d.Start(t.Context(), id))
@@ -222,10 +223,11 @@ func TestParsePorts(t *testing.T) {
 	for _, p := range got {
 		shown = append(shown, fmt.Sprintf("%s:%d/%s", publishedAt(p), p.Container, p.Protocol))
 	}
-	assert.Equal(t, []string{"127.0.0.1:8888:8888/tcp", "127.0.0.1:80:8080/tcp", "0.0.0.0:1:2/udp", "[::1]:3:4/tcp", "192.168.0.1:65535:1/tcp"},
+	assert.Equal(t, []string{"127.0.0.1:8888:8888/tcp", "127.0.0.1:80:8080/tcp", "0.0.0.0:1:2/udp", "[::1]:3:4/tcp",
+		"192.168.0.1:65535:1/tcp"},
 		shown)
-	for _, bad := range []string{",", "0", "65536", "80:", ":80", "a:80", "80:80:80", "::1:80:80", "localhost:80:80", "80/", "80/sctp", "80-90", "-1", "80,80",
-		"80:1,127.0.0.1:80:2", "[::1%lo]:80:80", "1.2.3.4:80"} {
+	for _, bad := range []string{",", "0", "65536", "80:", ":80", "a:80", "80:80:80", "::1:80:80", "localhost:80:80", "80/", "80/sctp",
+		"80-90", "-1", "80,80", "80:1,127.0.0.1:80:2", "[::1%lo]:80:80", "1.2.3.4:80"} {
 		_, err := parsePorts(bad, "")
 		assert.ErrorIs(t, err, usage.Err, bad)
 	}
@@ -259,7 +261,8 @@ func TestChoose(t *testing.T) {
 		{Name: "train", Own: true, ended: older}, {Name: "train", Own: true, ended: old}, {Name: "train-2", Own: true, State: "running"},
 		{Name: "notebook", User: "bob", State: "running"}, {Name: "eval", Own: true, ended: old}, {Name: "evals", Own: true, ended: old},
 	}
-	for typed, want := range map[string]string{"": "train-2", "train": "train", "trai": "train-2", "n": "notebook", "eval": "eval", "evals": "evals"} {
+	for typed, want := range map[string]string{"": "train-2", "train": "train", "trai": "train-2", "n": "notebook", "eval": "eval",
+		"evals": "evals"} {
 		l, err := choose(typed, all)
 		if assert.NoError(t, err, typed) {
 			assert.Equal(t, want, l.Name, typed)

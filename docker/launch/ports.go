@@ -31,8 +31,8 @@ func parsePorts(list, network string) ([]daemon.Port, error) {
 	for item := range strings.SplitSeq(list, ",") {
 		p, ok := parsePort(strings.TrimSpace(item))
 		if !ok {
-			return nil, fmt.Errorf("-p: %w: %q isn't HOST:CONTAINER, ADDRESS:HOST:CONTAINER or PORT, with ports of 1 to 65535 and perhaps /udp behind. "+
-				"For example: -p=8888, -p=8888:80, -p=0.0.0.0:8888:80", usage.Err, item)
+			return nil, fmt.Errorf("-p: %w: %q isn't HOST:CONTAINER, ADDRESS:HOST:CONTAINER or PORT, with ports of 1 to 65535 "+
+				"and perhaps /udp behind. For example: -p=8888, -p=8888:80, -p=0.0.0.0:8888:80", usage.Err, item)
 		}
 		at := showPort(p)
 		if taken[at] {

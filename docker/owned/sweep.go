@@ -60,7 +60,9 @@ func Sweep(ctx context.Context, dir cache.Dir, docker *daemon.Client, patient bo
 }
 
 // sweepClaim removes what one claim names, and reports whether all of it is gone.
-func sweepClaim(ctx context.Context, dir cache.Dir, c *cache.Claim, daemons *daemons, patient bool) (swept SweepResult, done bool, err error) {
+func sweepClaim(
+	ctx context.Context, dir cache.Dir, c *cache.Claim, daemons *daemons, patient bool,
+) (swept SweepResult, done bool, err error) {
 	done = true
 	for _, o := range objects(c.Notes()) {
 		docker, err := daemons.at(o.address)
