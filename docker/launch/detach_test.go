@@ -123,13 +123,6 @@ func TestLastsBeyondTheDaemon(t *testing.T) {
 	eventually(t, func() bool { return p.say("logs").err == "begun\n" }, "no output")
 	pid := keeperOf(t, name)
 	restart()
-	eventually(t, func() bool {
-		d, err := daemon.ConnectTo(t.Context(), host)
-		if err == nil {
-			d.Close()
-		}
-		return err == nil
-	}, "dockerd doesn't come back")
 	running := p.launches()
 	require.Len(t, running, 1)
 	assert.Equal(t, "running", running[0].State, "the container ended with dockerd")
@@ -143,6 +136,22 @@ func TestLastsBeyondTheDaemon(t *testing.T) {
 	r := p.say("logs " + name)
 	assert.Equal(t, 2000, strings.Count(r.out, "\n"))
 	assert.Equal(t, "begun\n", r.err)
+}
+
+// TestEndsWithTheDaemon restarts a dockerd that takes its containers along.
+func TestEndsWithTheDaemon(t *testing.T) {
+	host, _, restart := restartableDocker(t)
+	p := newPerson(t)
+	p.options.Network = "none"
+	p.env = append(p.env, "DOCKER_HOST="+host)
+	name := p.detach("trap 'exit 6' TERM; echo begun; while :; do sleep 0.05; done")
+	eventually(t, func() bool { return p.say("logs").out == "begun\n" }, "no output")
+	restart()
+	eventually(t, func() bool { return keeperOf(t, name) == 0 }, "the keeper doesn't end")
+	l := p.ended(name)
+	require.NotNil(t, l.Code)
+	assert.Equal(t, 6, *l.Code)
+	assert.Equal(t, "begun\n", p.say("logs").out)
 }
 
 // TestKilledKeeper leaves a launch without a keeper: it goes on, nobody removes it, and

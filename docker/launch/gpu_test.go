@@ -125,6 +125,13 @@ func restartableDocker(t *testing.T, flags ...string) (host, hooks string, resta
 	return host, hooks, func() {
 		end()
 		start()
+		eventually(t, func() bool {
+			d, err := daemon.ConnectTo(t.Context(), host)
+			if err == nil {
+				d.Close()
+			}
+			return err == nil
+		}, "dockerd doesn't come back")
 	}
 }
 

@@ -134,7 +134,17 @@ func (k *keeper) finish(ctx context.Context) error {
 		f.Close()
 	}
 	k.grant.Close() // the X server may be gone by now, and the cookie with it
-	return k.scope.End(lasting, k.id, k.lasting)
+	for p := (pause{}); ; p.wait() {
+		err := k.scope.Save(lasting, k.id, k.lasting)
+		if err == nil {
+			return k.scope.Close(lasting)
+		}
+		// A daemon that took the container along when it ended comes back, mostly.
+		if !errors.Is(err, daemon.ErrUnavailable) || ctx.Err() != nil {
+			k.scope.Leave() // to the next command
+			return err
+		}
+	}
 }
 
 // stop asks a container to end by TERM and kills it after stopTimeout. A shell at a

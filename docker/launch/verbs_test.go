@@ -176,4 +176,3 @@ func locked(t *testing.T, name string) bool {
 	}
 	return err != nil
 }
-

@@ -63,26 +63,28 @@ func endedPath(dir cache.Dir, claim string) string {
 	return dir.Path(endedFolder, random)
 }
 
-// LastingContainer creates a container that outlives this process. It is removed by
-// End or, if the process is killed, by another one's Sweep once it has ended.
+// LastingContainer creates a container that outlives this process. Who made it calls
+// Save and Close once it has ended or, if the process is killed, another one's Sweep
+// does what they do.
 func (s *Scope) LastingContainer(ctx context.Context, spec daemon.Container, l Lasting) (id string, err error) {
 	return s.container(ctx, spec, &l)
 }
 
-// End saves what a lasting container that has ended wrote, and its exit code, and
-// closes the scope. What couldn't be saved stays on record, and in Docker, for a Sweep.
-func (s *Scope) End(ctx context.Context, id string, l Lasting) error {
+// Save saves what a lasting container of the scope that has ended wrote, and its exit
+// code.
+func (s *Scope) Save(ctx context.Context, id string, l Lasting) error {
 	status, err := s.docker.Inspect(ctx, id)
-	if err == nil || errors.Is(err, daemon.ErrNotFound) {
-		err = save(ctx, s.dir, s.docker, claimOf(s.claim), Ended{Lasting: l, ID: id}, status)
-	}
-	if err != nil {
-		s.cancel()
-		s.noting.Wait()
-		s.claim.Leave()
+	if err != nil && !errors.Is(err, daemon.ErrNotFound) {
 		return err
 	}
-	return s.Close(ctx)
+	return save(ctx, s.dir, s.docker, claimOf(s.claim), Ended{Lasting: l, ID: id}, status)
+}
+
+// Leave gives the scope up as it is: a Sweep, of this process or another, does the rest.
+func (s *Scope) Leave() {
+	s.cancel()
+	s.noting.Wait()
+	s.claim.Leave()
 }
 
 // save writes the log and the record of a container that has ended, or that isn't
