@@ -122,6 +122,10 @@ func TestLastsBeyondTheDaemon(t *testing.T) {
 	name := p.detach("seq 1000; echo begun >&2; " + until("over") + "seq 1000; exit 42")
 	eventually(t, func() bool { return p.say("logs").err == "begun\n" }, "no output")
 	pid := keeperOf(t, name)
+	follower := p.verb("logs " + name + " 10 follow")
+	var followed lineCounter
+	follower.Stdout = &followed
+	require.NoError(t, follower.Start())
 	restart()
 	running := p.launches()
 	require.Len(t, running, 1)
@@ -133,6 +137,8 @@ func TestLastsBeyondTheDaemon(t *testing.T) {
 	require.NotNil(t, l.Code)
 	assert.Equal(t, 42, *l.Code)
 	assert.False(t, locked(t, held), "the lease outlasts the launch")
+	require.NoError(t, follower.Wait())
+	assert.Equal(t, 1010, followed.lines(), "a follower stays, too")
 	r := p.say("logs " + name)
 	assert.Equal(t, 2000, strings.Count(r.out, "\n"))
 	assert.Equal(t, "begun\n", r.err)

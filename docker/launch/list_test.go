@@ -311,6 +311,20 @@ func TestSkipper(t *testing.T) {
 	}
 }
 
+func TestResumer(t *testing.T) {
+	var out bytes.Buffer
+	r := &resumer{w: &out}
+	for _, until := range []int{0, 3, 1, 3, 7, 10} { // a stream that breaks off, and begins anew
+		r.resume()
+		for i := 0; i < until; i += 2 {
+			n, err := r.Write([]byte("0123456789")[i:min(i+2, until)])
+			require.NoError(t, err)
+			require.Equal(t, min(2, until-i), n)
+		}
+	}
+	assert.Equal(t, "0123456789", out.String())
+}
+
 func TestTable(t *testing.T) {
 	code, since := 1, time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
 	assert.Equal(t, ""+

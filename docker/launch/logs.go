@@ -28,8 +28,13 @@ func Logs(ctx context.Context, d *daemon.Client, name, tail string, follow bool,
 		if err != nil {
 			return err
 		}
+		if follow && l.ended == nil {
+			err = l.followLog(ctx, d, s, tail)
+		} else {
+			err = l.copyLog(ctx, d, s.Out, s.Err, tail, false)
+		}
 		// One that has just ended is in the cache now.
-		if err = l.copyLog(ctx, d, s.Out, s.Err, tail, follow); again || l.ended != nil || !errors.Is(err, daemon.ErrNotFound) {
+		if again || l.ended != nil || !errors.Is(err, daemon.ErrNotFound) {
 			return err
 		}
 	}

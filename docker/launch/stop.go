@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/berthdev/berth/docker/daemon"
-	"github.com/berthdev/berth/docker/owned"
-	"github.com/berthdev/berth/internal/cache"
 )
 
 // saveTimeout is how long it may take until what an ended launch wrote is saved.
@@ -75,25 +73,16 @@ func (l Launch) stop(ctx context.Context, d *daemon.Client) (Launch, error) {
 // saved waits until an ended launch is in the cache: its keeper puts it there, or, if
 // that was killed, this does.
 func (l Launch) saved(ctx context.Context, d *daemon.Client) (Launch, error) {
-	dir, err := cache.Open()
-	if err != nil {
-		return l, err
-	}
 	late := time.Now().Add(saveTimeout)
 	for p := (pause{}); ; p.wait() {
-		_, failed := owned.Sweep(ctx, dir, d, false)
-		all, err := owned.AllEnded(dir)
-		if err != nil {
-			return l, err
-		}
-		if i := slices.IndexFunc(all, func(e owned.Ended) bool { return e.ID == l.status.ID }); i >= 0 {
-			return launchesOf(nil, nil, all[i:i+1])[0], nil
+		if saved, err := l.inCache(ctx, d); err != nil || saved.ended != nil {
+			return saved, err
 		}
 		if ctx.Err() != nil {
 			return l, context.Cause(ctx)
 		}
 		if time.Now().After(late) {
-			return l, errors.Join(fmt.Errorf("%s was stopped, but what it wrote couldn't be saved yet", l.Name), failed)
+			return l, fmt.Errorf("%s was stopped, but what it wrote couldn't be saved within %s. The next command tries again", l.Name, saveTimeout)
 		}
 	}
 }
