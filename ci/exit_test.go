@@ -121,6 +121,7 @@ func TestExitCodesAsWritten(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(binary)+":"+os.Getenv("PATH"))
 			e.Setenv("IMAGE", image)
+			e.Setenv("NAME", dockertest.Name(t))
 			e.Setenv("DOCKER_HOST", os.Getenv("DOCKER_HOST"))
 			e.Setenv("BERTH_CACHE", filepath.Join(e.WorkDir, ".cache"))
 			return nil

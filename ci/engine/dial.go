@@ -85,6 +85,6 @@ func (p *provider) logTail(ctx context.Context, id string) string {
 	}
 	defer frames.Close()
 	var out bytes.Buffer
-	daemon.Demultiplex(&out, frames)
+	daemon.Demultiplex(&out, &out, frames)
 	return strings.TrimSpace(out.String())
 }

@@ -146,7 +146,7 @@ func Logs(ctx context.Context, o Options, w io.Writer, tail string, follow bool)
 		return err
 	}
 	defer frames.Close()
-	return daemon.Demultiplex(w, frames)
+	return daemon.Demultiplex(w, w, frames)
 }
 
 // Prune removes the persistent engine with its state, what killed processes left,

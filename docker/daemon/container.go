@@ -2,12 +2,16 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/go-connections/nat"
 )
 
 // A Mount makes a file or folder of the host, a volume, or memory appear in a
@@ -47,9 +51,11 @@ type Container struct {
 	Labels            map[string]string
 	TTY               bool
 	Interactive       bool // keep standard input open
+	Detached          bool `json:",omitempty"` // nobody is attached from the start; standard input outlasts who attaches, all output is kept
 	Init              bool
 	AutoRemove        bool
 	Network           string
+	Ports             []Port `json:",omitempty"`
 	IPC               string
 	ShmSize           int64 // bytes
 	Mounts            []Mount
@@ -66,6 +72,14 @@ type Container struct {
 	ConsoleSize       [2]uint           // rows and columns that a terminal starts with; ignored before API 1.42
 }
 
+// A Port of a container that is published on the host.
+type Port struct {
+	Address   string // of the host
+	Host      uint16
+	Container uint16
+	Protocol  string // "tcp" or "udp"
+}
+
 // A DeviceRequest asks a device driver of the daemon for devices, GPUs for
 // example. One of Count and IDs is set.
 type DeviceRequest struct {
@@ -76,6 +90,7 @@ type DeviceRequest struct {
 }
 
 func (c Container) config() *container.Config {
+	exposed, _ := c.ports()
 	return &container.Config{
 		Image:        c.Image,
 		Entrypoint:   c.Entrypoint,
@@ -87,11 +102,31 @@ func (c Container) config() *container.Config {
 		Labels:       c.Labels,
 		Tty:          c.TTY,
 		OpenStdin:    c.Interactive,
-		StdinOnce:    c.Interactive,
-		AttachStdin:  c.Interactive,
-		AttachStdout: true,
-		AttachStderr: !c.TTY,
+		StdinOnce:    c.Interactive && !c.Detached,
+		AttachStdin:  c.Interactive && !c.Detached,
+		AttachStdout: !c.Detached,
+		AttachStderr: !c.TTY && !c.Detached,
+		ExposedPorts: exposed,
 	}
+}
+
+// wholeLog keeps everything that a container writes, whatever the daemon's own
+// settings say: a log that is rotated loses its beginning, and other drivers can't
+// be read back. (There is no word for no limit, so it is more than any disk has.)
+var wholeLog = container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "1024t"}}
+
+// ports returns the ports to publish as the API has them.
+func (c Container) ports() (nat.PortSet, nat.PortMap) {
+	if len(c.Ports) == 0 {
+		return nil, nil
+	}
+	exposed, published := nat.PortSet{}, nat.PortMap{}
+	for _, p := range c.Ports {
+		inside := nat.Port(fmt.Sprintf("%d/%s", p.Container, p.Protocol))
+		exposed[inside] = struct{}{}
+		published[inside] = append(published[inside], nat.PortBinding{HostIP: p.Address, HostPort: strconv.Itoa(int(p.Host))})
+	}
+	return exposed, published
 }
 
 func (c Container) hostConfig() *container.HostConfig {
@@ -110,6 +145,10 @@ func (c Container) hostConfig() *container.HostConfig {
 		Runtime:       c.Runtime,
 		Tmpfs:         c.Tmpfs,
 		ConsoleSize:   c.ConsoleSize,
+	}
+	_, h.PortBindings = c.ports()
+	if c.Detached {
+		h.LogConfig = wholeLog
 	}
 	for _, d := range c.Devices {
 		r := container.DeviceRequest{Driver: d.Driver, Count: d.Count, DeviceIDs: d.IDs}
@@ -176,13 +215,22 @@ type Status struct {
 	ID       string
 	Name     string // without the leading slash
 	Image    string // ID of its image
+	ImageTag string // what its image was called when it was made
 	State    string // created, running, paused, restarting, removing, exited or dead
 	ExitCode int
 	Error    string // of the last start
 	Labels   map[string]string
-	Started  string   // when it last started; not in lists
-	Execs    []string // IDs of the commands that Exec runs in it now; not in lists
+	Created  time.Time
+
+	// Not in lists.
+	TTY      bool
+	Started  string    // when it last started
+	Finished time.Time // when it last ended; zero if it runs
+	Execs    []string  // IDs of the commands that Exec runs in it now
 }
+
+// Ended reports whether the container has run and doesn't any more.
+func (s Status) Ended() bool { return s.State == "exited" || s.State == "dead" }
 
 // Inspect returns the status of the container with that name or ID.
 func (c *Client) Inspect(ctx context.Context, id string) (Status, error) {
@@ -190,11 +238,15 @@ func (c *Client) Inspect(ctx context.Context, id string) (Status, error) {
 	if err != nil {
 		return Status{}, explain(err, "looking at container %s", id)
 	}
-	return Status{
-		ID: r.ID, Name: strings.TrimPrefix(r.Name, "/"), Image: r.Image,
+	s := Status{
+		ID: r.ID, Name: strings.TrimPrefix(r.Name, "/"), Image: r.Image, ImageTag: r.Config.Image,
 		State: string(r.State.Status), ExitCode: r.State.ExitCode, Error: r.State.Error, Labels: r.Config.Labels,
-		Started: r.State.StartedAt, Execs: r.ExecIDs,
-	}, nil
+		TTY: r.Config.Tty, Started: r.State.StartedAt, Execs: r.ExecIDs,
+	}
+	// What the daemon has no time for is that of the year 1.
+	s.Created, _ = time.Parse(time.RFC3339Nano, r.Created)
+	s.Finished, _ = time.Parse(time.RFC3339Nano, r.State.FinishedAt)
+	return s, nil
 }
 
 // Containers lists the containers, running or not, that carry every one of the
@@ -206,7 +258,7 @@ func (c *Client) Containers(ctx context.Context, labels ...string) ([]Status, er
 	}
 	all := make([]Status, 0, len(list))
 	for _, r := range list {
-		s := Status{ID: r.ID, Image: r.ImageID, State: string(r.State), Labels: r.Labels}
+		s := Status{ID: r.ID, Image: r.ImageID, ImageTag: r.Image, State: string(r.State), Labels: r.Labels, Created: time.Unix(r.Created, 0)}
 		if len(r.Names) > 0 {
 			s.Name = strings.TrimPrefix(r.Names[0], "/")
 		}

@@ -25,6 +25,8 @@ const (
 	LabelRole   = "dev.berth.role"   // what it is for: engine, run, smoke, …
 	LabelOwner  = "dev.berth.owner"  // uid of the person it belongs to
 	LabelLaunch = "dev.berth.launch" // id of one launch
+	LabelUser   = "dev.berth.user"   // name of the person that a launch is for, to be shown to others
+	LabelGPUs   = "dev.berth.gpus"   // GPUs of a launch, to be shown to others: "all", or as in -g
 	LabelClaim  = "dev.berth.claim"  // name of the record of the process that made it
 	LabelInputs = "dev.berth.inputs" // on images: hash of all that they were made from
 )

@@ -55,7 +55,17 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 // container that is started after that can't end unseen. The function that it
 // returns blocks until then and returns the container's exit code.
 func (c *Client) Wait(ctx context.Context, id string) (func() (int, error), error) {
-	ended, failed := c.api.ContainerWait(ctx, id, container.WaitConditionRemoved)
+	return c.wait(ctx, id, container.WaitConditionRemoved)
+}
+
+// WaitStopped is Wait for a container that the daemon doesn't remove when it ends,
+// and returns at once if it doesn't run.
+func (c *Client) WaitStopped(ctx context.Context, id string) (func() (int, error), error) {
+	return c.wait(ctx, id, container.WaitConditionNotRunning)
+}
+
+func (c *Client) wait(ctx context.Context, id string, until container.WaitCondition) (func() (int, error), error) {
+	ended, failed := c.api.ContainerWait(ctx, id, until)
 	select {
 	case err := <-failed: // at once if the daemon refused
 		return nil, explain(err, "waiting for container %s", id)

@@ -50,6 +50,16 @@ type Display struct {
 	cookie  []byte // the person's
 }
 
+// Cookie returns the person's own cookie, with which the X server is asked for others.
+// It is a secret, and in no copy of the display that went through JSON.
+func (d Display) Cookie() []byte { return d.cookie }
+
+// WithCookie returns the display with the person's own cookie.
+func (d Display) WithCookie(cookie []byte) Display {
+	d.cookie = cookie
+	return d
+}
+
 // SocketX is where X's socket appears in a container.
 func (d Display) SocketX() string { return "/tmp/.X11-unix/X" + d.Number }
 

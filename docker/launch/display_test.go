@@ -69,7 +69,7 @@ func logs(t *testing.T, d *daemon.Client, id string) string {
 	require.NoError(t, err)
 	defer frames.Close()
 	var buf bytes.Buffer
-	require.NoError(t, daemon.Demultiplex(&buf, frames))
+	require.NoError(t, daemon.Demultiplex(&buf, &buf, frames))
 	return buf.String()
 }
 
@@ -337,4 +337,16 @@ func TestWayland(t *testing.T) {
 	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
 	s.code()
 	require.Eventually(t, func() bool { return colours(shot()) < before+many }, 20*time.Second, 200*time.Millisecond)
+}
+
+// TestLastingLaunchDraws draws long after the command that started the launch has
+// ended, on a server that forgets cookies when its last client leaves.
+func TestLastingLaunchDraws(t *testing.T) {
+	p := newDesktopPerson(t)
+	s := xvfb(t, p)
+	name := p.detach(until("draw") + "xlogo -fg red -geometry 100x100+0+0 & wait")
+	p.touch("draw")
+	eventually(t, func() bool { return s.has(t, red) }, "it doesn't draw")
+	assert.Equal(t, 0, p.say("stop "+name).code)
+	eventually(t, func() bool { return !s.has(t, red) }, "it draws on")
 }

@@ -23,6 +23,10 @@ func explainStart(ctx context.Context, d *daemon.Client, p Plan, err error) (int
 	case errors.Is(err, daemon.ErrConflict):
 		return ExitDaemon, fmt.Errorf("the name %s is taken. Choose another one with -n, or type\n\tdocker rm -f %s\n"+
 			"if that container isn't needed any more: %w", p.Container.Name, p.Container.Name, err)
+	case has("port is already allocated"), has("address already in use"), has("cannot assign requested address"),
+		has("ports are not available"):
+		return ExitDaemon, fmt.Errorf("-p: Docker can't publish a port: it is taken on the host, or the address isn't the host's. "+
+			"Choose another port (-p=HOST:CONTAINER), or see who has it with\n\tss -ltnp\n%w", err)
 	case has("bind source path does not exist") && !strings.HasPrefix(d.Host(), "unix://"):
 		return ExitDaemon, fmt.Errorf("your folders aren't on the machine that Docker runs on. Run this there, or unset DOCKER_HOST: %w", err)
 	case has("bind source path does not exist") && strings.HasPrefix(info.RootDir, "/var/snap/"):

@@ -22,18 +22,24 @@ import (
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/signals"
 	"github.com/berthdev/berth/internal/testenv"
 )
 
 // TestMain lets the test binary play mage run: a process of its own, with a
 // terminal, signals and an exit code.
 func TestMain(m *testing.M) {
-	options := os.Getenv("BERTH_TEST_RUN")
-	if options == "" {
+	KeepIfAsked()
+	options, verb := os.Getenv("BERTH_TEST_RUN"), os.Getenv("BERTH_TEST_VERB")
+	os.Unsetenv("BERTH_TEST_RUN")
+	os.Unsetenv("BERTH_TEST_VERB")
+	play := func() (int, error) { return launchWith(options) }
+	if verb != "" {
+		play = func() (int, error) { return playVerb(verb) }
+	} else if options == "" {
 		os.Exit(dockertest.Main(m))
 	}
-	os.Unsetenv("BERTH_TEST_RUN")
-	code, err := launchWith(options)
+	code, err := play()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, advice.Text(err, "go tool mage"))
 	}
@@ -60,7 +66,27 @@ func launchWith(options string) (int, error) {
 	if err != nil {
 		return ExitDaemon, err
 	}
-	return Run(ctx, d, p, s)
+	if !o.Detach {
+		return Run(ctx, d, p, s)
+	}
+	var held []*os.File
+	if name := os.Getenv("BERTH_TEST_HELD"); name != "" {
+		f, err := os.Create(name)
+		if err != nil {
+			return ExitDaemon, err
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			return ExitDaemon, err
+		}
+		held = append(held, f)
+	}
+	ctx, stop := signals.NotifyContext(ctx)
+	defer stop()
+	code, err := Detach(ctx, d, p, s, held...)
+	if err == nil {
+		fmt.Println(p.Container.Name)
+	}
+	return code, err
 }
 
 // A person is someone who launches containers: a checkout, a cache, and who
@@ -229,6 +255,11 @@ func (p *person) openTerminal(change func(*Options), rows, columns uint16) *scre
 	tty, err := pty.StartWithAttrs(c, &pty.Winsize{Rows: rows, Cols: columns},
 		&syscall.SysProcAttr{Credential: p.as, Setsid: true, Setctty: true})
 	require.NoError(p.t, err)
+	return p.watch(c, tty)
+}
+
+// watch reads what is written to a terminal.
+func (p *person) watch(c *exec.Cmd, tty *os.File) *screen {
 	tty = closable(p.t, tty)
 	s := &screen{t: p.t, cmd: c, tty: tty, seen: make(chan string, 1024)}
 	go func() {

@@ -38,9 +38,11 @@ type Options struct {
 	GUI        string // "auto" (default: X11, else Wayland, else off), "x11", "wayland" or "off"
 	Mounts     string // list of SOURCE:TARGET or SOURCE:TARGET:ro; sources are paths on the host, relative to the working folder or ~
 	Env        string // list of NAME=VALUE, or NAME for the host's value
+	Ports      string // list of [ADDRESS:]HOST:CONTAINER[/udp] or PORT, to publish on the host; the address is 127.0.0.1 by default
 	Network    string // "bridge" (default), "host", "none" or the name of a Docker network
 	IPC        string // "private" (default) or "host"
 	SharedMem  string // size of /dev/shm, such as "8g"; default: half of the host's memory
+	Detach     bool   // it lasts beyond the command that starts it, with a terminal to attach to unless there is a Command (see Detach)
 
 	Share bool           // take no lease of the GPUs, and heed nobody's; for who launches, not for the plan
 	Wait  *time.Duration // for GPUs that others hold, at most; default: as long as it takes; for who launches, not for the plan

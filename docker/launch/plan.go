@@ -29,6 +29,8 @@ const Workspace = "/my_workspace"
 // A Plan is everything that a launch does, decided.
 type Plan struct {
 	Launch    string           // id
+	User      string           // name of the person
+	Detach    bool             `json:",omitempty"` // for Detach, not for Run
 	API       string           // version of the Docker API
 	Container daemon.Container // without what depends on where the files below lie
 	Files     []File
@@ -67,15 +69,20 @@ var (
 // same plan. Its errors are about what the person typed, or what the machine lacks
 // for that.
 func NewPlan(h Host, o Options) (Plan, error) {
-	p := Plan{Launch: h.Launch, API: h.API, Abandoned: h.Abandoned}
+	if o.Detach {
+		// Whoever attaches later brings a terminal; a command has nobody to read from.
+		h.Terminal.Present = o.Command == ""
+	}
+	p := Plan{Launch: h.Launch, User: h.User.Name, Detach: o.Detach, API: h.API, Abandoned: h.Abandoned}
 	c := daemon.Container{
 		Name:        cmp.Or(o.Name, o.Project+"-"+h.Launch),
 		Image:       o.Image,
 		Hostname:    cmp.Or(o.Hostname, h.Hostname),
 		TTY:         h.Terminal.Present,
-		Interactive: true,
+		Interactive: !o.Detach || o.Command == "",
+		Detached:    o.Detach,
 		Init:        true,
-		AutoRemove:  true,
+		AutoRemove:  !o.Detach,
 		Network:     o.Network,
 		WorkingDir:  workingDir(h.Root, h.Dir),
 		Labels:      map[string]string{daemon.LabelLaunch: h.Launch},
@@ -133,6 +140,10 @@ func NewPlan(h Host, o Options) (Plan, error) {
 		return Plan{}, err
 	}
 	if err := checkTargets(c.Mounts, p.Files); err != nil {
+		return Plan{}, err
+	}
+
+	if c.Ports, err = parsePorts(o.Ports, o.Network); err != nil {
 		return Plan{}, err
 	}
 

@@ -52,7 +52,11 @@ func options() Options {
 // With BERTH_UPDATE set, the golden files are rewritten.
 func TestPlans(t *testing.T) {
 	tests := map[string]func(*Host, *Options){
-		"default": func(*Host, *Options) {},
+		"default":       func(*Host, *Options) {},
+		"lasting shell": func(h *Host, o *Options) { o.Detach, o.GPUs, o.GUI = true, "1,0", "off" },
+		"lasting command with ports": func(h *Host, o *Options) {
+			o.Detach, o.Command, o.Ports, o.GPUs, o.GUI = true, "jupyter lab", "8888,0.0.0.0:53:5353/udp,[::1]:80:8080", "none", "off"
+		},
 		"laptop without GPU": func(h *Host, o *Options) {
 			h.GPU, h.Display = gpu.Machine{}, display.Found{X11Err: "DISPLAY isn't set", WaylandErr: "WAYLAND_DISPLAY isn't set"}
 		},

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/display"
@@ -61,23 +60,8 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 	signal.Notify(broken, syscall.SIGPIPE)
 	defer signal.Stop(broken)
 
-	for _, note := range p.Notes {
-		fmt.Fprintln(s.Err, note)
-	}
-	dir, err := cache.Open()
+	dir, err := p.prepare(ctx, d, s)
 	if err != nil {
-		return ExitDaemon, err
-	}
-	if len(p.Abandoned) > 0 {
-		// What can't be removed now stays on record: no reason not to go on.
-		if _, err := owned.Sweep(ctx, dir, d, false); err != nil {
-			fmt.Fprintf(s.Err, "Removing what a killed launch left: %v\n", err)
-		}
-	}
-	if err := p.Home.seed(ctx); err != nil {
-		return ExitDaemon, err
-	}
-	if err := makeMountPoints(p.Container.Mounts); err != nil {
 		return ExitDaemon, err
 	}
 	scope, err := owned.Claim(dir, d, Role)
@@ -116,12 +100,37 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 	return l.supervise(ctx, signals)
 }
 
+// prepare says what the person should know, removes what killed launches left, and
+// makes the home and the places of mounts.
+func (p Plan) prepare(ctx context.Context, d *daemon.Client, s Streams) (cache.Dir, error) {
+	for _, note := range p.Notes {
+		fmt.Fprintln(s.Err, note)
+	}
+	dir, err := cache.Open()
+	if err != nil {
+		return "", err
+	}
+	if len(p.Abandoned) > 0 {
+		// What can't be removed now stays on record: no reason not to go on.
+		if _, err := owned.Sweep(ctx, dir, d, false); err != nil {
+			fmt.Fprintf(s.Err, "Removing what a killed launch left: %v\n", err)
+		}
+	}
+	if err := p.Home.seed(ctx); err != nil {
+		return "", err
+	}
+	return dir, makeMountPoints(p.Container.Mounts)
+}
+
 // realize returns the container to create, with the plan's files written to the
 // launch's folder.
 func (p Plan) realize(folder string, g *display.Grant) (daemon.Container, error) {
 	c := p.Container
 	c.Labels = maps.Clone(c.Labels)
-	c.Labels[daemon.LabelRole] = Role
+	c.Labels[daemon.LabelRole], c.Labels[daemon.LabelUser] = Role, p.User
+	if !p.GPU.None() {
+		c.Labels[daemon.LabelGPUs] = p.GPU.String()
+	}
 	c.Mounts = slices.Clone(c.Mounts)
 	files := p.Files
 	if p.Display.Kind == display.X11 {
@@ -191,22 +200,14 @@ func (l *launch) start(ctx, lasting context.Context, spec daemon.Container, chec
 func (l *launch) supervise(ctx context.Context, signals <-chan os.Signal) (int, error) {
 	lasting := context.WithoutCancel(ctx)
 	if l.tty {
-		in := int(l.streams.In.Fd())
-		state, err := term.MakeRaw(in)
+		restore, err := l.streams.makeRaw(func(rows, columns uint) {
+			// It fails when the container has just ended: nobody looks any more.
+			l.daemon.Resize(lasting, l.id, rows, columns)
+		})
 		if err != nil {
-			return ExitDaemon, fmt.Errorf("switching the terminal to raw mode: %w", err)
+			return ExitDaemon, err
 		}
-		defer term.Restore(in, state)
-		resized := make(chan os.Signal, 1)
-		signal.Notify(resized, syscall.SIGWINCH)
-		defer close(resized)
-		defer signal.Stop(resized)
-		go func() {
-			l.resize(lasting)
-			for range resized {
-				l.resize(lasting)
-			}
-		}()
+		defer restore()
 	}
 
 	// The person is gone: what to tell the container.
@@ -313,15 +314,6 @@ func (l *launch) outputError(err error) error {
 	}
 	return fmt.Errorf("passing on the command's output: %w. The container was ended. "+
 		"If a disk is full, make room or send the output elsewhere", err)
-}
-
-// resize gives the container's terminal the size of the person's.
-func (l *launch) resize(ctx context.Context) {
-	columns, rows, err := term.GetSize(int(l.streams.Out.Fd()))
-	if err == nil && rows > 0 && columns > 0 {
-		// It fails when the container has just ended: nobody looks any more.
-		l.daemon.Resize(ctx, l.id, uint(rows), uint(columns))
-	}
 }
 
 // signalName returns the name that the daemon knows a signal by: "TERM".

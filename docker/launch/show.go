@@ -37,7 +37,10 @@ func (p Plan) Table() string {
 		return value
 	}
 	row("image", c.Image)
-	row("container", c.Name+", removed when it ends")
+	row("container", c.Name+map[bool]string{
+		false: ", removed when it ends",
+		true:  ", goes on by itself, removed when it ends; its output and exit code stay for a week",
+	}[p.Detach])
 	row("command", or(words(slices.Concat(c.Entrypoint, c.Command)), "the image's own"))
 	row("terminal", map[bool]string{true: "yes", false: "no"}[c.TTY])
 	row("user", c.User+strings.Join(append([]string{""}, c.Groups...), " +"))
@@ -63,6 +66,9 @@ func (p Plan) Table() string {
 	}
 	row("display", p.Display.String())
 	row("network", or(c.Network, "bridge"))
+	for i, port := range c.Ports {
+		row(map[bool]string{true: "ports"}[i == 0], showPort(port)+" of the host is "+fmt.Sprint(port.Container)+" of the container")
+	}
 	if c.IPC == "host" {
 		row("/dev/shm", "the host's")
 	} else {
@@ -115,7 +121,7 @@ func (p Plan) Shell() string {
 			fmt.Fprintf(&b, "socat UNIX-LISTEN:%s,fork TCP:%s & relay=$!\n", socket, p.Display.Address)
 		}
 	}
-	fmt.Fprintf(&b, "docker run --rm --interactive")
+	b.WriteString("docker run")
 	arg := func(words ...string) { b.WriteString(" \\\n  " + strings.Join(words, " ")) }
 	flag := func(name, value string) {
 		if value != "" {
@@ -123,6 +129,14 @@ func (p Plan) Shell() string {
 		}
 	}
 	c := p.Container
+	if p.Detach {
+		b.WriteString(" --detach --log-driver json-file --log-opt max-size=1024t")
+	} else {
+		b.WriteString(" --rm")
+	}
+	if c.Interactive {
+		b.WriteString(" --interactive")
+	}
 	if c.TTY {
 		arg("--tty")
 	}
@@ -137,6 +151,9 @@ func (p Plan) Shell() string {
 	}
 	flag("workdir", c.WorkingDir)
 	flag("network", c.Network)
+	for _, port := range c.Ports {
+		flag("publish", fmt.Sprintf("%s:%d/%s", publishedAt(port), port.Container, port.Protocol))
+	}
 	flag("ipc", c.IPC)
 	if c.ShmSize > 0 {
 		flag("shm-size", fmt.Sprint(c.ShmSize))
@@ -195,6 +212,10 @@ func (p Plan) Shell() string {
 	}
 	arg(strings.TrimSpace(word(c.Image) + " " + words(rest)))
 	b.WriteByte('\n')
+	if p.Detach {
+		// Its files must stay as long as it runs.
+		fmt.Fprintf(&b, "docker wait %s && docker rm %[1]s\n", word(c.Name))
+	}
 	if p.Display.Network == "tcp" {
 		b.WriteString("kill $relay\n")
 	}

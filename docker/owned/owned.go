@@ -6,8 +6,10 @@
 // inherit them. Where there is no record, nothing is removed.
 //
 // There are two kinds of records. What a process makes for itself and takes away at
-// its end is noted in its claim (Scope, Sweep). What stays, such as images and the
-// engine, has a record of its own (Persistent).
+// its end is noted in its claim (Scope, Sweep). A container that lasts (Lasting) is
+// noted there as such: it isn't removed before it has ended and what it wrote is
+// saved. What stays, such as images and the engine, has a record of its own
+// (Persistent).
 package owned
 
 import (
@@ -39,11 +41,14 @@ type container struct {
 	ID   string    `json:"id,omitempty"`
 	Name string    `json:"name"`
 	At   time.Time `json:"at"`
+
+	Lasting *Lasting `json:"lasting,omitempty"` // nil if it ends with its maker
 }
 
 // A Scope owns what this process makes in a daemon for itself. All of it is removed
 // by Close or, if the process is killed, by another one's Sweep.
 type Scope struct {
+	dir    cache.Dir
 	docker *daemon.Client
 	claim  *cache.Claim
 	made   []func(context.Context) error // remove one each
@@ -58,7 +63,7 @@ func Claim(dir cache.Dir, docker *daemon.Client, prefix string) (*Scope, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &Scope{docker: docker, claim: claim, cancel: func() {}}, nil
+	return &Scope{dir: dir, docker: docker, claim: claim, cancel: func() {}}, nil
 }
 
 // Path is the folder that belongs to the scope, which nobody else can enter.
@@ -67,13 +72,17 @@ func (s *Scope) Path() string { return s.claim.Path() }
 // Container creates a container, whose labels get the claim's and the owner's. It
 // isn't given up half-way when ctx ends: nobody could say then whether there is one.
 func (s *Scope) Container(ctx context.Context, spec daemon.Container) (id string, err error) {
+	return s.container(ctx, spec, nil)
+}
+
+func (s *Scope) container(ctx context.Context, spec daemon.Container, l *Lasting) (id string, err error) {
 	spec.Labels = s.labels(spec.Labels)
 	if spec.Name == "" {
 		spec.Name = "berth-" + claimOf(s.claim)
 	}
 	// An auto-removed container doesn't outlive a crash of the machine.
 	lasting := !spec.AutoRemove
-	about := container{Name: spec.Name, At: time.Now()}
+	about := container{Name: spec.Name, At: time.Now(), Lasting: l}
 	if err := s.claim.Note(note{Address: s.docker.Host(), Container: &about}, lasting); err != nil {
 		return "", err
 	}

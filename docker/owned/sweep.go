@@ -26,7 +26,8 @@ type SweepResult struct {
 }
 
 // Sweep removes what killed processes left in Docker, each in the daemon that it is
-// in, with their folders. It never waits for a daemon unless patient is set: what
+// in, with their folders. A lasting container that runs stays, and one that has ended
+// is saved first (see Ended). Sweep never waits for a daemon unless patient is set: what
 // can't be removed at once is another sweep's.
 func Sweep(ctx context.Context, dir cache.Dir, docker *daemon.Client, patient bool) (SweepResult, error) {
 	claims, err := dir.Abandoned()
@@ -41,7 +42,7 @@ func Sweep(ctx context.Context, dir cache.Dir, docker *daemon.Client, patient bo
 	work.SetLimit(8)
 	for _, c := range claims {
 		work.Go(func() error {
-			s, done, err := sweepClaim(ctx, c, &daemons, patient)
+			s, done, err := sweepClaim(ctx, dir, c, &daemons, patient)
 			if done {
 				c.Release()
 			} else {
@@ -59,7 +60,9 @@ func Sweep(ctx context.Context, dir cache.Dir, docker *daemon.Client, patient bo
 }
 
 // sweepClaim removes what one claim names, and reports whether all of it is gone.
-func sweepClaim(ctx context.Context, c *cache.Claim, daemons *daemons, patient bool) (swept SweepResult, done bool, err error) {
+func sweepClaim(
+	ctx context.Context, dir cache.Dir, c *cache.Claim, daemons *daemons, patient bool,
+) (swept SweepResult, done bool, err error) {
 	done = true
 	for _, o := range objects(c.Notes()) {
 		docker, err := daemons.at(o.address)
@@ -68,7 +71,15 @@ func sweepClaim(ctx context.Context, c *cache.Claim, daemons *daemons, patient b
 			done = false
 			continue
 		}
-		found, gone, err := o.remove(ctx, docker, claimOf(c), patient)
+		stays, err := o.save(ctx, dir, docker, claimOf(c))
+		if stays {
+			done = false
+			continue
+		}
+		var found, gone bool
+		if err == nil {
+			found, gone, err = o.remove(ctx, docker, claimOf(c), patient)
+		}
 		if err != nil {
 			return swept, false, err
 		}
@@ -87,7 +98,11 @@ func Abandoned(dir cache.Dir) ([]string, error) {
 	var names []string
 	for _, c := range claims {
 		for _, o := range objects(c.Notes()) {
-			names = append(names, o.String())
+			name := o.String()
+			if o.container.Lasting != nil {
+				name += ", if it has ended"
+			}
+			names = append(names, name)
 		}
 		c.Leave()
 	}

@@ -51,6 +51,12 @@ func Text(err error, berth string) string {
 	return text
 }
 
+// Of returns each piece of advice in an error's chain, the outermost first.
+func Of(err error) (all []string) {
+	collect(err, &all)
+	return all
+}
+
 // collect lists the advice in an error's chain, the outermost first.
 func collect(err error, all *[]string) {
 	if a, ok := err.(advised); ok {

@@ -151,6 +151,33 @@ func (d Dir) Abandoned() ([]*Claim, error) {
 	return d.dead(func(c *Claim) bool { return len(c.notes) > 0 })
 }
 
+// Notes returns what all claims noted, of living processes and of dead ones, by the
+// names of their folders. Nothing is locked: what they name may be gone by now.
+func (d Dir) Notes() (map[string][]json.RawMessage, error) {
+	entries, err := os.ReadDir(d.Path("tmp"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	all := map[string][]json.RawMessage{}
+	for _, e := range entries {
+		if !claimNames.MatchString(e.Name()) {
+			continue
+		}
+		data, err := os.ReadFile(d.Path("tmp", e.Name(), notesName))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it begins, or ends
+		} else if err != nil {
+			return nil, err
+		}
+		if notes := parseNotes(data); len(notes) > 1 {
+			_, all[e.Name()] = splitParts(notes[1:])
+		}
+	}
+	return all, nil
+}
+
 // sweep removes the temporary folders whose owners are dead and noted nothing.
 func (d Dir) sweep() error {
 	claims, err := d.dead(func(c *Claim) bool { return len(c.notes) == 0 })

@@ -22,6 +22,13 @@ import (
 // on it is the test's Docker, and has the image of Shell.
 func SecondDocker(t *testing.T) (host, hooks string) {
 	t.Helper()
+	host, hooks, _ = RestartableDocker(t)
+	return host, hooks
+}
+
+// RestartableDocker is SecondDocker with more flags, and a function that restarts it.
+func RestartableDocker(t *testing.T, flags ...string) (host, hooks string, restart func()) {
+	t.Helper()
 	testenv.NeedsRoot(t, "start a dockerd")
 	dockerd := testenv.NeedsCommand(t, testenv.Dockerd, "dockerd")
 	dir, err := os.MkdirTemp("", "berth") // short: a socket's path has 107 bytes at most
@@ -37,20 +44,25 @@ func SecondDocker(t *testing.T) (host, hooks string) {
 	// A configuration of its own: what the machine's says, flags may not say again.
 	config := filepath.Join(dir, "daemon.json")
 	require.NoError(t, os.WriteFile(config, storage(), 0o644))
-	c := exec.Command(dockerd, "--config-file", config, "-H", host, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "-p", dir+"/pid",
-		"--containerd-namespace", "berth-test", "--containerd-plugins-namespace", "berth-test-plugins",
-		"--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
-	c.Env = append(os.Environ(), "PATH="+hooks+":"+os.Getenv("PATH"))
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
 	log, err := os.Create(filepath.Join(dir, "log"))
 	require.NoError(t, err)
-	defer log.Close()
-	c.Stdout, c.Stderr = log, log
-	require.NoError(t, c.Start())
-	t.Cleanup(func() {
+	t.Cleanup(func() { log.Close() })
+	var c *exec.Cmd
+	start := func() {
+		c = exec.Command(dockerd, append([]string{"--config-file", config, "-H", host, "--data-root", dir + "/data", "--exec-root", dir + "/exec",
+			"-p", dir + "/pid", "--containerd-namespace", "berth-test", "--containerd-plugins-namespace", "berth-test-plugins",
+			"--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"}, flags...)...)
+		c.Env = append(os.Environ(), "PATH="+hooks+":"+os.Getenv("PATH"))
+		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
+		c.Stdout, c.Stderr = log, log
+		require.NoError(t, c.Start())
+	}
+	end := func() {
 		c.Process.Signal(syscall.SIGTERM)
 		c.Wait()
-	})
+	}
+	start()
+	t.Cleanup(func() { end() })
 	t.Setenv("DOCKER_HOST", host)
 	var d *daemon.Client
 	if !assert.Eventually(t, func() bool {
@@ -68,7 +80,17 @@ func SecondDocker(t *testing.T) (host, hooks string) {
 	defer d.Close()
 	_, err = Load(t.Context(), d, "shell")
 	require.NoError(t, err)
-	return host, hooks
+	return host, hooks, func() {
+		end()
+		start()
+		require.Eventually(t, func() bool {
+			d, err := daemon.ConnectTo(t.Context(), host)
+			if err == nil {
+				d.Close()
+			}
+			return err == nil
+		}, 30*time.Second, 50*time.Millisecond, "dockerd doesn't come back")
+	}
 }
 
 // storage is a configuration for dockerd with what the machine's own says of

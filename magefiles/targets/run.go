@@ -15,7 +15,7 @@ import (
 
 // Run opens a shell in the image as you, with this checkout at /my_workspace. It
 // builds the image first if need be. It exits as docker run does: with the
-// command's own code, or 125, 126, 127.
+// command's own code, or 125, 126, 127; with -d, with 0 once the command runs.
 func Run(
 	ctx context.Context,
 	cmd *string, // run this by a shell instead of opening one
@@ -24,11 +24,13 @@ func Run(
 	share *bool, // take no lease of the GPUs, and heed nobody's
 	wait *time.Duration, // for GPUs that others hold, at most, such as 10m (default: as long as it takes)
 	t *string, // run the image of this tag, as it is, instead of building the project's own
+	d *bool, // go on without this terminal: see ps, logs, attach, stop; without -cmd, a shell to attach to
 	n *string, // name of the container (default: the project's and 8 random hex digits)
 	hostname *string, // host name inside (default: the host's)
 	gui *string, // display: auto (default), x11, wayland, off
 	v *string, // mounts: SOURCE:TARGET or SOURCE:TARGET:ro, separated by commas
 	e *string, // environment: NAME=VALUE, or NAME for the host's value, separated by commas
+	p *string, // ports to publish: HOST:CONTAINER or PORT, on 127.0.0.1; ADDRESS:HOST:CONTAINER elsewhere; separated by commas
 	net *string, // network: bridge (default), host, none, or a Docker network
 	ipc *string, // private (default) or host
 	shm *string, // size of /dev/shm, such as 8g (default: half of the memory)
@@ -37,15 +39,23 @@ func Run(
 ) error {
 	o := launch.Options{
 		Image: deref(t), Command: deref(cmd), Entrypoint: deref(entrypoint), Name: deref(n), Hostname: deref(hostname), GPUs: deref(g),
-		Share: deref(share), Wait: wait, GUI: deref(gui),
-		Mounts: deref(v), Env: deref(e), Network: deref(net), IPC: deref(ipc), SharedMem: deref(shm),
+		Share: deref(share), Wait: wait, GUI: deref(gui), Detach: deref(d),
+		Mounts: deref(v), Env: deref(e), Ports: deref(p), Network: deref(net), IPC: deref(ipc), SharedMem: deref(shm),
 	}
+	return asDockerRun(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) (int, error) {
+		if deref(dry) {
+			return 0, show(ctx, p, o, deref(json), report)
+		}
+		return enter(ctx, p, o, report)
+	})
+}
+
+// asDockerRun does something that ends the process with the exit code of a command in
+// a container or, if it fails, with what docker run has for that.
+func asDockerRun(ctx context.Context, do func(context.Context, ci.Project, *progress.Reporter) (int, error)) error {
 	var code int
 	err := session(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) (err error) {
-		if deref(dry) {
-			return show(ctx, p, o, deref(json), report)
-		}
-		code, err = enter(ctx, p, o, report)
+		code, err = do(ctx, p, report)
 		return err
 	})
 	if err != nil {
@@ -121,8 +131,15 @@ func enter(ctx context.Context, p ci.Project, o launch.Options, report *progress
 	if err != nil {
 		return 0, err
 	}
-	defer held.Close() // once the container is gone
-	return launch.Run(ctx, docker, plan, standard)
+	defer held.Close() // once the container is gone, or is another process's
+	if !o.Detach {
+		return launch.Run(ctx, docker, plan, standard)
+	}
+	code, err = launch.Detach(ctx, docker, plan, standard, held.Files()...)
+	if err == nil {
+		fmt.Println(plan.Container.Name)
+	}
+	return code, err
 }
 
 // show prints what enter would run.

@@ -21,6 +21,7 @@ import (
 	"github.com/magefile/mage/mg"
 
 	"github.com/berthdev/berth/ci"
+	"github.com/berthdev/berth/docker/launch"
 	"github.com/berthdev/berth/internal/progress"
 	"github.com/berthdev/berth/internal/signals"
 )
@@ -29,8 +30,9 @@ import (
 var project ci.Project
 
 // Use sets the project. It is for a magefile's variable, which is set before any
-// target runs.
+// target runs. In a process that run -d started to keep a launch it doesn't return.
 func Use(p ci.Project) struct{} {
+	launch.KeepIfAsked()
 	project = p
 	return struct{}{}
 }
