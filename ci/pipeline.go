@@ -300,15 +300,25 @@ func (l *pipeline) smoke(ctx context.Context, r *stage.Recorder) error {
 	}
 	defer nothing.Close()
 	streams := launch.Streams{In: nothing, Out: r.Log, Err: r.Log}
-	for i, c := range l.project.Smoke {
+	o := launch.Options{GPUs: l.options.GPUs, GUI: "off"}
+	// One lease for all of the commands.
+	plan, held, err := Lease(ctx, docker, l.project, o, "ci of "+l.project.Name, streams, r.Report)
+	if err != nil {
+		return err
+	}
+	defer held.Close()
+	if held != nil {
+		o.GPUs, o.Share = plan.GPU.String(), true
+	}
+	if plan.GPU.None() {
+		r.Note("NO GPU: the smoke commands ran on the CPU, and GPU checks on fakes alone")
+	}
+	for _, c := range l.project.Smoke {
 		inContainer := func(ctx context.Context, r *stage.Recorder, command string, f files) (int, error) {
-			o := launch.Options{Command: command, GPUs: l.options.GPUs, GUI: "off", Env: containerEnv(l.project.Root, f)}
+			o.Command, o.Env = command, containerEnv(l.project.Root, f)
 			plan, err := Plan(ctx, docker, l.project, o, false, streams, r.Report)
 			if err != nil {
 				return 0, err
-			}
-			if i == 0 && plan.GPU.None() {
-				r.Note("NO GPU: the smoke commands ran on the CPU, and GPU checks on fakes alone")
 			}
 			code, err := launch.Run(ctx, docker, plan, streams)
 			if s := signalOf(code); err == nil && s != 0 {

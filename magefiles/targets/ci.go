@@ -18,7 +18,7 @@ func CI(
 	ctx context.Context,
 	only *string, // run these stages alone: lint,unit,build,smoke,verify
 	in *string, // where the unit tests run: host (default), or image, in the image's test stage without a network
-	g *string, // GPUs for the smoke commands: 0 (default: the first, if any), all, none, 2,3, UUIDs or their beginnings
+	g *string, // GPUs for the smoke commands: 0 (default: the first, if any), all, none, 2,3, auto, auto:2 (idle ones), UUIDs or their beginnings
 	o *string, // folder for the report and the logs (default: artifacts/ci)
 ) error {
 	return Do(ctx, func(ctx context.Context, p ci.Project, progress *progress.Reporter) error {
