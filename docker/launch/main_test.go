@@ -26,15 +26,8 @@ import (
 )
 
 // TestMain lets the test binary play mage run: a process of its own, with a
-// terminal, signals and an exit code. It also plays NVIDIA's hook.
+// terminal, signals and an exit code.
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == hookName {
-		if err := playHook(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
 	options := os.Getenv("BERTH_TEST_RUN")
 	if options == "" {
 		os.Exit(dockertest.Main(m))
