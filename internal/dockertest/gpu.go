@@ -21,10 +21,27 @@ import (
 // HookName is the name of NVIDIA's hook, by which dockerd calls it.
 const HookName = "nvidia-container-runtime-hook"
 
+// Toolkit makes what Berth takes for NVIDIA's Container Toolkit, and returns the folder
+// of its programs: the hook that package hook plays, which a file "broken" there makes
+// fail with its text, and names that nothing calls.
+func Toolkit(t testing.TB) (bin string) {
+	t.Helper()
+	dir := t.TempDir()
+	bin = filepath.Join(dir, "bin")
+	c := exec.Command("go", "build", "-o", filepath.Join(bin, HookName), "./hook")
+	c.Dir, c.Env = here(), append(os.Environ(), "CGO_ENABLED=0")
+	out, err := c.CombinedOutput()
+	require.NoError(t, err, "compiling the hook: %s", out)
+	require.NoError(t, os.WriteFile(filepath.Join(bin, "nvidia-container-cli"), []byte("#!/bin/sh\nexit 1\n"), 0o755))
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "lib"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "lib", "libnvidia-container.so.1"), nil, 0o644))
+	return bin
+}
+
 // GPUDocker starts a dockerd of the test's own, in a network namespace of its own,
-// which finds the hook that package hook plays, and makes it that of DOCKER_HOST. It
-// returns its address and the folder of the hook, where a file "broken" makes the hook
-// fail with its text. There is no bridge: containers that need a network have none.
+// which finds the hook of a Toolkit, and makes it that of DOCKER_HOST. It returns its
+// address and the folder of the hook. There is no bridge: containers that need a network
+// have none.
 func GPUDocker(t *testing.T) (host, hooks string) {
 	t.Helper()
 	testenv.NeedsRoot(t, "start a dockerd")
@@ -32,17 +49,12 @@ func GPUDocker(t *testing.T) (host, hooks string) {
 	dir, err := os.MkdirTemp("", "berth") // short: a socket's path has 107 bytes at most
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	hooks = filepath.Join(dir, "bin")
-	c := exec.Command("go", "build", "-o", filepath.Join(hooks, HookName), "./hook")
-	c.Dir, c.Env = here(), append(os.Environ(), "CGO_ENABLED=0")
-	out, err := c.CombinedOutput()
-	require.NoError(t, err, "compiling the hook: %s", out)
-
+	hooks = Toolkit(t)
 	host = "unix://" + filepath.Join(dir, "docker.sock")
 	// A configuration of its own: what the machine's says, flags may not say again.
 	config := filepath.Join(dir, "daemon.json")
 	require.NoError(t, os.WriteFile(config, storage(), 0o644))
-	c = exec.Command(dockerd, "--config-file", config, "-H", host, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "-p", dir+"/pid",
+	c := exec.Command(dockerd, "--config-file", config, "-H", host, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "-p", dir+"/pid",
 		"--containerd-namespace", "berth-test", "--containerd-plugins-namespace", "berth-test-plugins",
 		"--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
 	c.Env = append(os.Environ(), "PATH="+hooks+":"+os.Getenv("PATH"))
