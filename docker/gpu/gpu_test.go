@@ -62,9 +62,9 @@ func TestParseDriver(t *testing.T) {
 	for said, want := range map[string]string{
 		driverVersion: "580.95.05",
 		"NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.256.02  Thu May  2 14:37:44 UTC 2024\n": "470.256.02",
-		"GCC version:  gcc version 12.3.0 (Ubuntu)\n": "",
-		"NVRM version: …":                             "",
-		"":                                            "",
+		"GCC version:  gcc version 12.3.0 (Ubuntu)\n":                                                "",
+		"NVRM version: …": "",
+		"":                "",
 	} {
 		assert.Equal(t, want, parseDriver(said), said)
 	}

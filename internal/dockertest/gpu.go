@@ -40,8 +40,7 @@ func Toolkit(t testing.TB) (bin string) {
 
 // GPUDocker starts a dockerd of the test's own, in a network namespace of its own,
 // which finds the hook of a Toolkit, and makes it that of DOCKER_HOST. It returns its
-// address and the folder of the hook. There is no bridge: containers that need a network
-// have none.
+// address and the folder of the hook. Its bridge leads nowhere.
 func GPUDocker(t *testing.T) (host, hooks string) {
 	t.Helper()
 	testenv.NeedsRoot(t, "start a dockerd")
@@ -56,7 +55,7 @@ func GPUDocker(t *testing.T) (host, hooks string) {
 	require.NoError(t, os.WriteFile(config, storage(), 0o644))
 	c := exec.Command(dockerd, "--config-file", config, "-H", host, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "-p", dir+"/pid",
 		"--containerd-namespace", "berth-test", "--containerd-plugins-namespace", "berth-test-plugins",
-		"--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
+		"--iptables=false", "--ip-forward=false", "--ip-masq=false")
 	c.Env = append(os.Environ(), "PATH="+hooks+":"+os.Getenv("PATH"))
 	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
 	log, err := os.Create(filepath.Join(dir, "log"))

@@ -75,11 +75,21 @@ func Smoke(
 	ctx context.Context,
 	g *string, // GPUs: 0 (default: the first, if any), all, none, 2,3, UUIDs or their beginnings
 	t *string, // test the image of this tag, as it is, instead of building the project's own
+	through *string, // docker: in a container as run makes it; dagger: in the engine; auto (default): dagger for GPUs if it can
 ) error {
 	return Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
+		way, err := ci.ChooseThrough(ctx, ci.ThroughOptions{Through: deref(through), GPUs: deref(g), Image: deref(t)})
+		if err != nil {
+			return err
+		}
+		report.Printf("%s", way)
+		say := func(v ci.Verdict) { fmt.Println(v) }
+		if way.Dagger {
+			return ci.EngineSmoke(ctx, p, way, os.Stdout, say, report)
+		}
 		return ci.Smoke(p.Smoke, func(command string) (int, error) {
 			return enter(ctx, p, launch.Options{Image: deref(t), Command: command, GPUs: deref(g), GUI: "off"}, report)
-		}, func(v ci.Verdict) { fmt.Println(v) })
+		}, say)
 	})
 }
 
