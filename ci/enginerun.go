@@ -10,6 +10,7 @@ import (
 
 	"dagger.io/dagger"
 
+	"github.com/berthdev/berth/ci/engine"
 	"github.com/berthdev/berth/docker/gpu"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/progress"
@@ -69,7 +70,7 @@ func EngineRunner(ctx context.Context, p Project, t Through, report *progress.Re
 	return func(ctx context.Context, command string, out io.Writer) (int, error) {
 		code, err := runOnce(ctx, image, command, out)
 		if err != nil {
-			err = s.explainRun(command, err)
+			err = t.explain(s.explainRun(command, err))
 		}
 		return code, err
 	}, s.close, nil
@@ -109,13 +110,15 @@ func (s *staging) explainRun(command string, err error) error {
 	if stopped := s.Stopped(); stopped != nil {
 		return stopped
 	}
-	return fmt.Errorf("running %q in the engine: %w", command, err)
+	s.Client.Close() // the log is complete with the end of the session
+	return fmt.Errorf("running %q in the engine: %w", command, engine.ExplainCommand(err, s.log.String()))
 }
 
-// explain adds to the error of an engine that couldn't be started what it means for GPUs.
+// explain adds to the error of an engine or a command that couldn't be started what it
+// means for GPUs.
 func (t Through) explain(err error) error {
 	if why := gpu.Explain(err.Error(), t.daemon); why != nil && t.engine != nil {
-		return fmt.Errorf("%w\nDocker said: %w", why, err)
+		return fmt.Errorf("%w\n%w", why, err)
 	}
 	return err
 }

@@ -105,8 +105,10 @@ func TestSmokeOnGPUs(t *testing.T) {
 	breakHookInEngine(t)
 	assert.Equal(t, "GPUs: all\n", withoutNonce(t), "nothing was run: this is what the nonce is for")
 	out, err = smoke(t, "dagger")
-	t.Log(out, err)
-	require.Error(t, err)
+	assert.Empty(t, out)
+	assert.ErrorContains(t, err, "no GPU for a container: the driver is installed, but its kernel module isn't loaded.\n\tsudo modprobe nvidia")
+	assert.ErrorContains(t, err, driverGone)
+	assert.Equal(t, ci.ExitPrerequisite, mg.ExitStatus(err))
 
 	require.NoError(t, os.Remove(filepath.Join(toolkit, dockertest.HookName)))
 	_, err = smoke(t, "dagger")
