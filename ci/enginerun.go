@@ -31,14 +31,18 @@ func EngineSmoke(ctx context.Context, p Project, t Through, out io.Writer, say f
 		return err
 	}
 	defer func() { err = errors.Join(err, close()) }()
-	return Smoke(p.Smoke, func(command string) (int, error) { return run(ctx, command, out) }, say)
+	return Smoke(p.Smoke, func(command string) (int, error) { return run(ctx, command, out) }, func(v Verdict) {
+		report.Close()
+		say(v)
+	})
 }
 
 // EngineRunner builds the project's image in an engine, one that hands GPUs on if t has
 // any, and returns a function that runs a command in the image by a shell, as the
 // image's user, and writes its output to out once it has ended. The function returns the
 // command's exit code, and an error if the command couldn't be run, its GPUs put into
-// its container, for one. No result is ever a cached one. close ends the connection.
+// its container, for one: the connection is of no more use then. No result is ever a
+// cached one. close ends the connection.
 func EngineRunner(ctx context.Context, p Project, t Through, report *progress.Reporter) (
 	run func(ctx context.Context, command string, out io.Writer) (code int, err error), close func() error, err error,
 ) {
@@ -68,38 +72,42 @@ func EngineRunner(ctx context.Context, p Project, t Through, report *progress.Re
 			WithEnvVariable(envDriver, t.machine.Driver)
 	}
 	return func(ctx context.Context, command string, out io.Writer) (int, error) {
-		code, err := runOnce(ctx, image, command, out)
+		said, code, err := runOnce(ctx, image, command)
 		if err != nil {
-			err = t.explain(s.explainRun(command, err))
+			return 0, t.explain(s.explainRun(command, err))
 		}
-		return code, err
+		report.Close()
+		if _, err := io.WriteString(out, said); err != nil {
+			return 0, fmt.Errorf("passing on the command's output: %w", err)
+		}
+		return code, nil
 	}, s.close, nil
 }
 
-// runOnce runs a command. The engine remembers what commands printed and returned, also
+// runOnce runs a command and returns what it printed and its exit code. The engine remembers what commands printed and returned, also
 // of those that had GPUs, over restarts, and would answer for a GPU that has died since.
 // What it remembers it finds by a hash of all that a command depends on: its words, its
 // files, and its environment. A random word in that, of more bits than can ever repeat, is
 // thus a command that the engine hasn't run.
-func runOnce(ctx context.Context, image *dagger.Container, command string, out io.Writer) (code int, err error) {
+func runOnce(ctx context.Context, image *dagger.Container, command string) (said string, code int, err error) {
 	ran, err := image.WithEnvVariable(envNonce, rand.Text()).
 		WithExec([]string{"sh", "-c", command}, dagger.ContainerWithExecOpts{Expect: dagger.ReturnTypeAny}).Sync(ctx)
 	if killed := (*dagger.ExecError)(nil); errors.As(err, &killed) && killed.ExitCode > 128 && killed.ExitCode < 255 {
-		// By a signal, which "any" doesn't cover.
-		_, err = io.WriteString(out, killed.Stdout+killed.Stderr)
-		return killed.ExitCode, err
+		// By a signal, which "any" doesn't cover. Both outputs lack the end of their last line.
+		for _, output := range []string{killed.Stdout, killed.Stderr} {
+			if output != "" {
+				said += output + "\n"
+			}
+		}
+		return said, killed.ExitCode, nil
 	}
-	if err != nil {
-		return 0, err
+	if err == nil {
+		said, err = ran.CombinedOutput(ctx)
 	}
-	said, err := ran.CombinedOutput(ctx)
-	if err != nil {
-		return 0, err
+	if err == nil {
+		code, err = ran.ExitCode(ctx)
 	}
-	if _, err := io.WriteString(out, said); err != nil {
-		return 0, fmt.Errorf("passing on the command's output: %w", err)
-	}
-	return ran.ExitCode(ctx)
+	return said, code, err
 }
 
 // explainRun turns the error of a command that couldn't be run into what a person can use.

@@ -139,7 +139,11 @@ func Logs(ctx context.Context, o Options, w io.Writer, tail string, follow bool)
 		return err
 	}
 	if c == nil || c.Labels[daemon.LabelRole] != role {
-		return advice.With(fmt.Errorf("there is no engine %s", p.name), "Start one with\n\t%s engine:start", advice.Berth)
+		starts := "engine:start"
+		if p.GPU {
+			starts = "smoke -g=all -through=dagger"
+		}
+		return advice.With(fmt.Errorf("there is no engine %s", p.name), "Start one with\n\t%s %s", advice.Berth, starts)
 	}
 	frames, err := p.docker.Logs(ctx, c.ID, tail, follow)
 	if err != nil {

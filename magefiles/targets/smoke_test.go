@@ -16,7 +16,6 @@ import (
 	"github.com/berthdev/berth/ci"
 	"github.com/berthdev/berth/ci/engine"
 	"github.com/berthdev/berth/ci/input"
-	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/progress"
@@ -63,29 +62,13 @@ func gpuDocker(t *testing.T) (toolkit string) {
 	return toolkit
 }
 
-// shell is a project whose image has a shell and no more.
-func shell(t *testing.T) map[string]string {
-	t.Helper()
-	docker := dockertest.Connect(t)
-	id, err := docker.Create(t.Context(), daemon.Container{Name: dockertest.Name(t), Image: dockertest.Shell(t)})
-	require.NoError(t, err)
-	files := map[string]string{"docker/Dockerfile": "FROM scratch\nCOPY root /\nENV PATH=/usr/bin:/bin\n", "root/usr/bin/env": ""}
-	for _, name := range []string{"bin/sh", "lib64/ld-linux-x86-64.so.2", "lib/x86_64-linux-gnu/libc.so.6"} {
-		data, err := docker.ReadFile(t.Context(), id, "/"+name, 1<<30)
-		require.NoError(t, err)
-		files["root/"+name] = string(data)
-	}
-	require.NoError(t, docker.Remove(t.Context(), id))
-	return files
-}
-
 // TestSmokeOnGPUs has no GPU, but everything between one and a command: a Docker that
 // calls NVIDIA's hook, an engine that does, and a hook that shows what it was asked for.
 func TestSmokeOnGPUs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts a Docker and two engines")
 	}
-	files := shell(t)
+	files := dockertest.ShellProject(t)
 	toolkit := gpuDocker(t)
 	in(t, ci.Project{Name: dockertest.Process + "-gpu", Inputs: []input.Input{}, Smoke: []string{
 		`nvidia-smi; test "$(nvidia-smi) $NVIDIA_VISIBLE_DEVICES $NVIDIA_DRIVER_CAPABILITIES" = "GPUs: all all all"`,
@@ -109,6 +92,10 @@ func TestSmokeOnGPUs(t *testing.T) {
 	assert.ErrorContains(t, err, "no GPU for a container: the driver is installed, but its kernel module isn't loaded.\n\tsudo modprobe nvidia")
 	assert.ErrorContains(t, err, driverGone)
 	assert.Equal(t, ci.ExitPrerequisite, mg.ExitStatus(err))
+
+	out, err = printed(t, func() error { return Engine{}.Status(t.Context(), nil) })
+	require.NoError(t, err)
+	assert.Regexp(t, `(?s)^engine +(\S+)\nstate +running\n.*\n\nengine +\S+-gpu\nstate +running\n`, out)
 
 	require.NoError(t, os.Remove(filepath.Join(toolkit, dockertest.HookName)))
 	_, err = smoke(t, "dagger")
