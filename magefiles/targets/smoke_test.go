@@ -89,7 +89,8 @@ func TestSmokeOnGPUs(t *testing.T) {
 	assert.Equal(t, "GPUs: all\n", withoutNonce(t), "nothing was run: this is what the nonce is for")
 	out, err = smoke(t, "dagger")
 	assert.Empty(t, out)
-	assert.ErrorContains(t, err, "no GPU for a container: the driver is installed, but its kernel module isn't loaded.\n\tsudo modprobe nvidia")
+	assert.ErrorContains(t, err, "no GPU for a container: the driver is installed, but its kernel module isn't loaded.\n"+
+		"\tsudo modprobe nvidia")
 	assert.ErrorContains(t, err, driverGone)
 	assert.Equal(t, ci.ExitPrerequisite, mg.ExitStatus(err))
 
