@@ -44,7 +44,7 @@ func (t Through) String() string {
 // ChooseThrough looks at the machine as far as the choice depends on it, and chooses.
 func ChooseThrough(ctx context.Context, o ThroughOptions) (Through, error) {
 	w := world{}
-	if o.Through != "docker" && o.Image == "" && o.GPUs != "none" && (o.GPUs != "" || gpu.Installed("/")) {
+	if o.Through != "docker" && o.Image == "" && o.GPUs != "none" && (o.GPUs != "" || o.Through == "dagger" || gpu.Installed("/")) {
 		var err error
 		if w, err = look(ctx); err != nil {
 			return Through{}, err
@@ -55,13 +55,19 @@ func ChooseThrough(ctx context.Context, o ThroughOptions) (Through, error) {
 
 // A world is what the choice depends on besides what was asked for.
 type world struct {
-	machine  gpu.Machine
+	machine gpu.Machine
+	named   string // the engine that the user named, "" if none: then the rest isn't known
+
 	daemon   daemon.Info
 	local    bool  // the daemon runs on this machine
 	noEngine error // why no engine hands GPUs on; nil if one does
 }
 
 func look(ctx context.Context) (w world, err error) {
+	w.named = engine.Named()
+	if w.machine, err = gpu.Probe(ctx, "/"); err != nil || w.named != "" {
+		return w, err
+	}
 	dir, err := cache.Open()
 	if err != nil {
 		return world{}, err
@@ -72,9 +78,6 @@ func look(ctx context.Context) (w world, err error) {
 	}
 	defer docker.Close()
 	w.local = strings.HasPrefix(docker.Host(), "unix://")
-	if w.machine, err = gpu.Probe(ctx, "/"); err != nil {
-		return world{}, err
-	}
 	if w.daemon, err = docker.Info(ctx); err != nil {
 		return world{}, err
 	}
@@ -107,10 +110,19 @@ func chooseThrough(o ThroughOptions, w world) (Through, error) {
 		return Through{}, err
 	}
 	if request.None() {
-		if insists {
-			return Through{Dagger: true, Why: "-through=dagger says so. NO GPU, running on the CPU"}, nil
+		if !insists {
+			return Through{Why: "no GPU is needed"}, nil
 		}
-		return Through{Why: "no GPU is needed"}, nil
+		t := Through{Dagger: true, Why: insisted}
+		if why := w.machine.Broken(); why != nil && o.GPUs == "" {
+			t.Why += ". NO GPU, running on the CPU: " + oneLine(why)
+		}
+		return t, nil
+	}
+	if w.named != "" && insists {
+		return Through{Dagger: true, Why: insisted, GPUs: request, machine: w.machine, engine: &engine.GPUs{}}, nil
+	} else if w.named != "" {
+		return Through{Why: fmt.Sprintf("it isn't known whether the engine at %s hands GPUs on (-through=dagger tries)", w.named)}, nil
 	}
 	// The engine gets all of them: it lasts, and other commands want others.
 	inject, err := gpu.Inject(gpu.Request{All: true}, w.machine, w.daemon, w.local)
@@ -128,6 +140,8 @@ func chooseThrough(o ThroughOptions, w world) (Through, error) {
 		engine: &engine.GPUs{Devices: inject.Devices, Runtime: inject.Runtime, Env: inject.Env, Driver: w.machine.Driver},
 	}, nil
 }
+
+const insisted = "-through=dagger says so"
 
 // oneLine is what an error says, without what to do about it.
 func oneLine(err error) string {

@@ -27,6 +27,7 @@ func TestChooseThrough(t *testing.T) {
 	noToolkit.machine.Toolkit = false
 	noEngine := gpus
 	noEngine.noEngine = errors.New("no engine\nfor a reason")
+	named := world{machine: gpus.machine, named: "tcp://e:1"}
 	cdi := gpus
 	cdi.daemon.CDI = []string{"nvidia.com/gpu=all"}
 	for name, c := range map[string]struct {
@@ -43,7 +44,10 @@ func TestChooseThrough(t *testing.T) {
 		"an image":                  {ThroughOptions{Image: "a:1", GPUs: "all"}, gpus, "through Docker: -t names an image that is there"},
 		"no engine":                 {ThroughOptions{GPUs: "all"}, noEngine, "through Docker: no engine"},
 		"no toolkit":                {ThroughOptions{GPUs: "all"}, noToolkit, "through Docker: the NVIDIA Container Toolkit isn't installed"},
-		"dagger without a GPU":      {ThroughOptions{Through: "dagger"}, world{}, "through Dagger: -through=dagger says so. NO GPU, running on the CPU"},
+		"dagger without a GPU":      {ThroughOptions{Through: "dagger"}, world{}, "through Dagger: -through=dagger says so. NO GPU, running on the CPU: there is no NVIDIA GPU in this machine"},
+		"dagger, no GPU wanted":     {ThroughOptions{Through: "dagger", GPUs: "none"}, gpus, "through Dagger: -through=dagger says so"},
+		"an engine of one's own":    {ThroughOptions{GPUs: "all"}, named, "through Docker: it isn't known whether the engine at tcp://e:1 hands GPUs on"},
+		"dagger, of one's own":      {ThroughOptions{Through: "dagger", GPUs: "all"}, named, "through Dagger: -through=dagger says so"},
 		"dagger, no engine":         {ThroughOptions{Through: "dagger"}, noEngine, "-through=dagger: no engine\nfor a reason"},
 		"dagger, no toolkit":        {ThroughOptions{Through: "dagger", GPUs: "0"}, noToolkit, "-through=dagger: no GPU for a container: the NVIDIA"},
 		"dagger, an image":          {ThroughOptions{Through: "dagger", Image: "a:1"}, gpus, "-through=dagger: usage: it tests the project's own image"},

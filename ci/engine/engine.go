@@ -112,7 +112,7 @@ func (e *Engine) Close() error {
 // connection lives until Close, or until ctx ends. Several processes may call it
 // at once; they share the engine.
 func Connect(ctx context.Context, o Options) (*Engine, error) {
-	if !o.Ephemeral && (os.Getenv(envRunnerHost) != "" || os.Getenv(envSessionPort) != "") {
+	if !o.Ephemeral && Named() != "" {
 		return connectNamed(ctx, o)
 	}
 	docker, err := daemon.Connect(ctx)

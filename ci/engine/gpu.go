@@ -78,12 +78,13 @@ func (p *provider) gpus(inputs string) (*GPUs, error) {
 	return &g, err
 }
 
+// Named is the engine that the user named, of which it isn't known whether it hands GPUs
+// on; "" if Berth has its own.
+func Named() string { return cmp.Or(os.Getenv(envRunnerHost), os.Getenv(envSessionPort)) }
+
 // HandsOnGPUs returns nil if an engine of Berth's can hand GPUs on to commands, as far
 // as can be told without starting one, else the reason why not.
 func HandsOnGPUs(ctx context.Context, docker *daemon.Client, o Options) error {
-	if name := cmp.Or(os.Getenv(envRunnerHost), os.Getenv(envSessionPort)); name != "" {
-		return fmt.Errorf("%w: whether the engine at %s hands GPUs on isn't known", ErrUnavailable, name)
-	}
 	o.GPU = true
 	p, err := newProvider(docker, o)
 	if err != nil {

@@ -57,7 +57,7 @@ func (Engine) Status(
 func printState(s engine.State) error {
 	state := s.Container
 	if state == "" {
-		state = "none: the next build makes it"
+		state = "none: it is made when it is needed"
 	} else if !s.Current {
 		state += ", out of date: the next build replaces it"
 	}

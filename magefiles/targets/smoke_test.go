@@ -1,7 +1,6 @@
 package targets
 
 import (
-	"context"
 	"io"
 	"os"
 	"os/exec"
@@ -23,10 +22,9 @@ import (
 )
 
 // smoke runs the target.
-func smoke(t *testing.T, through string) (string, error) {
+func smoke(t *testing.T, gpus, through string) (string, error) {
 	t.Helper()
-	all := "all"
-	return printed(t, func() error { return Smoke(t.Context(), &all, nil, &through) })
+	return printed(t, func() error { return Smoke(t.Context(), &gpus, nil, &through) })
 }
 
 // gpuDocker is a Docker that passes GPUs on, in which the engine's image is, and a cache
@@ -77,17 +75,25 @@ func TestSmokeOnGPUs(t *testing.T) {
 		require.NoError(t, os.Chmod(name, 0o755))
 	}
 
-	out, err := smoke(t, "docker")
+	out, err := smoke(t, "all", "docker")
 	require.NoError(t, err, out)
 	assert.Regexp(t, `^nvidia-smi; .*: ok \(`, out)
-	out, err = smoke(t, "auto")
+	out, err = smoke(t, "all", "auto")
 	require.NoError(t, err, out)
 	assert.Regexp(t, `^GPUs: all\nnvidia-smi; .*: ok \(`, out, "through Dagger")
+	assert.Contains(t, execute(t, "cat", "/usr/bin/nvidia-smi"), "GPUs: all", "the engine has all")
+	out, err = smoke(t, "GPU-bbbb", "auto")
+	assert.ErrorContains(t, err, "1 of 1 smoke commands failed")
+	assert.Regexp(t, `^GPUs: GPU-bbbb0000-1111-2222-3333-444444444444\nnvidia-smi; .*: exit code 1 \(`, out)
+	asNamed(t, func() {
+		out, err = smoke(t, "all", "dagger")
+		require.NoError(t, err, out)
+	})
 
 	assert.Equal(t, "GPUs: all\n", withoutNonce(t))
 	breakHookInEngine(t)
 	assert.Equal(t, "GPUs: all\n", withoutNonce(t), "nothing was run: this is what the nonce is for")
-	out, err = smoke(t, "dagger")
+	out, err = smoke(t, "all", "dagger")
 	assert.Empty(t, out)
 	assert.ErrorContains(t, err, "no GPU for a container: the driver is installed, but its kernel module isn't loaded.\n"+
 		"\tsudo modprobe nvidia")
@@ -99,10 +105,10 @@ func TestSmokeOnGPUs(t *testing.T) {
 	assert.Regexp(t, `(?s)^engine +(\S+)\nstate +running\n.*\n\nengine +\S+-gpu\nstate +running\n`, out)
 
 	require.NoError(t, os.Remove(filepath.Join(toolkit, dockertest.HookName)))
-	_, err = smoke(t, "dagger")
+	_, err = smoke(t, "all", "dagger")
 	assert.ErrorContains(t, err, "no GPU for a container: the NVIDIA Container Toolkit isn't installed")
 	assert.Equal(t, ci.ExitPrerequisite, mg.ExitStatus(err))
-	_, err = smoke(t, "auto")
+	_, err = smoke(t, "all", "auto")
 	assert.Equal(t, ci.ExitPrerequisite, mg.ExitStatus(err))
 
 	_, err = printed(t, func() error { return Engine{}.Prune(t.Context()) })
@@ -113,8 +119,9 @@ func TestSmokeOnGPUs(t *testing.T) {
 	assert.Empty(t, volumes)
 }
 
-// onEngine does something with the engine that hands GPUs on, not through Berth.
-func onEngine(t *testing.T, do func(ctx context.Context, e *engine.Engine)) {
+// asNamed does something while the engine that hands GPUs on is named, as a user names
+// their own.
+func asNamed(t *testing.T, do func()) {
 	t.Helper()
 	dir, err := cache.Open()
 	require.NoError(t, err)
@@ -123,10 +130,7 @@ func onEngine(t *testing.T, do func(ctx context.Context, e *engine.Engine)) {
 	require.Len(t, sockets, 1)
 	t.Setenv("_EXPERIMENTAL_DAGGER_RUNNER_HOST", "unix://"+sockets[0])
 	defer os.Unsetenv("_EXPERIMENTAL_DAGGER_RUNNER_HOST")
-	e, err := engine.Connect(t.Context(), engine.Options{Cache: dir})
-	require.NoError(t, err)
-	defer e.Close()
-	do(t.Context(), e)
+	do()
 }
 
 // withoutNonce is what nvidia-smi prints in a step of the engine's like any other.
@@ -137,25 +141,33 @@ func withoutNonce(t *testing.T) (said string) {
 	staged, err := filepath.Glob(dir.Path("contexts", "*", "docker"))
 	require.NoError(t, err)
 	require.Len(t, staged, 1)
-	onEngine(t, func(ctx context.Context, e *engine.Engine) {
+	asNamed(t, func() {
+		e, err := engine.Connect(t.Context(), engine.Options{Cache: dir})
+		require.NoError(t, err)
+		defer e.Close()
 		said, err = e.Host().Directory(filepath.Dir(staged[0])).DockerBuild(dagger.DirectoryDockerBuildOpts{Dockerfile: "docker/Dockerfile"}).
-			ExperimentalWithAllGPUs().WithExec([]string{"nvidia-smi"}).Stdout(ctx)
+			ExperimentalWithAllGPUs().WithExec([]string{"nvidia-smi"}).Stdout(t.Context())
 		require.NoError(t, err)
 	})
 	return said
+}
+
+// execute runs a command in the container of the engine that hands GPUs on.
+func execute(t *testing.T, command ...string) string {
+	t.Helper()
+	p, err := dockertest.Connect(t).Exec(t.Context(), os.Getenv("BERTH_ENGINE")+"-gpu", command...)
+	require.NoError(t, err)
+	defer p.Close()
+	said, err := io.ReadAll(p)
+	require.NoError(t, err)
+	return string(said)
 }
 
 // breakHookInEngine makes NVIDIA's hook fail in the engine that runs, as it does when the
 // driver is gone.
 func breakHookInEngine(t *testing.T) {
 	t.Helper()
-	docker := dockertest.Connect(t)
-	p, err := docker.Exec(t.Context(), os.Getenv("BERTH_ENGINE")+"-gpu", "sh", "-c", `echo "$1" > /usr/bin/broken`, "sh", driverGone)
-	require.NoError(t, err)
-	defer p.Close()
-	said, err := io.ReadAll(p)
-	require.NoError(t, err)
-	require.Empty(t, string(said))
+	require.Empty(t, execute(t, "sh", "-c", `echo "$1" > /usr/bin/broken`, "sh", driverGone))
 }
 
 const driverGone = "nvidia-container-cli: initialization error: nvml error: driver not loaded"
