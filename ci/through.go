@@ -100,8 +100,8 @@ func chooseThrough(o ThroughOptions, w world) (Through, error) {
 	}
 	if o.Image != "" {
 		if insists {
-			return Through{}, fmt.Errorf("-through=dagger: %w: it tests the project's own image, as it builds it. Leave -t out, or type -through=docker",
-				usage.Err)
+			return Through{}, fmt.Errorf("-through=dagger: %w: it tests the project's own image, as it builds it. "+
+				"Leave -t out, or type -through=docker", usage.Err)
 		}
 		return Through{Why: "-t names an image that is there"}, nil
 	}
