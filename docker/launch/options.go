@@ -1,6 +1,7 @@
 // Package launch is the way into a container: Probe looks at the host, NewPlan
 // decides, Run acts. It may read everything and decide nothing in Probe, decide
-// everything and touch nothing in NewPlan, and in Run it does what the plan says.
+// everything and touch nothing in NewPlan, and in Run, or Detach for a launch that
+// lasts, it does what the plan says. What has become of launches is List's and Logs'.
 // It makes nothing in Docker without Berth's labels, and removes nothing else.
 package launch
 
