@@ -42,6 +42,7 @@ func TestAttachAndLeave(t *testing.T) {
 	s.expect("Ctrl-P Ctrl-Q leaves it")
 	s.enter("x=remem; echo 4$((1+1))")
 	s.expect("42\r\n")
+	s.expect(p.prompt())
 	s.resize(31, 91)
 	s.enter("until test \"$(stty size)\" = '31 91'; do sleep 0.02; done; echo res''ized")
 	s.expect("resized\r\n")

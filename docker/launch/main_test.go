@@ -161,6 +161,16 @@ func asEverybody(t *testing.T, test func(t *testing.T, p *person)) {
 	}
 }
 
+// prompt is the end of the shell's. Who changes the size of a terminal waits for it:
+// just before, readline reads the size and sets the same again, and undoes what came
+// in between.
+func (p *person) prompt() string {
+	if p.root() {
+		return "# "
+	}
+	return "$ "
+}
+
 // root says that the person is.
 func (p *person) root() bool { return os.Getuid() == 0 && (p.as == nil || p.as.Uid == 0) }
 

@@ -25,10 +25,7 @@ func TestSessionInATerminal(t *testing.T) { asEverybody(t, session) }
 func session(t *testing.T, p *person) {
 	hostname, err := os.Hostname()
 	require.NoError(t, err)
-	end := "$ " // of the prompt
-	if p.root() {
-		end = "# "
-	}
+	end := p.prompt()
 	s := p.openTerminal(nil, 24, 100)
 	before := s.modes()
 
@@ -38,6 +35,7 @@ func session(t *testing.T, p *person) {
 	s.enter("stty size")
 	s.expect("24 100\r\n")
 
+	s.expect(end)
 	s.resize(31, 91)
 	s.enter("until test \"$(stty size)\" = '31 91'; do sleep 0.02; done; echo res''ized")
 	s.expect("resized\r\n")
