@@ -115,7 +115,7 @@ func TestStop(t *testing.T) {
 	p := newPerson(t)
 	stubborn := p.detach("trap '' TERM; echo begun; while :; do sleep 0.1; done")
 	shells := p.detach("")
-	pid := keeperOf(t, shells)
+	pid := dockertest.Keeper(t, shells)
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	r := p.say("stop " + p.options.Project)
 	assert.NotEqual(t, 0, r.code)
