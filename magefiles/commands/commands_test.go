@@ -1,4 +1,4 @@
-package targets
+package commands
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/magefiles/targets"
 )
 
 func TestMain(m *testing.M) { os.Exit(dockertest.Main(m)) }
@@ -31,9 +32,7 @@ func in(t *testing.T, p ci.Project, files map[string]string) {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
 	}
 	t.Chdir(dir)
-	before := project
-	t.Cleanup(func() { project = before })
-	Use(p)
+	targets.Use(Of(p))
 }
 
 // printed returns what a target wrote to standard output.
@@ -63,17 +62,17 @@ func TestPinCheck(t *testing.T) {
 		files["docker/"+name] = string(data)
 	}
 	in(t, ci.Project{}, files)
-	_, err := printed(t, func() error { return Pin(t.Context(), &yes) })
+	_, err := printed(t, func() error { return targets.Pin(t.Context(), &yes) })
 	require.NoError(t, err)
 
 	files["docker/packages.toml"] += "\n[[package]]\nname = \"hello\"\nwhy = \"to say so\"\n"
 	in(t, ci.Project{}, files)
-	_, err = printed(t, func() error { return Pin(t.Context(), &yes) })
+	_, err = printed(t, func() error { return targets.Pin(t.Context(), &yes) })
 	assert.Equal(t, ci.ExitPinsDiffer, mg.ExitStatus(err))
 	assert.ErrorContains(t, err, "Type\n\t"+os.Args[0]+" pin", "advice is for what was typed")
 
 	t.Chdir(t.TempDir())
-	_, err = printed(t, func() error { return Pin(t.Context(), &yes) })
+	_, err = printed(t, func() error { return targets.Pin(t.Context(), &yes) })
 	assert.Equal(t, ci.ExitUsage, mg.ExitStatus(err))
 }
 
@@ -87,7 +86,7 @@ func TestWrongProjects(t *testing.T) {
 		"/elsewhere isn't a path wi": {Dockerfile: "/elsewhere"},
 	} {
 		in(t, p, nil)
-		_, err := printed(t, func() error { return Pin(t.Context(), &yes) })
+		_, err := printed(t, func() error { return targets.Pin(t.Context(), &yes) })
 		assert.ErrorContains(t, err, says)
 		assert.Equal(t, ci.ExitUsage, mg.ExitStatus(err))
 	}
@@ -103,10 +102,10 @@ func TestBuildHere(t *testing.T) {
 		"docker/Dockerfile": "FROM scratch\nCOPY a /\n", "docker/Dockerfile.dockerignore": "*\n!a\n", ".dockerignore": "a\n", "a": "a",
 	})
 	t.Cleanup(func() { docker.RemoveImage(context.Background(), dockertest.Process+"-here:latest") })
-	out, err := printed(t, func() error { return Build(t.Context(), nil, nil, nil, nil) })
+	out, err := printed(t, func() error { return targets.Build(t.Context(), nil, nil, nil, nil) })
 	require.NoError(t, err)
 	assert.Regexp(t, `^`+dockertest.Process+`-here:latest sha256:[0-9a-f]{64} \(built in \d+\.\d s\)\n$`, out)
-	out, err = printed(t, func() error { return Build(t.Context(), nil, nil, nil, nil) })
+	out, err = printed(t, func() error { return targets.Build(t.Context(), nil, nil, nil, nil) })
 	require.NoError(t, err)
 	assert.Contains(t, out, "(up to date)")
 }
@@ -120,5 +119,5 @@ func TestTyped(t *testing.T) {
 		os.Args[0] = program
 		assert.Equal(t, want, typedCommand())
 	}
-	assert.False(t, errors.Is(Do(t.Context(), nil), nil), "a panic is an error")
+	assert.False(t, errors.Is(Set{}.Do(t.Context(), nil), nil), "a panic is an error")
 }
