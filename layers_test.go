@@ -17,8 +17,9 @@ const module = "github.com/berthdev/berth"
 // says why.
 var layers = map[string][]string{
 	".":                   {"internal"},
-	"magefiles":           {"ci", "docker", "internal", "magefiles/targets"},
-	"magefiles/targets":   {"ci", "docker", "internal"},
+	"magefiles":           {"ci", "docker", "internal", "magefiles/commands", "magefiles/targets"},
+	"magefiles/commands":  {"ci", "docker", "internal", "magefiles/targets"},
+	"magefiles/targets":   {},
 	"ci":                  {"ci", "docker", "internal"},
 	"ci/engine":           {"ci/debian", "ci/golang", "ci/image", "docker/daemon", "docker/owned", "internal"},
 	"ci/image":            {"docker/daemon", "docker/owned", "internal"},
@@ -97,33 +98,44 @@ func within(path string) string {
 // TestViolations imports upward, and sideways.
 func TestViolations(t *testing.T) {
 	for from, to := range map[string]string{
-		"docker/launch":     "ci",
-		"ci/debian":         "ci/engine",
-		"ci/golang":         "ci/debian",
-		"ci/image":          "ci",
-		"ci/workflows":      "ci",
-		"ci":                "magefiles/targets",
-		"magefiles/targets": "trainer/nn",
-		"trainer/loop":      "internal/cache",
-		"internal/cache":    "docker/daemon",
-		".":                 "ci",
-		"ci/engine":         "internal/dockertest",
+		"docker/launch":      "ci",
+		"ci/debian":          "ci/engine",
+		"ci/golang":          "ci/debian",
+		"ci/image":           "ci",
+		"ci/workflows":       "ci",
+		"ci":                 "magefiles/targets",
+		"magefiles/commands": "trainer/nn",
+		"magefiles/targets":  "magefiles/commands",
+		"trainer/loop":       "internal/cache",
+		"internal/cache":     "docker/daemon",
+		".":                  "ci",
+		"ci/engine":          "internal/dockertest",
 	} {
 		assert.Equal(t, []string{from + " -> " + to}, violations(map[string][]string{from: {to}}))
 	}
 	assert.Empty(t, violations(map[string][]string{"ci": {"ci/engine", "docker/launch"}, "trainer": {"trainer/nn"}, "internal/cache": {"internal/advice"}}))
 }
 
-// TestImportersGetNoMore is for those who import the targets: the demo's libraries,
+// TestImportersGetNoMore is for those who import the commands: the demo's libraries,
 // and those of tests, are none of their business.
 func TestImportersGetNoMore(t *testing.T) {
-	deps := strings.Fields(goList(t, "-deps", "./magefiles/targets"))
+	deps := strings.Fields(goList(t, "-deps", "./magefiles/commands"))
 	for _, d := range deps {
 		for _, unwanted := range []string{"gonum.org/", "gorgonia.org/", module + "/trainer", "github.com/stretchr/", "github.com/rhysd/", "github.com/nektos/", "testing"} {
 			assert.False(t, d == unwanted || strings.HasPrefix(d, unwanted) && strings.HasSuffix(unwanted, "/") || strings.HasPrefix(d, unwanted+"/"), d)
 		}
 	}
 	assert.Contains(t, deps, module+"/ci")
+}
+
+// TestTargetsImportNothing is for the time that each call of mage takes: it has the go
+// command load the targets with all that they import, twice.
+func TestTargetsImportNothing(t *testing.T) {
+	others := strings.Fields(goList(t, "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "./magefiles/targets"))
+	assert.ElementsMatch(t, []string{module + "/magefiles/targets", "github.com/magefile/mage/mg"}, others)
+	all := strings.Fields(goList(t, "-deps", "./magefiles/targets"))
+	assert.NotContains(t, all, "net")
+	assert.Less(t, len(all), 100)
 }
 
 func goList(t *testing.T, args ...string) string {

@@ -16,7 +16,6 @@ import (
 	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/internal/progress"
 	"github.com/berthdev/berth/internal/usage"
-	"github.com/berthdev/berth/magefiles/targets"
 )
 
 // Test checks everything: format, vet, staticcheck, pins, workflows, then every test,
@@ -27,7 +26,7 @@ func Test(
 	long *bool, // more rounds and more kills where tests are random; takes an hour or more
 	run *string, // only the tests that match this pattern
 ) error {
-	return targets.Do(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error {
+	return berth.Do(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error {
 		if set(short) && set(long) {
 			return fmt.Errorf("-long: %w: it and -short exclude each other. Give one of them", usage.Err)
 		}
@@ -64,7 +63,7 @@ func Test(
 // PinEngine does for the packages around the engine, which travel in the module,
 // what pin does for those of the image.
 func PinEngine(ctx context.Context) error {
-	return targets.Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
+	return berth.Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
 		changes, err := ci.Pin(ctx, enginePins(p), ci.PinOptions{Report: report})
 		report.Close()
 		for _, c := range changes {
@@ -84,7 +83,7 @@ func Bench(
 	ctx context.Context,
 	run *string, // only the benchmarks that match this pattern
 ) error {
-	return targets.Do(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error {
+	return berth.Do(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error {
 		pattern := "."
 		if run != nil {
 			pattern = *run
@@ -95,7 +94,7 @@ func Bench(
 
 // Lint checks format, vet, staticcheck, pins and workflows.
 func Lint(ctx context.Context) error {
-	return targets.Do(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error { return lint(ctx, p) })
+	return berth.Do(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error { return lint(ctx, p) })
 }
 
 func lint(ctx context.Context, p ci.Project) error {

@@ -13,7 +13,6 @@ import (
 	"github.com/berthdev/berth/docker/launch"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/progress"
-	"github.com/berthdev/berth/magefiles/targets"
 )
 
 // Train trains the demo workload in the image, on the first GPU or, without one,
@@ -45,7 +44,7 @@ func Train(
 	if t != nil {
 		o.Image = *t
 	}
-	return targets.Launch(ctx, o)
+	return berth.Launch(ctx, o)
 }
 
 // Data fetches the data set that the image has, to work with it outside.
@@ -54,7 +53,7 @@ func Data(
 	o *string, // folder to write to (default: data in the checkout)
 	locked *bool, // fail when the locked package is gone, instead of taking the nearest version
 ) error {
-	return targets.Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
+	return berth.Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
 		store, err := cache.Open()
 		if err != nil {
 			return err

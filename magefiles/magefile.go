@@ -11,12 +11,13 @@ import (
 	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/golang"
 	"github.com/berthdev/berth/ci/input"
+	"github.com/berthdev/berth/magefiles/commands"
 
 	//mage:import
 	"github.com/berthdev/berth/magefiles/targets"
 )
 
-var _ = targets.Use(ci.Project{
+var berth = targets.Use(commands.Of(ci.Project{
 	Name:      "demo-cnn",
 	Inputs:    []input.Input{packages, program},
 	BaseStage: "base",
@@ -26,7 +27,7 @@ var _ = targets.Use(ci.Project{
 	Test:      []string{"go test -json -short ./trainer/..."},
 	TestStage: "test", TestIgnore: "docker/test.dockerignore",
 	Smoke: []string{"bash --version", `trainer smoke --junit="$BERTH_JUNIT" --losses="$BERTH_LOSSES"`},
-})
+}))
 
 var (
 	packages = debian.Input{}

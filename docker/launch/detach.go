@@ -140,7 +140,7 @@ func Detach(ctx context.Context, d *daemon.Client, p Plan, s Streams, held ...*o
 	case a, ok := <-answered:
 		if !ok {
 			return ExitDaemon, fmt.Errorf("the process that keeps the launch ended before it had started the container (%v). "+
-				"A magefile must have a variable that is set by targets.Use, another program must call launch.KeepIfAsked", <-ended)
+				"A magefile must have a variable that is set by targets.Use(commands.Of(…)), another program must call launch.KeepIfAsked", <-ended)
 		}
 		return a.Code, a.err()
 	case <-ctx.Done():

@@ -202,7 +202,7 @@ func requireModules(ctx context.Context, o Options) (Result, error) {
 		return Result{name, "skipped", "it requires Berth and has mage as a tool already"}, nil
 	}
 	if !hasBerth {
-		if err := goCommand(ctx, o.Dir, "get", berth+"/magefiles/targets@"+o.Version); err != nil {
+		if err := goCommand(ctx, o.Dir, "get", berth+"/magefiles/commands@"+o.Version); err != nil {
 			return Result{}, err
 		}
 	}

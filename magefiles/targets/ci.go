@@ -1,15 +1,6 @@
 package targets
 
-import (
-	"context"
-	"fmt"
-	"os"
-
-	"github.com/berthdev/berth/ci"
-	"github.com/berthdev/berth/ci/stage"
-	"github.com/berthdev/berth/internal/progress"
-	"github.com/berthdev/berth/internal/usage"
-)
+import "context"
 
 // CI runs lint, the unit tests and the build side by side, then the smoke commands in
 // the image, and last verify. Report and logs go to artifacts/ci. On GitHub it adds the
@@ -21,51 +12,25 @@ func CI(
 	g *string, // GPUs for the smoke commands: 0 (default: the first, if any), all, none, 2,3, auto, auto:2 (idle ones), UUIDs or their beginnings
 	o *string, // folder for the report and the logs (default: artifacts/ci)
 ) error {
-	return Do(ctx, func(ctx context.Context, p ci.Project, progress *progress.Reporter) error {
-		options := ci.PipelineOptions{Folder: deref(o), Only: deref(only), GPUs: deref(g), Report: progress}
-		switch deref(in) {
-		case "", "host":
-		case "image":
-			options.InImage = true
-		default:
-			return fmt.Errorf("-in: %w: %q is neither host nor image", usage.Err, deref(in))
-		}
-		report, failed := ci.Pipeline(ctx, p, options)
-		progress.Close()
-		if err := showReport(report); err != nil {
-			return err
-		}
-		return failed
-	})
+	return commands().CI(ctx, CIFlags{Only: deref(only), In: deref(in), GPUs: deref(g), Output: deref(o)})
 }
 
-// showReport prints what a person should see of a report, and gives GitHub what it shows.
-func showReport(r stage.Report) error {
-	for _, s := range r.Stages {
-		for _, note := range s.Notes {
-			fmt.Printf("%s: %s\n", s.Stage, note)
-		}
-	}
-	for _, f := range stage.Failures(r.Stages) {
-		fmt.Printf("\n--- %s: %s\n%s\n", f.Stage, f.Name, f.Text)
-	}
-	if r.Digest != "" {
-		fmt.Println(r.Image, r.Digest)
-	}
-	if os.Getenv("GITHUB_ACTIONS") == "true" {
-		fmt.Print(r.Annotations())
-	}
-	page := os.Getenv("GITHUB_STEP_SUMMARY")
-	if page == "" || len(r.Stages) == 0 {
-		return nil
-	}
-	f, err := os.OpenFile(page, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
-	if err != nil {
-		return fmt.Errorf("adding the report to the job's page: %w", err)
-	}
-	_, err = f.WriteString(r.Markdown())
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	return err
+// CIFlags are those of CI.
+type CIFlags struct{ Only, In, GPUs, Output string }
+
+// Workflows writes .github/workflows/berth.yml and berth-gpu.yml, which call the target
+// ci on GitHub's machines and on a runner with GPUs of your own. It overwrites no file that it
+// didn't write.
+func Workflows(
+	ctx context.Context,
+	check *bool, // change nothing; exit with 4 unless they are what would be written
+	hook *string, // instead, write to this file the script by which such a runner refuses forks
+) error {
+	return commands().Workflows(ctx, WorkflowsFlags{Check: deref(check), Hook: hook})
+}
+
+// WorkflowsFlags are those of Workflows.
+type WorkflowsFlags struct {
+	Check bool
+	Hook  *string // nil if it wasn't typed
 }

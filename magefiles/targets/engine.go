@@ -2,17 +2,8 @@ package targets
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"text/tabwriter"
 
-	"github.com/docker/go-units"
 	"github.com/magefile/mage/mg"
-
-	"github.com/berthdev/berth/ci"
-	"github.com/berthdev/berth/ci/engine"
-	"github.com/berthdev/berth/internal/cache"
-	"github.com/berthdev/berth/internal/progress"
 )
 
 // Engine is what becomes of the Dagger engine, which builds start by themselves.
@@ -23,38 +14,17 @@ func (Engine) Status(
 	ctx context.Context,
 	json *bool, // print it as JSON
 ) error {
-	return withEngine(ctx, func(ctx context.Context, o engine.Options) error {
-		s, err := engine.Status(ctx, o)
-		if err != nil {
-			return err
-		}
-		if deref(json) {
-			return printJSON(s)
-		}
-		state := s.Container
-		if state == "" {
-			state = "none: the next build makes it"
-		} else if !s.Current {
-			state += ", out of date: the next build replaces it"
-		}
-		volume := s.Volume
-		if s.Size > 0 {
-			volume += ", " + units.HumanSize(float64(s.Size))
-		}
-		if s.Limit > 0 {
-			volume += " of at most " + units.HumanSize(float64(s.Limit)) + " between builds"
-		}
-		w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-		fmt.Fprintf(w, "engine\t%s\nstate\t%s\nimage\t%s\nconnections\t%d\nvolume\t%s\n", s.Name, state, s.Image, s.Users, volume)
-		return w.Flush()
-	})
+	return commands().EngineStatus(ctx, EngineStatusFlags{JSON: deref(json)})
 }
 
+// EngineStatusFlags are those of Engine.Status.
+type EngineStatusFlags struct{ JSON bool }
+
 // Start starts the engine, so that the next build need not wait for it.
-func (Engine) Start(ctx context.Context) error { return withEngine(ctx, engine.Start) }
+func (Engine) Start(ctx context.Context) error { return commands().EngineStart(ctx) }
 
 // Stop stops the engine. Its state stays.
-func (Engine) Stop(ctx context.Context) error { return withEngine(ctx, engine.Stop) }
+func (Engine) Stop(ctx context.Context) error { return commands().EngineStop(ctx) }
 
 // Logs prints what the engine wrote.
 func (Engine) Logs(
@@ -62,43 +32,15 @@ func (Engine) Logs(
 	follow *bool, // go on printing what it writes
 	tail *string, // so many of the last lines (default: all)
 ) error {
-	return withEngine(ctx, func(ctx context.Context, o engine.Options) error {
-		lines := deref(tail)
-		if lines == "" {
-			lines = "all"
-		}
-		return engine.Logs(ctx, o, os.Stdout, lines, deref(follow))
-	})
+	return commands().EngineLogs(ctx, EngineLogsFlags{Follow: deref(follow), Tail: deref(tail)})
+}
+
+// EngineLogsFlags are those of Engine.Logs.
+type EngineLogsFlags struct {
+	Follow bool
+	Tail   string
 }
 
 // Prune removes the engine, its state and its images. The next build makes them
 // again.
-func (Engine) Prune(ctx context.Context) error { return withEngine(ctx, engine.Prune) }
-
-func withEngine(ctx context.Context, do func(context.Context, engine.Options) error) error {
-	return Do(ctx, func(ctx context.Context, _ ci.Project, report *progress.Reporter) error {
-		dir, err := cache.Open()
-		if err != nil {
-			return err
-		}
-		return do(ctx, engine.Options{Cache: dir, Report: report})
-	})
-}
-
-// Clean removes what killed runs and builds left behind. What is in use, and
-// what isn't Berth's, stays.
-func Clean(ctx context.Context) error {
-	return Do(ctx, func(ctx context.Context, _ ci.Project, _ *progress.Reporter) error {
-		swept, err := ci.Clean(ctx)
-		for _, name := range swept.Removed {
-			fmt.Println("removed", name)
-		}
-		for _, name := range swept.Left {
-			fmt.Println("left", name)
-		}
-		if err == nil && len(swept.Removed)+len(swept.Left) == 0 {
-			fmt.Println("no container and no volume was left behind")
-		}
-		return err
-	})
-}
+func (Engine) Prune(ctx context.Context) error { return commands().EnginePrune(ctx) }

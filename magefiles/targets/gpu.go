@@ -2,15 +2,8 @@ package targets
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"strings"
-	"text/tabwriter"
 
 	"github.com/magefile/mage/mg"
-
-	"github.com/berthdev/berth/ci"
-	"github.com/berthdev/berth/internal/progress"
 )
 
 // GPU is the GPUs of this machine, and who uses them.
@@ -22,29 +15,8 @@ func (GPU) Status(
 	ctx context.Context,
 	json *bool, // print it as JSON
 ) error {
-	return Do(ctx, func(ctx context.Context, _ ci.Project, _ *progress.Reporter) error {
-		s, err := ci.ReadGPUs(ctx)
-		if err != nil {
-			return err
-		}
-		if deref(json) {
-			return printJSON(s)
-		}
-		w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-		row := func(columns ...string) { fmt.Fprintln(w, strings.Join(columns, "\t")) }
-		const since = "2 Jan 15:04:05"
-		row("GPU", "UUID", "NAME", "USER", "FOR", "SINCE")
-		for _, g := range s.GPUs {
-			switch {
-			case g.Lease == nil || g.Lease.PID == 0:
-				row(g.Index, g.UUID, g.Name, "", g.Use(), "")
-			default:
-				row(g.Index, g.UUID, g.Name, g.Lease.User, g.Lease.Name, g.Lease.Since.Local().Format(since))
-			}
-		}
-		for _, q := range s.Waiting {
-			row("waits", fmt.Sprintf("for %d of %d", q.Count, len(q.UUIDs)), "", q.User, q.Name, q.Since.Local().Format(since))
-		}
-		return w.Flush()
-	})
+	return commands().GPUStatus(ctx, GPUStatusFlags{JSON: deref(json)})
 }
+
+// GPUStatusFlags are those of GPU.Status.
+type GPUStatusFlags struct{ JSON bool }

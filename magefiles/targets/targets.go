@@ -1,166 +1,71 @@
-// Package targets has what people type. A magefile imports it, and sets the project:
+// Package targets has what people type. A magefile imports it, and says what carries it
+// out, and over which project:
 //
 //	//mage:import
 //	"github.com/berthdev/berth/magefiles/targets"
 //
-//	var _ = targets.Use(ci.Project{})
+//	var _ = targets.Use(commands.Of(ci.Project{}))
 //
-// Targets do nothing by themselves: flags in, one call of another package, a line
-// out. Exit codes: 0; 1 failure; 2 usage; 3 a prerequisite is missing; 4 pins or
-// workflows differ; 130 interrupted; for run, those of docker run.
+// A target has a description, flags and one call: of the method of Commands that has its
+// name. Package magefiles/commands has these methods. It is another package because mage has the
+// go command load this one, with all that it imports, twice whenever somebody types a
+// target. So this one imports next to nothing.
+//
+// Exit codes: 0; 1 failure; 2 usage; 3 a prerequisite is missing; 4 pins or workflows
+// differ; 130 interrupted; for run, those of docker run.
 package targets
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/magefile/mage/mg"
-
-	"github.com/berthdev/berth/ci"
-	"github.com/berthdev/berth/docker/launch"
-	"github.com/berthdev/berth/internal/progress"
-	"github.com/berthdev/berth/internal/signals"
 )
 
-// project is that of the magefile.
-var project ci.Project
+// Commands are what the targets do, by their flags. A flag that wasn't typed is the zero
+// value.
+type Commands interface {
+	Build(context.Context, BuildFlags) error
+	Verify(context.Context, VerifyFlags) error
+	Pin(context.Context, PinFlags) error
+	Materials(context.Context, MaterialsFlags) error
+	Clean(context.Context) error
 
-// Use sets the project. It is for a magefile's variable, which is set before any
-// target runs. In a process that run -d started to keep a launch it doesn't return.
-func Use(p ci.Project) struct{} {
-	launch.KeepIfAsked()
-	project = p
-	return struct{}{}
+	CI(context.Context, CIFlags) error
+	Workflows(context.Context, WorkflowsFlags) error
+
+	Run(context.Context, RunFlags) error
+	Smoke(context.Context, SmokeFlags) error
+	Ps(context.Context, PsFlags) error
+	Logs(context.Context, LogsFlags) error
+	Attach(context.Context, AttachFlags) error
+	Shell(context.Context, ShellFlags) error
+	Stop(context.Context, StopFlags) error
+
+	EngineStatus(context.Context, EngineStatusFlags) error
+	EngineStart(context.Context) error
+	EngineStop(context.Context) error
+	EngineLogs(context.Context, EngineLogsFlags) error
+	EnginePrune(context.Context) error
+
+	GPUStatus(context.Context, GPUStatusFlags) error
 }
 
-// Build makes the pinned image and loads it into Docker. When nothing changed
-// it is done at once.
-func Build(
-	ctx context.Context,
-	t *string, // tag of the image (default: the project's name and :latest)
-	o *string, // also write the image as an OCI archive to this file
-	locked *bool, // fail when a locked package is gone, instead of taking the nearest version
-	json *bool, // print the result as JSON
-) error {
-	return Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
-		result, err := ci.Build(ctx, p, ci.BuildOptions{Tag: deref(t), Output: deref(o), Locked: deref(locked), Report: report})
-		report.Close()
-		if err != nil {
-			return err
-		}
-		if deref(json) {
-			return printJSON(result)
-		}
-		done := fmt.Sprintf("built in %.1f s", result.Seconds)
-		if result.Cached {
-			done = "up to date"
-		}
-		fmt.Printf("%s %s (%s)\n", result.Image, result.Digest, done)
-		return nil
-	})
+var used Commands
+
+// Use has the targets carried out by these commands, and returns them, for targets of a
+// magefile's own. It is for a magefile's variable, which is set before any target runs.
+func Use[C Commands](c C) C {
+	used = c
+	return c
 }
 
-// Verify builds twice, each time on an engine with fresh state, and fails unless
-// both images are the same bit for bit. It names what differs.
-func Verify(
-	ctx context.Context,
-	locked *bool, // fail when a locked package is gone, instead of taking the nearest version
-	json *bool, // print the result as JSON
-) error {
-	return Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
-		result, err := ci.Verify(ctx, p, ci.VerifyOptions{Locked: deref(locked), Report: report})
-		report.Close()
-		if err != nil {
-			return err
-		}
-		if deref(json) {
-			return printJSON(result)
-		}
-		fmt.Printf("%s twice, bit for bit\n", result.Digest)
-		return nil
-	})
-}
-
-// Pin resolves what the project asks for as it is available now, writes the locks
-// and the digest of the base stage, and prints what changed.
-func Pin(
-	ctx context.Context,
-	check *bool, // change nothing; exit with 4 unless the locks are what is asked for
-) error {
-	return Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
-		if deref(check) {
-			return ci.CheckPins(p)
-		}
-		changes, err := ci.Pin(ctx, p, ci.PinOptions{Report: report})
-		report.Close()
-		if err != nil {
-			return err
-		}
-		for _, c := range changes {
-			fmt.Println(c)
-		}
-		fmt.Printf("%d changes\n", len(changes))
-		return nil
-	})
-}
-
-// Materials writes what the Dockerfile takes in addition to the checkout's own
-// files, such as rootfs.tar, so that plain docker build can build it too.
-func Materials(
-	ctx context.Context,
-	o *string, // folder to write to (default: the root of the build context)
-	locked *bool, // fail when a locked package is gone, instead of taking the nearest version
-) error {
-	return Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
-		names, err := ci.Materials(ctx, p, ci.MaterialsOptions{Dir: deref(o), Locked: deref(locked), Report: report})
-		report.Close()
-		for _, name := range names {
-			fmt.Println(name)
-		}
-		return err
-	})
-}
-
-// Do finds the project and runs do until it ends or a signal asks it to, with progress
-// on standard error. Its error is as mage wants it, with its exit code. It is for
-// custom targets.
-func Do(ctx context.Context, do func(context.Context, ci.Project, *progress.Reporter) error) error {
-	if err := session(ctx, do); err != nil {
-		return mg.Fatal(ci.ExitCode(err), ci.Explain(err, typedCommand()))
+// commands are those that the magefile uses. Mage reports what is thrown here as the
+// target's error.
+func commands() Commands {
+	if used == nil {
+		panic(mg.Fatal(2, "the magefile doesn't say what is built. Add to it:\n\n\tvar _ = targets.Use(commands.Of(ci.Project{}))"))
 	}
-	return nil
-}
-
-func session(ctx context.Context, do func(context.Context, ci.Project, *progress.Reporter) error) error {
-	ctx, stop := signals.NotifyContext(ctx)
-	defer stop()
-	p, err := project.At(".")
-	if err != nil {
-		return err
-	}
-	report := progress.New(os.Stderr)
-	defer report.Close()
-	return signals.Explain(ctx, ci.Guard(func() error { return do(ctx, p, report) }))
-}
-
-// typedCommand is the command that a person typed to call a target: mage keeps the program
-// that it compiles from magefiles in a folder of its own.
-func typedCommand() string {
-	program, err := filepath.Abs(os.Args[0])
-	if err == nil && !strings.HasPrefix(program, mg.CacheDir()+string(filepath.Separator)) {
-		return os.Args[0]
-	}
-	return "go tool mage"
-}
-
-func printJSON(v any) error {
-	e := json.NewEncoder(os.Stdout)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	return used
 }
 
 // deref is the value that an optional flag points to, or the zero value.

@@ -2,123 +2,112 @@ package targets
 
 import (
 	"context"
-	"errors"
-	"io"
-	"os"
-	"path/filepath"
+	"fmt"
+	"reflect"
 	"testing"
+	"time"
 
 	"github.com/magefile/mage/mg"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/berthdev/berth/ci"
-	"github.com/berthdev/berth/ci/debian"
-	"github.com/berthdev/berth/ci/input"
-	"github.com/berthdev/berth/internal/dockertest"
 )
 
-func TestMain(m *testing.M) { os.Exit(dockertest.Main(m)) }
+// A taker keeps the flags that it is given.
+type taker struct{ method, flags any }
 
-// in makes a project of files, and goes there.
-func in(t *testing.T, p ci.Project, files map[string]string) {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), "Ein Projekt")
-	require.NoError(t, os.MkdirAll(filepath.Join(dir, "magefiles"), 0o755))
-	for name, text := range files {
-		path := filepath.Join(dir, name)
-		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
-	}
-	t.Chdir(dir)
-	before := project
-	t.Cleanup(func() { project = before })
-	Use(p)
+func (k *taker) take(method string, flags any) error {
+	k.method, k.flags = method, flags
+	return nil
 }
 
-// printed returns what a target wrote to standard output.
-func printed(t *testing.T, do func() error) (string, error) {
-	t.Helper()
-	r, w, err := os.Pipe()
-	require.NoError(t, err)
-	before := os.Stdout
-	os.Stdout = w
-	defer func() { os.Stdout = before }()
-	text := make(chan string)
-	go func() {
-		data, _ := io.ReadAll(r)
-		text <- string(data)
-	}()
-	err = do()
-	w.Close()
-	return <-text, err
+func (k *taker) Build(_ context.Context, f BuildFlags) error         { return k.take("Build", f) }
+func (k *taker) Verify(_ context.Context, f VerifyFlags) error       { return k.take("Verify", f) }
+func (k *taker) Pin(_ context.Context, f PinFlags) error             { return k.take("Pin", f) }
+func (k *taker) Materials(_ context.Context, f MaterialsFlags) error { return k.take("Materials", f) }
+func (k *taker) Clean(context.Context) error                         { return k.take("Clean", struct{}{}) }
+func (k *taker) CI(_ context.Context, f CIFlags) error               { return k.take("CI", f) }
+func (k *taker) Workflows(_ context.Context, f WorkflowsFlags) error { return k.take("Workflows", f) }
+func (k *taker) Run(_ context.Context, f RunFlags) error             { return k.take("Run", f) }
+func (k *taker) Smoke(_ context.Context, f SmokeFlags) error         { return k.take("Smoke", f) }
+func (k *taker) Ps(_ context.Context, f PsFlags) error               { return k.take("Ps", f) }
+func (k *taker) Logs(_ context.Context, f LogsFlags) error           { return k.take("Logs", f) }
+func (k *taker) Attach(_ context.Context, f AttachFlags) error       { return k.take("Attach", f) }
+func (k *taker) Shell(_ context.Context, f ShellFlags) error         { return k.take("Shell", f) }
+func (k *taker) Stop(_ context.Context, f StopFlags) error           { return k.take("Stop", f) }
+func (k *taker) EngineStart(context.Context) error                   { return k.take("EngineStart", struct{}{}) }
+func (k *taker) EngineStop(context.Context) error                    { return k.take("EngineStop", struct{}{}) }
+func (k *taker) EnginePrune(context.Context) error                   { return k.take("EnginePrune", struct{}{}) }
+func (k *taker) GPUStatus(_ context.Context, f GPUStatusFlags) error { return k.take("GPUStatus", f) }
+func (k *taker) EngineLogs(_ context.Context, f EngineLogsFlags) error {
+	return k.take("EngineLogs", f)
+}
+func (k *taker) EngineStatus(_ context.Context, f EngineStatusFlags) error {
+	return k.take("EngineStatus", f)
 }
 
-func TestPinCheck(t *testing.T) {
-	yes := true
-	files := map[string]string{}
-	for _, name := range []string{"packages.toml", "packages.lock"} {
-		data, err := os.ReadFile(filepath.Join("../../docker", name))
-		require.NoError(t, err)
-		files["docker/"+name] = string(data)
-	}
-	in(t, ci.Project{}, files)
-	_, err := printed(t, func() error { return Pin(t.Context(), &yes) })
-	require.NoError(t, err)
-
-	files["docker/packages.toml"] += "\n[[package]]\nname = \"hello\"\nwhy = \"to say so\"\n"
-	in(t, ci.Project{}, files)
-	_, err = printed(t, func() error { return Pin(t.Context(), &yes) })
-	assert.Equal(t, ci.ExitPinsDiffer, mg.ExitStatus(err))
-	assert.ErrorContains(t, err, "Type\n\t"+os.Args[0]+" pin", "advice is for what was typed")
-
-	t.Chdir(t.TempDir())
-	_, err = printed(t, func() error { return Pin(t.Context(), &yes) })
-	assert.Equal(t, ci.ExitUsage, mg.ExitStatus(err))
-}
-
-func TestWrongProjects(t *testing.T) {
-	yes := true
-	for says, p := range map[string]ci.Project{
-		"no such stage":              {BaseDigest: "docker/base.digest"},
-		"two inputs":                 {Inputs: []input.Input{debian.Input{}, debian.Input{}}},
-		"isn't a path within":        {Home: "../home"},
-		"no input that it is made":   {BaseStage: "base", Inputs: []input.Input{}},
-		"/elsewhere isn't a path wi": {Dockerfile: "/elsewhere"},
+// TestFlags types each flag of each target alone, and all together: the method of that name gets
+// them, each in a field of its own.
+func TestFlags(t *testing.T) {
+	got := Use(&taker{})
+	t.Cleanup(func() { used = nil })
+	for name, target := range map[string]any{
+		"Build": Build, "Verify": Verify, "Pin": Pin, "Materials": Materials, "Clean": Clean, "CI": CI, "Workflows": Workflows,
+		"Run": Run, "Smoke": Smoke, "Ps": Ps, "Logs": Logs, "Attach": Attach, "Shell": Shell, "Stop": Stop,
+		"EngineStatus": Engine.Status, "EngineStart": Engine.Start, "EngineStop": Engine.Stop, "EngineLogs": Engine.Logs,
+		"EnginePrune": Engine.Prune, "GPUStatus": GPU.Status,
 	} {
-		in(t, p, nil)
-		_, err := printed(t, func() error { return Pin(t.Context(), &yes) })
-		assert.ErrorContains(t, err, says)
-		assert.Equal(t, ci.ExitUsage, mg.ExitStatus(err))
+		f := reflect.ValueOf(target)
+		first := 1 // after the context
+		args := []reflect.Value{reflect.ValueOf(t.Context())}
+		if f.Type().In(0).Kind() != reflect.Interface { // a receiver
+			first = 2
+			args = append([]reflect.Value{reflect.Zero(f.Type().In(0))}, args...)
+		}
+		for i := first; i < f.Type().NumIn(); i++ {
+			args = append(args, reflect.Zero(f.Type().In(i)))
+		}
+		call := func(typed ...int) (set []any) {
+			all := append([]reflect.Value(nil), args...)
+			for _, i := range typed {
+				all[i] = reflect.New(f.Type().In(i).Elem())
+				switch v := all[i].Interface().(type) {
+				case *string:
+					*v = fmt.Sprint("flag ", i)
+				case *bool:
+					*v = true
+				case *time.Duration:
+					*v = time.Duration(i)
+				}
+			}
+			require.Nil(t, f.Call(all)[0].Interface())
+			assert.Equal(t, name, got.method)
+			flags := reflect.ValueOf(got.flags)
+			for i := range flags.NumField() {
+				if v := flags.Field(i); !v.IsZero() {
+					set = append(set, fmt.Sprint(flags.Type().Field(i).Name, " ", reflect.Indirect(v)))
+				}
+			}
+			return set
+		}
+		require.Empty(t, call(), name)
+		var each []any
+		var every []int
+		for i := first; i < len(args); i++ {
+			one := call(i)
+			require.Len(t, one, 1, "%s, parameter %d", name, i)
+			each, every = append(each, one...), append(every, i)
+		}
+		assert.ElementsMatch(t, each, call(every...), name)
+		assert.Equal(t, len(args)-first, reflect.ValueOf(got.flags).NumField(), "%s has a field that no flag sets", name)
 	}
 }
 
-// TestBuildHere builds an image without packages, from the default paths.
-func TestBuildHere(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it starts an engine")
-	}
-	docker := dockertest.Connect(t)
-	in(t, ci.Project{Name: dockertest.Process + "-here", Inputs: []input.Input{}}, map[string]string{
-		"docker/Dockerfile": "FROM scratch\nCOPY a /\n", "docker/Dockerfile.dockerignore": "*\n!a\n", ".dockerignore": "a\n", "a": "a",
-	})
-	t.Cleanup(func() { docker.RemoveImage(context.Background(), dockertest.Process+"-here:latest") })
-	out, err := printed(t, func() error { return Build(t.Context(), nil, nil, nil, nil) })
-	require.NoError(t, err)
-	assert.Regexp(t, `^`+dockertest.Process+`-here:latest sha256:[0-9a-f]{64} \(built in \d+\.\d s\)\n$`, out)
-	out, err = printed(t, func() error { return Build(t.Context(), nil, nil, nil, nil) })
-	require.NoError(t, err)
-	assert.Contains(t, out, "(up to date)")
-}
-
-func TestTyped(t *testing.T) {
-	before := os.Args[0]
-	defer func() { os.Args[0] = before }()
-	t.Setenv("MAGEFILE_CACHE", "/home/me/.magefile")
-	for program, want := range map[string]string{"./berth": "./berth", "/usr/bin/berth": "/usr/bin/berth",
-		"/home/me/.magefile/0123abcd": "go tool mage"} {
-		os.Args[0] = program
-		assert.Equal(t, want, typedCommand())
-	}
-	assert.False(t, errors.Is(Do(t.Context(), nil), nil), "a panic is an error")
+func TestWithoutUse(t *testing.T) {
+	defer func() {
+		err, _ := recover().(error)
+		assert.Equal(t, 2, mg.ExitStatus(err))
+		assert.ErrorContains(t, err, "targets.Use(commands.Of(ci.Project{}))")
+	}()
+	Clean(t.Context())
+	t.Error("it should have thrown an error")
 }

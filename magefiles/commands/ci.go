@@ -1,0 +1,64 @@
+package commands
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/berthdev/berth/ci"
+	"github.com/berthdev/berth/ci/stage"
+	"github.com/berthdev/berth/internal/progress"
+	"github.com/berthdev/berth/internal/usage"
+	"github.com/berthdev/berth/magefiles/targets"
+)
+
+// CI carries out targets.CI.
+func (c Set) CI(ctx context.Context, f targets.CIFlags) error {
+	return c.Do(ctx, func(ctx context.Context, p ci.Project, progress *progress.Reporter) error {
+		options := ci.PipelineOptions{Folder: f.Output, Only: f.Only, GPUs: f.GPUs, Report: progress}
+		switch f.In {
+		case "", "host":
+		case "image":
+			options.InImage = true
+		default:
+			return fmt.Errorf("-in: %w: %q is neither host nor image", usage.Err, f.In)
+		}
+		report, failed := ci.Pipeline(ctx, p, options)
+		progress.Close()
+		if err := showReport(report); err != nil {
+			return err
+		}
+		return failed
+	})
+}
+
+// showReport prints what a person should see of a report, and gives GitHub what it shows.
+func showReport(r stage.Report) error {
+	for _, s := range r.Stages {
+		for _, note := range s.Notes {
+			fmt.Printf("%s: %s\n", s.Stage, note)
+		}
+	}
+	for _, f := range stage.Failures(r.Stages) {
+		fmt.Printf("\n--- %s: %s\n%s\n", f.Stage, f.Name, f.Text)
+	}
+	if r.Digest != "" {
+		fmt.Println(r.Image, r.Digest)
+	}
+	if os.Getenv("GITHUB_ACTIONS") == "true" {
+		fmt.Print(r.Annotations())
+	}
+	page := os.Getenv("GITHUB_STEP_SUMMARY")
+	if page == "" || len(r.Stages) == 0 {
+		return nil
+	}
+	f, err := os.OpenFile(page, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		return fmt.Errorf("adding the report to the job's page: %w", err)
+	}
+	_, err = f.WriteString(r.Markdown())
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	return err
+}

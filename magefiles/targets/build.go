@@ -1,0 +1,66 @@
+package targets
+
+import "context"
+
+// Build makes the pinned image and loads it into Docker. When nothing changed
+// it is done at once.
+func Build(
+	ctx context.Context,
+	t *string, // tag of the image (default: the project's name and :latest)
+	o *string, // also write the image as an OCI archive to this file
+	locked *bool, // fail when a locked package is gone, instead of taking the nearest version
+	json *bool, // print the result as JSON
+) error {
+	return commands().Build(ctx, BuildFlags{Tag: deref(t), Output: deref(o), Locked: deref(locked), JSON: deref(json)})
+}
+
+// BuildFlags are those of Build.
+type BuildFlags struct {
+	Tag, Output  string
+	Locked, JSON bool
+}
+
+// Verify builds twice, each time on an engine with fresh state, and fails unless
+// both images are the same bit for bit. It names what differs.
+func Verify(
+	ctx context.Context,
+	locked *bool, // fail when a locked package is gone, instead of taking the nearest version
+	json *bool, // print the result as JSON
+) error {
+	return commands().Verify(ctx, VerifyFlags{Locked: deref(locked), JSON: deref(json)})
+}
+
+// VerifyFlags are those of Verify.
+type VerifyFlags struct{ Locked, JSON bool }
+
+// Pin resolves what the project asks for as it is available now, writes the locks
+// and the digest of the base stage, and prints what changed.
+func Pin(
+	ctx context.Context,
+	check *bool, // change nothing; exit with 4 unless the locks are what is asked for
+) error {
+	return commands().Pin(ctx, PinFlags{Check: deref(check)})
+}
+
+// PinFlags are those of Pin.
+type PinFlags struct{ Check bool }
+
+// Materials writes what the Dockerfile takes in addition to the checkout's own
+// files, such as rootfs.tar, so that plain docker build can build it too.
+func Materials(
+	ctx context.Context,
+	o *string, // folder to write to (default: the root of the build context)
+	locked *bool, // fail when a locked package is gone, instead of taking the nearest version
+) error {
+	return commands().Materials(ctx, MaterialsFlags{Output: deref(o), Locked: deref(locked)})
+}
+
+// MaterialsFlags are those of Materials.
+type MaterialsFlags struct {
+	Output string
+	Locked bool
+}
+
+// Clean removes what killed runs and builds left behind. What is in use, and
+// what isn't Berth's, stays.
+func Clean(ctx context.Context) error { return commands().Clean(ctx) }
