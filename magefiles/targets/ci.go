@@ -19,10 +19,11 @@ func CI(
 	only *string, // run these stages alone: lint,unit,build,smoke,verify
 	in *string, // where the unit tests run: host (default), or image, in the image's test stage without a network
 	g *string, // GPUs for the smoke commands: 0 (default: the first, if any), all, none, 2,3, auto, auto:2 (idle ones), UUIDs or their beginnings
+	through *string, // how the smoke commands run, as for smoke: docker, dagger or auto
 	o *string, // folder for the report and the logs (default: artifacts/ci)
 ) error {
 	return Do(ctx, func(ctx context.Context, p ci.Project, progress *progress.Reporter) error {
-		options := ci.PipelineOptions{Folder: deref(o), Only: deref(only), GPUs: deref(g), Report: progress}
+		options := ci.PipelineOptions{Folder: deref(o), Only: deref(only), GPUs: deref(g), Through: deref(through), Report: progress}
 		switch deref(in) {
 		case "", "host":
 		case "image":

@@ -90,26 +90,12 @@ func Smoke(
 	share *bool, // take no lease of the GPUs, and heed nobody's
 	wait *time.Duration, // for GPUs that others hold, at most, such as 10m (default: as long as it takes)
 	t *string, // test the image of this tag, as it is, instead of building the project's own
+	through *string, // docker: in a container as run makes it; dagger: in the engine; auto (default): dagger for GPUs if it can
 ) error {
 	return Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
-		o := launch.Options{Image: deref(t), GPUs: deref(g), Share: deref(share), Wait: wait, GUI: "off"}
-		docker, err := daemon.Connect(ctx)
-		if err != nil {
-			return err
-		}
-		defer docker.Close()
-		// One lease for all of the commands.
-		plan, held, err := ci.Lease(ctx, docker, p, o, "smoke of "+p.Name, standard, report)
-		if err != nil {
-			return err
-		}
-		defer held.Close()
-		if held != nil {
-			o.GPUs, o.Share = plan.GPU.String(), true
-		}
-		return ci.Smoke(p.Smoke, func(command string) (int, error) {
-			o.Command = command
-			return enter(ctx, p, o, report)
+		return ci.Smoke(ctx, p, ci.SmokeOptions{
+			Through: deref(through), Image: deref(t), GPUs: deref(g), Share: deref(share), Wait: wait,
+			For: "smoke of " + p.Name, Streams: standard, Report: report,
 		}, func(v ci.Verdict) { fmt.Println(v) })
 	})
 }
