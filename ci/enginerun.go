@@ -109,8 +109,9 @@ func (e *engineRun) run(ctx context.Context, command string, f files, out io.Wri
 // files, and its environment. A random word in that, of more bits than can ever repeat, is
 // thus a command that the engine hasn't run.
 func runOnce(ctx context.Context, image *dagger.Container, command string) (ran *dagger.Container, said string, code int, err error) {
+	// The engine reads the two outputs side by side, and doesn't know which line came first.
 	ran, err = image.WithEnvVariable(envNonce, rand.Text()).
-		WithExec([]string{"sh", "-c", command}, dagger.ContainerWithExecOpts{Expect: dagger.ReturnTypeAny}).Sync(ctx)
+		WithExec([]string{"sh", "-c", "exec 2>&1; " + command}, dagger.ContainerWithExecOpts{Expect: dagger.ReturnTypeAny}).Sync(ctx)
 	if killed := (*dagger.ExecError)(nil); errors.As(err, &killed) && killed.ExitCode > 128 && killed.ExitCode < 255 {
 		// By a signal, which "any" doesn't cover. Both outputs lack the end of their last line.
 		for _, output := range []string{killed.Stdout, killed.Stderr} {

@@ -128,29 +128,42 @@ func TestSmokeOnGPUs(t *testing.T) {
 		require.NoError(t, err, out)
 	})
 
-	// A container with other GPUs than those that it was given.
-	require.NoError(t, os.WriteFile(beside("visible"), []byte("1"), 0o644))
-	require.Empty(t, inGPUEngine(t, "sh", "-c", "echo -n 1 >/usr/bin/visible"))
-	for _, through := range []string{"docker", "dagger"} {
-		out, err = smokeOn(t, p, "0", through)
-		assert.ErrorIs(t, err, errOtherGPUs)
-		assert.Contains(t, out, "it doesn't see "+smi.A+", which it was given; it sees "+smi.B+", which it wasn't given", through)
-		assert.NotContains(t, out, "test -c", through)
-		result := smokeStage(t, p, "0", through)
+	// A container with other GPUs than those that it was given, or none.
+	for visible, says := range map[string]string{
+		"1":    "it doesn't see " + smi.A + ", which it was given; it sees " + smi.B + ", which it wasn't given",
+		"void": "it doesn't see " + smi.A + ", which it was given\nnvidia-smi ended with exit code 6 there, and said:\nNo devices were found",
+	} {
+		require.NoError(t, os.WriteFile(beside("visible"), []byte(visible), 0o644))
+		require.Empty(t, inGPUEngine(t, "sh", "-c", "echo -n "+visible+" >/usr/bin/visible"))
+		for _, through := range []string{"docker", "dagger"} {
+			out, err = smokeOn(t, p, "0", through)
+			assert.ErrorIs(t, err, errOtherGPUs)
+			assert.Contains(t, out, says, through)
+			assert.NotContains(t, out, "test -c", through)
+		}
+		result := smokeStage(t, p, "0", "dagger")
 		assert.Equal(t, stage.Failed, result.State)
 		require.Len(t, result.Checks, 3)
-		assert.Contains(t, result.Checks[0].Failure, "doesn't see "+smi.A)
+		assert.Contains(t, result.Checks[0].Failure, says)
 		assert.Equal(t, errOtherGPUs.Error(), result.Checks[1].Skipped)
+		for _, name := range []string{"report.json", "junit.xml", "summary.md"} {
+			text, err := os.ReadFile(p.Path("artifacts/ci/" + name))
+			require.NoError(t, err)
+			assert.Contains(t, string(text), checkName, name)
+			assert.Contains(t, string(text), smi.A+", which it was given", name)
+		}
 	}
 	require.NoError(t, os.Remove(beside("visible")))
 	require.Empty(t, inGPUEngine(t, "rm", "/usr/bin/visible"))
 
-	// The hook breaks.
+	// The hook breaks in the engine that runs, right after a pass of the same commands.
+	out, err = smokeOn(t, p, "all", "dagger")
+	require.NoError(t, err, out)
 	assert.Equal(t, smi.A+"\n"+smi.B+"\n", withoutNonce(t))
 	require.Empty(t, inGPUEngine(t, "sh", "-c", `echo "$1" > /usr/bin/broken`, "sh", driverGone))
 	assert.Equal(t, smi.A+"\n"+smi.B+"\n", withoutNonce(t), "nothing was run: this is what the nonce is for")
 	out, err = smokeOn(t, p, "all", "dagger")
-	assert.NotContains(t, out, "test -c")
+	assert.NotContains(t, out, "test -c", "the pass came from the cache")
 	assert.ErrorContains(t, err, "no GPU for a container: the driver is installed, but its kernel module isn't loaded.\n"+
 		"\tsudo modprobe nvidia")
 	assert.ErrorContains(t, err, driverGone)

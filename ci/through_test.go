@@ -123,7 +123,7 @@ func TestEngineRun(t *testing.T) {
 	seen := map[string]bool{}
 	for range 3 {
 		var out bytes.Buffer
-		_, err := e.run(t.Context(), "echo $BERTH_SMOKE_NONCE", files{}, &out)
+		_, err := e.run(t.Context(), "read uuid </proc/sys/kernel/random/uuid; echo $uuid", files{}, &out)
 		require.NoError(t, err)
 		seen[out.String()] = true
 	}
