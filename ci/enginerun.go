@@ -58,9 +58,11 @@ func openEngineRun(ctx context.Context, p Project, way Through, report *progress
 		return nil, errors.Join(err, s.close())
 	}
 	s.unstage()
-	// Not at once, but with the first command, it is sent to the engine.
 	not := []string{".git", "artifacts", cmp.Or(p.Home, launch.DefaultHome)}
 	checkout := s.Host().Directory(p.Root, dagger.HostDirectoryOpts{Exclude: not, Gitignore: true})
+	if checkout, err = checkout.Sync(ctx); err != nil { // now, since later somebody may wait for the GPUs
+		return nil, errors.Join(fmt.Errorf("copying the checkout into the engine: %w", err), s.close())
+	}
 	image = image.WithMountedDirectory(launch.Workspace, checkout).WithWorkdir(launch.Workspace)
 	return &engineRun{s, way, image}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"dagger.io/dagger"
 	"github.com/stretchr/testify/assert"
@@ -24,7 +25,7 @@ import (
 
 // gpuDocker is a Docker that passes GPUs on, in which the engine's image is, and a cache
 // of its own that has Dagger's command line.
-func gpuDocker(t *testing.T) (toolkit string) {
+func gpuDocker(t *testing.T, flags ...string) (toolkit string) {
 	t.Helper()
 	command := testenv.NeedsCommand(t, testenv.DockerCommand, "docker")
 	docker := dockertest.Connect(t)
@@ -44,7 +45,7 @@ func gpuDocker(t *testing.T) (toolkit string) {
 
 	save := exec.Command(command, append([]string{"save"}, image.Tags...)...)
 	save.Env = append(os.Environ(), "DOCKER_HOST="+docker.Host())
-	_, toolkit = dockertest.SecondDocker(t)
+	_, toolkit, _ = dockertest.RestartableDocker(t, flags...)
 	second := dockertest.Connect(t)
 	r, w := io.Pipe()
 	save.Stdout = w
@@ -98,7 +99,7 @@ func TestSmokeOnGPUs(t *testing.T) {
 	const sees = smi.A + ", " + smi.B + ", driver " + smi.Driver + ", CUDA " + smi.CUDA
 	for through, says := range map[string]string{
 		"docker": "Smoke commands run through Docker: -through=docker says so\n",
-		"auto":   "Smoke commands run through Dagger: its engine hands GPUs on (all, by hook)\n",
+		"auto":   "Smoke commands run through Dagger: its engine hands GPUs on (by hook)\n",
 	} {
 		out, err := smokeOn(t, p, "all", through)
 		require.NoError(t, err, out)
@@ -188,6 +189,52 @@ func TestSmokeOnGPUs(t *testing.T) {
 	volumes, err := dockertest.Connect(t).Volumes(t.Context())
 	require.NoError(t, err)
 	assert.Empty(t, volumes)
+}
+
+// TestSmokeOnGPUsByCDI has a dockerd that knows the GPUs as CDI devices: Docker passes them
+// on without a hook, to the engine as well, which needs the hook for what it runs.
+func TestSmokeOnGPUsByCDI(t *testing.T) {
+	if !testenv.Long() {
+		t.Skip("it compiles a dockerd: mage test -long")
+	}
+	t.Setenv("PATH", dockertest.NewDockerd(t)+":"+os.Getenv("PATH"))
+	spec := dockertest.CDI(t)
+	toolkit := gpuDocker(t, "--cdi-spec-dir="+spec)
+	p := shellProject(t)
+	p.Smoke = []string{"test -c /dev/nvidia0 && echo by ${NVIDIA_VISIBLE_DEVICES} && " + smi.UUIDs}
+	for through, says := range map[string]string{
+		"docker": "by void\n" + smi.A + "\n" + smi.B + "\n", // no hook had a part in it
+		"auto":   "by all\n" + smi.A + "\n" + smi.B + "\n",
+	} {
+		out, err := smokeOn(t, p, "all", through)
+		require.NoError(t, err, out)
+		assert.Equal(t, through == "auto", strings.Contains(out, "through Dagger: its engine hands GPUs on (by cdi)"), out)
+		assert.Contains(t, out, checkName+": ok (", through)
+		assert.Contains(t, out, says, through)
+	}
+	assert.Contains(t, inGPUEngine(t, "nvidia-smi", "--list-gpus"), smi.B, "the engine has all")
+	out, err := smokeOn(t, p, "GPU-bbbb", "docker")
+	require.NoError(t, err, out)
+	assert.Contains(t, out, "by void\n"+smi.B+"\n")
+
+	out, err = smokeOn(t, p, "all", "dagger")
+	require.NoError(t, err, out)
+	require.Empty(t, inGPUEngine(t, "sh", "-c", `echo "$1" > /usr/bin/broken`, "sh", driverGone))
+	_, err = smokeOn(t, p, "all", "dagger")
+	assert.ErrorContains(t, err, driverGone, "the pass came from the cache")
+
+	require.NoError(t, os.Remove(filepath.Join(toolkit, dockertest.HookName)))
+	_, err = smokeOn(t, p, "all", "dagger")
+	assert.ErrorContains(t, err, "lacks nvidia-container-runtime-hook")
+	out, err = smokeOn(t, p, "all", "auto")
+	require.NoError(t, err, out)
+	assert.Contains(t, out, "Smoke commands run through Docker: ")
+	require.NoError(t, os.Remove(filepath.Join(spec, "nvidia.json")))
+	require.Eventually(t, func() bool {
+		_, err = smokeOn(t, p, "all", "auto")
+		return err != nil
+	}, time.Minute, 100*time.Millisecond, "neither hook nor specification")
+	assert.Equal(t, ExitPrerequisite, ExitCode(err))
 }
 
 // asNamed does something while the engine that hands GPUs on is named, as a user names

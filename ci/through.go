@@ -135,7 +135,7 @@ func chooseThrough(o ThroughOptions, w world) (Through, error) {
 		return Through{Why: oneLine(err)}, nil
 	}
 	return Through{
-		Dagger: true, Why: fmt.Sprintf("its engine hands GPUs on (%s, by %s)", request, inject.Method),
+		Dagger: true, Why: fmt.Sprintf("its engine hands GPUs on (by %s)", inject.Method),
 		GPUs: request, machine: w.machine, daemon: w.daemon,
 		engine: &engine.GPUs{Devices: inject.Devices, Runtime: inject.Runtime, Env: inject.Env, Driver: w.machine.Driver},
 	}, nil

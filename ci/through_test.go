@@ -37,9 +37,9 @@ func TestChooseThrough(t *testing.T) {
 		want  string // as a person is told, or the error
 	}{
 		"nothing asked, no GPU":     {ThroughOptions{}, world{}, "through Docker: no GPU is needed"},
-		"nothing asked, GPUs":       {ThroughOptions{}, gpus, "through Dagger: its engine hands GPUs on (0, by hook)"},
-		"auto":                      {ThroughOptions{Through: "auto", GPUs: "all"}, gpus, "through Dagger: its engine hands GPUs on (all, by hook)"},
-		"by CDI":                    {ThroughOptions{GPUs: "1,0"}, cdi, "through Dagger: its engine hands GPUs on (1,0, by cdi)"},
+		"nothing asked, GPUs":       {ThroughOptions{}, gpus, "through Dagger: its engine hands GPUs on (by hook)"},
+		"auto":                      {ThroughOptions{Through: "auto", GPUs: "all"}, gpus, "through Dagger: its engine hands GPUs on (by hook)"},
+		"by CDI":                    {ThroughOptions{GPUs: "1,0"}, cdi, "through Dagger: its engine hands GPUs on (by cdi)"},
 		"no GPU wanted":             {ThroughOptions{GPUs: "none"}, gpus, "through Docker: no GPU is needed"},
 		"docker":                    {ThroughOptions{Through: "docker", GPUs: "all"}, gpus, "through Docker: -through=docker says so"},
 		"an image":                  {ThroughOptions{Image: "a:1", GPUs: "all"}, gpus, "through Docker: -t names an image that is there"},

@@ -1,6 +1,8 @@
 package dockertest
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,6 +41,29 @@ func SMI(t testing.TB) (path string) {
 	bin := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(bin, "nvidia-smi"), []byte(smi.Script(smi.A, smi.B)), 0o755))
 	return bin + ":" + PathWithout(HookName)
+}
+
+// CDI makes a specification of the two GPUs of SMI, as nvidia-ctk does, and returns its
+// folder: containers get a device for each, and an nvidia-smi.
+func CDI(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	type object = map[string]any
+	var devices []object
+	for name, uuids := range map[string][]string{"all": {smi.A, smi.B}, "0": {smi.A}, "1": {smi.B}, smi.A: {smi.A}, smi.B: {smi.B}} {
+		program := filepath.Join(dir, "nvidia-smi-"+name)
+		require.NoError(t, os.WriteFile(program, []byte(smi.Script(uuids...)), 0o755))
+		var nodes []object
+		for i := range uuids {
+			nodes = append(nodes, object{"path": fmt.Sprintf("/dev/nvidia%d", i), "hostPath": "/dev/null"})
+		}
+		mount := object{"hostPath": program, "containerPath": "/usr/bin/nvidia-smi", "options": []string{"ro", "bind"}}
+		devices = append(devices, object{"name": name, "containerEdits": object{"deviceNodes": nodes, "mounts": []object{mount}}})
+	}
+	spec, err := json.Marshal(object{"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": devices})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "nvidia.json"), spec, 0o644))
+	return dir
 }
 
 // PathWithout is the PATH without the folders that have a program.
