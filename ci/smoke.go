@@ -21,11 +21,11 @@ import (
 
 // SmokeOptions says how to run the smoke commands.
 type SmokeOptions struct {
-	Through string         // "auto" (the default), "docker" or "dagger"
-	Image   string         // the tag of the image to test; the project's own if empty
-	GPUs    string         // these three as in launch.Options
-	Share   bool           //
-	Wait    *time.Duration //
+	Through string // "auto" (the default), "docker" or "dagger"
+	Image   string // the tag of the image to test; the project's own if empty
+	GPUs    string // this, and the next two, as in launch.Options
+	Share   bool
+	Wait    *time.Duration
 
 	For     string             // what others read the lease of the GPUs is for
 	Streams launch.Streams     // of the commands
@@ -93,7 +93,7 @@ func Smoke(ctx context.Context, p Project, o SmokeOptions, say func(Verdict)) (e
 // checkName is the row of checkGPUs in a report.
 const checkName = "GPUs in the container"
 
-var errOtherGPUs = errors.New("the container doesn't have the GPUs that it was given as it should: the smoke commands weren't run")
+var errOtherGPUs = errors.New("the container's GPUs aren't as they should be: the smoke commands weren't run")
 
 // A smoke is the place of a project's smoke commands: an image, GPUs under one lease, and
 // the way to run a command with both.

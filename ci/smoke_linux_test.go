@@ -15,6 +15,7 @@ import (
 
 	"github.com/berthdev/berth/ci/engine"
 	"github.com/berthdev/berth/ci/stage"
+	"github.com/berthdev/berth/docker/gpu/lease"
 	"github.com/berthdev/berth/docker/launch"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
@@ -60,15 +61,19 @@ func gpuDocker(t *testing.T, flags ...string) (toolkit string) {
 // smokeOn is what the smoke commands printed, and Berth of them.
 func smokeOn(t *testing.T, p Project, gpus, through string) (said string, err error) {
 	t.Helper()
+	return smokeWith(t, p, SmokeOptions{GPUs: gpus, Through: through})
+}
+
+func smokeWith(t *testing.T, p Project, o SmokeOptions) (said string, err error) {
+	t.Helper()
 	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
 	require.NoError(t, err)
 	defer out.Close()
 	nothing, err := os.Open(os.DevNull)
 	require.NoError(t, err)
 	defer nothing.Close()
-	failed := Smoke(t.Context(), p, SmokeOptions{
-		Through: through, GPUs: gpus, For: "a test", Streams: launch.Streams{In: nothing, Out: out, Err: out}, Report: progress.New(out),
-	}, func(v Verdict) { out.WriteString(v.String() + "\n") })
+	o.For, o.Streams, o.Report = "a test", launch.Streams{In: nothing, Out: out, Err: out}, progress.New(out)
+	failed := Smoke(t.Context(), p, o, func(v Verdict) { out.WriteString(v.String() + "\n") })
 	text, err := os.ReadFile(out.Name())
 	require.NoError(t, err)
 	return string(text), failed
@@ -128,6 +133,22 @@ func TestSmokeOnGPUs(t *testing.T) {
 		out, err = smokeOn(t, p, "all", "dagger")
 		require.NoError(t, err, out)
 	})
+
+	// Somebody has a GPU.
+	book, err := lease.Open()
+	require.NoError(t, err)
+	held, err := book.Acquire(t.Context(), lease.Request{Count: 1, Candidates: []string{smi.A}}, lease.Holder{Name: "x"}, nil)
+	require.NoError(t, err)
+	for _, through := range []string{"docker", "dagger"} {
+		out, err = smokeWith(t, p, SmokeOptions{GPUs: "all", Through: through, Wait: new(time.Duration)})
+		assert.ErrorIs(t, err, lease.ErrHeld, through)
+		assert.NotContains(t, out, "test -c", through)
+		out, _ = smokeOn(t, p, "auto", through)
+		assert.Contains(t, out, "The container sees "+smi.B+", driver", through)
+		out, err = smokeWith(t, p, SmokeOptions{GPUs: "all", Through: through, Share: true})
+		require.NoError(t, err, out)
+	}
+	require.NoError(t, held.Close())
 
 	// A container with other GPUs than those that it was given, or none.
 	for visible, says := range map[string]string{
