@@ -71,15 +71,16 @@ func (l *pipeline) inImage(ctx context.Context, r *stage.Recorder, command strin
 	var failures int
 	cache.ReadRecord(salt, &failures)
 	m := maker{project: p, inputs: in, cache: dir, entries: string(dir), report: r.Report}
-	_, err = m.inEngine(ctx, func(ctx context.Context, staged *dagger.Directory) error {
-		name := p.Dockerfile + ".berth-test"
-		built := staged.WithNewFile(name, testDockerfile(string(dockerfile), p.TestStage, command, failures)).
-			DockerBuild(dagger.DirectoryDockerBuildOpts{Dockerfile: name})
-		_, err := built.Directory(outcome).Export(ctx, filepath.Dir(f.junit))
-		return err
-	})
+	s, err := m.stage(ctx)
 	if err != nil {
 		return 0, err
+	}
+	defer s.close()
+	name := p.Dockerfile + ".berth-test"
+	built := s.staged().WithNewFile(name, testDockerfile(string(dockerfile), p.TestStage, command, failures)).
+		DockerBuild(dagger.DirectoryDockerBuildOpts{Dockerfile: name})
+	if _, err := built.Directory(outcome).Export(ctx, filepath.Dir(f.junit)); err != nil {
+		return 0, s.explain(err)
 	}
 	text, err := os.ReadFile(filepath.Join(filepath.Dir(f.junit), "code"))
 	if err == nil {

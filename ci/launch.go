@@ -3,15 +3,11 @@ package ci
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"sync"
-	"syscall"
-	"time"
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/launch"
 	"github.com/berthdev/berth/internal/progress"
-	"github.com/berthdev/berth/internal/signals"
 )
 
 // Plan plans a launch. Unless the options name an image it is the project's own,
@@ -68,56 +64,4 @@ func probe(
 		return launch.Probe(ctx, docker, o, s) // before, there was another image, or none
 	}
 	return host, nil
-}
-
-// A Verdict is how a smoke command ended.
-type Verdict struct {
-	Command string
-	Code    int // exit code
-	Took    time.Duration
-}
-
-// String is the verdict in a line for a person.
-func (v Verdict) String() string {
-	how := "ok"
-	if v.Code != 0 {
-		how = fmt.Sprintf("exit code %d", v.Code)
-	}
-	return fmt.Sprintf("%s: %s (%.1f s)", v.Command, how, v.Took.Seconds())
-}
-
-// Smoke runs commands, one after the other, by a function that returns their exit
-// codes, and says each verdict. Its error says how many failed. A command that
-// couldn't be run, and one that a person ended, end it at once.
-func Smoke(commands []string, run func(command string) (code int, err error), say func(Verdict)) error {
-	failures := 0
-	for _, command := range commands {
-		start := time.Now()
-		code, err := run(command)
-		if err != nil {
-			return err
-		}
-		if s := signalOf(code); s != 0 {
-			return fmt.Errorf("%s: %w", command, signals.Interrupt{Signal: s})
-		}
-		say(Verdict{command, code, time.Since(start)})
-		if code != 0 {
-			failures++
-		}
-	}
-	if failures > 0 {
-		return fmt.Errorf("%d of %d smoke commands failed", failures, len(commands))
-	}
-	return nil
-}
-
-// signalOf returns the signal by which a person, with Ctrl-C for one, or their
-// terminal, by closing, ended a command that has that exit code; 0 if none did.
-// With a terminal, Ctrl-C goes to the command alone, so nothing else tells.
-func signalOf(code int) syscall.Signal {
-	switch s := syscall.Signal(code - 128); s {
-	case syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM:
-		return s
-	}
-	return 0
 }

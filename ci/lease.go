@@ -20,6 +20,8 @@ import (
 	"github.com/berthdev/berth/internal/usage"
 )
 
+var errSharedAuto = fmt.Errorf("-share: %w: without a lease nobody can tell which GPUs are idle. Name them: -g=0,1", usage.Err)
+
 // Lease plans a launch as Plan does, with the image built first, and then leases the
 // GPUs that the container gets, for which it may have to wait: report says for what. The
 // plan has the GPUs that were leased. The caller closes the lease once the container is
@@ -31,7 +33,7 @@ func Lease(
 	ctx context.Context, docker *daemon.Client, p Project, o launch.Options, name string, s launch.Streams, report *progress.Reporter,
 ) (launch.Plan, *lease.Lease, error) {
 	if o.Share && gpu.Auto(o.GPUs) {
-		return launch.Plan{}, nil, fmt.Errorf("-share: %w: without a lease nobody can tell which GPUs are idle. Name them: -g=0,1", usage.Err)
+		return launch.Plan{}, nil, errSharedAuto
 	}
 	host, o, err := look(ctx, docker, p, o, true, s, report)
 	if err != nil {
@@ -46,8 +48,7 @@ func Lease(
 		return plan, nil, nil
 	}
 	r := reservation{docker: docker, machine: host.GPU, selection: o.GPUs, report: report}
-	r.count, r.uuids = host.GPU.Wanted(o.GPUs, plan.GPU)
-	held, err := r.acquire(ctx, lease.Holder{Name: cmp.Or(name, plan.Container.Name), User: host.User.Name}, o.Wait)
+	held, err := r.acquire(ctx, plan.GPU, lease.Holder{Name: cmp.Or(name, plan.Container.Name), User: host.User.Name}, o.Wait)
 	if err != nil {
 		return launch.Plan{}, nil, err
 	}
@@ -61,7 +62,6 @@ func Lease(
 	}
 	if gpu.Auto(o.GPUs) {
 		o.GPUs = strings.Join(held.UUIDs(), ",")
-		r.notes = append(r.notes, "Leased "+r.labels(held.UUIDs()))
 	}
 	if plan, err = launch.NewPlan(host, o); err != nil {
 		held.Close()
@@ -87,8 +87,10 @@ type reservation struct {
 // errLate ends a wait that took too long.
 var errLate = errors.New("late")
 
-// acquire takes the lease, and says what it waits for.
-func (r *reservation) acquire(ctx context.Context, h lease.Holder, wait *time.Duration) (*lease.Lease, error) {
+// acquire takes the lease of what Resolve made of the selection, and says what it waits
+// for.
+func (r *reservation) acquire(ctx context.Context, wanted gpu.Request, h lease.Holder, wait *time.Duration) (*lease.Lease, error) {
+	r.count, r.uuids = r.machine.Wanted(r.selection, wanted)
 	book, err := lease.Open()
 	if err != nil {
 		return nil, err
@@ -119,6 +121,8 @@ func (r *reservation) acquire(ctx context.Context, h lease.Holder, wait *time.Du
 	}
 	if request.Busy == nil {
 		r.noteOthers(ctx, held.UUIDs())
+	} else {
+		r.notes = append(r.notes, "Leased "+r.labels(held.UUIDs()))
 	}
 	return held, nil
 }
@@ -154,7 +158,11 @@ func (r *reservation) findOthers(ctx context.Context) error {
 	for uuid, pids := range processes {
 		r.others[uuid] = "somebody computes on it without a lease: " + pidList(pids)
 	}
-	launches, e := launch.OnGPUs(ctx, r.docker)
+	var launches []launch.Launch
+	var e error
+	if r.docker != nil {
+		launches, e = launch.OnGPUs(ctx, r.docker)
+	}
 	for _, l := range launches {
 		request, err := gpu.Resolve(l.GPUs, r.machine)
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/dockertest/smi"
 )
 
 // A gpuMachine is a machine with two GPUs of a fake driver, and a Docker that passes
@@ -26,7 +27,7 @@ type gpuMachine struct {
 	processes string // file with what the driver says of processes
 }
 
-const gpuA, gpuB = "GPU-aaaa0000-1111-2222-3333-444444444444", "GPU-bbbb0000-1111-2222-3333-444444444444"
+const gpuA, gpuB = smi.A, smi.B
 
 func newGPUMachine(t *testing.T) gpuMachine {
 	t.Helper()
@@ -35,7 +36,7 @@ func newGPUMachine(t *testing.T) gpuMachine {
 	}
 	_, hooks := dockertest.SecondDocker(t)
 	m := gpuMachine{t: t, processes: filepath.Join(t.TempDir(), "processes")}
-	m.image = imageWith(t, map[string]string{"trainer": "#!/bin/sh\nnvidia-smi; echo smoke >>/my_workspace/smoked\n"})
+	m.image = imageWith(t, map[string]string{"trainer": "#!/bin/sh\n" + smi.UUIDs + "; echo smoke >>/my_workspace/smoked\n"})
 	m.root = checkoutOfNothing(t)
 	require.NoError(t, os.WriteFile(m.processes, nil, 0o644))
 	require.NoError(t, os.WriteFile(filepath.Join(hooks, "nvidia-smi"), []byte(`#!/bin/sh
@@ -74,7 +75,7 @@ func (m gpuMachine) start(gpus string, more ...string) running {
 	m.t.Helper()
 	binary, err := compiled()
 	require.NoError(m.t, err)
-	c := exec.Command(binary, m.args(gpus, "nvidia-smi; read line; true", more...)...)
+	c := exec.Command(binary, m.args(gpus, "echo $("+smi.UUIDs+"); read line; true", more...)...)
 	c.Dir, c.Env = m.root, append(os.Environ(), m.env...)
 	r := running{Cmd: c, gpus: make(chan string, 1)}
 	r.stderr, err = os.Create(filepath.Join(m.t.TempDir(), "stderr"))
@@ -93,7 +94,7 @@ func (m gpuMachine) start(gpus string, more ...string) running {
 	go func() {
 		text := make([]byte, 256)
 		n, _ := out.Read(text)
-		r.gpus <- strings.TrimSpace(strings.TrimPrefix(string(text[:n]), "GPUs: "))
+		r.gpus <- strings.ReplaceAll(strings.TrimSpace(string(text[:n])), " ", ",")
 	}()
 	return r
 }
@@ -140,8 +141,8 @@ func TestRunsShareTheGPUs(t *testing.T) {
 	assert.Regexp(t, `(?m)^1 +`+gpuB+` +NVIDIA H200 +idle`, stdout)
 
 	// The other GPU is idle, the first one isn't, by whatever name.
-	stdout, stderr, code = m.run("auto", "nvidia-smi")
-	assert.Equal(t, []any{"GPUs: " + gpuB + "\n", 0}, []any{stdout, code}, stderr)
+	stdout, stderr, code = m.run("auto", smi.UUIDs)
+	assert.Equal(t, []any{gpuB + "\n", 0}, []any{stdout, code}, stderr)
 	for _, selection := range []string{"", "0", "all", "GPU-aaaa", "auto:2"} {
 		_, stderr, code = m.run(selection, "true", "-wait=0s")
 		assert.Equal(t, 125, code, selection)
@@ -152,8 +153,8 @@ func TestRunsShareTheGPUs(t *testing.T) {
 	_, stderr, code = m.run("0", "true", "-wait=50ms")
 	assert.Equal(t, 125, code)
 	assert.Contains(t, stderr, "not free within -wait=50ms")
-	stdout, stderr, code = m.run("0", "nvidia-smi", "-share")
-	assert.Equal(t, []any{"GPUs: 0\n", 0}, []any{stdout, code}, stderr)
+	stdout, stderr, code = m.run("0", smi.UUIDs, "-share")
+	assert.Equal(t, []any{gpuA + "\n", 0}, []any{stdout, code}, stderr)
 	_, stderr, code = m.run("auto", "true", "-share")
 	assert.Equal(t, 125, code)
 	assert.Contains(t, stderr, "-share: usage: ")
@@ -196,13 +197,13 @@ func TestGPUsThatAreUsedWithoutALease(t *testing.T) {
 	stdout, stderr, code := berth(t, m.root, m.env, "gpu:status")
 	require.Zero(t, code, stderr)
 	assert.Regexp(t, `(?m)^0 +`+gpuA+` +NVIDIA H200 +without a lease: processes 4711, 4712`, stdout)
-	stdout, stderr, code = m.run("auto", "nvidia-smi")
-	assert.Equal(t, []any{"GPUs: " + gpuB + "\n", 0}, []any{stdout, code}, stderr)
+	stdout, stderr, code = m.run("auto", smi.UUIDs)
+	assert.Equal(t, []any{gpuB + "\n", 0}, []any{stdout, code}, stderr)
 	_, stderr, code = m.run("auto:2", "true", "-wait=0s")
 	assert.Equal(t, 125, code)
 	assert.Contains(t, stderr, "\tGPU 0: somebody computes on it without a lease: processes 4711, 4712\n")
-	stdout, stderr, code = m.run("0", "nvidia-smi")
-	assert.Equal(t, []any{"GPUs: 0\n", 0}, []any{stdout, code}, stderr)
+	stdout, stderr, code = m.run("0", smi.UUIDs)
+	assert.Equal(t, []any{gpuA + "\n", 0}, []any{stdout, code}, stderr)
 	assert.Contains(t, stderr, "GPU 0 is leased, but somebody computes on it without a lease: processes 4711, 4712\n")
 	_, stderr, code = m.run("auto:3", "true")
 	assert.Equal(t, 125, code)
@@ -211,9 +212,10 @@ func TestGPUsThatAreUsedWithoutALease(t *testing.T) {
 	// The commands of smoke have one lease.
 	stdout, stderr, code = berth(t, m.root, m.env, "smoke", "-t="+m.image, "-g=auto")
 	assert.Zero(t, code, stderr)
-	assert.Contains(t, stdout, "GPUs: "+gpuB+"\n")
+	assert.Contains(t, stdout, gpuB+"\n")
+	assert.Contains(t, stdout, checkName+": ok (")
 	held := m.start("1")
-	require.Equal(t, "1", held.has(t), held.said())
+	require.Equal(t, gpuB, held.has(t), held.said())
 	_, stderr, code = berth(t, m.root, m.env, "smoke", "-t="+m.image, "-g=1", "-wait=0s")
 	assert.Equal(t, ExitPrerequisite, code)
 	assert.Contains(t, stderr, "held by others")
@@ -225,7 +227,7 @@ func TestALeaseLastsAsLongAsItsLaunch(t *testing.T) {
 	m := newGPUMachine(t)
 	start := func(gpus string) (name string) {
 		t.Helper()
-		stdout, stderr, code := m.run(gpus, "nvidia-smi; sleep 1000", "-d", "-n="+dockertest.Name(t))
+		stdout, stderr, code := m.run(gpus, "sleep 1000", "-d", "-n="+dockertest.Name(t))
 		require.Zero(t, code, stderr)
 		return strings.TrimSpace(stdout)
 	}
@@ -246,7 +248,7 @@ func TestALeaseLastsAsLongAsItsLaunch(t *testing.T) {
 	waiting := m.start("0")
 	require.Eventually(t, func() bool { return strings.Contains(waiting.said(), "Waiting for GPU 0") }, 20*time.Second, 20*time.Millisecond)
 	stop(first)
-	assert.Equal(t, "0", waiting.has(t), waiting.said())
+	assert.Equal(t, gpuA, waiting.has(t), waiting.said())
 	assert.NotContains(t, waiting.said(), "without a lease")
 	require.NoError(t, waiting.end())
 
@@ -254,8 +256,8 @@ func TestALeaseLastsAsLongAsItsLaunch(t *testing.T) {
 	require.NotNil(t, m.status().GPUs[1].Lease)
 	require.NoError(t, syscall.Kill(dockertest.Keeper(t, second), syscall.SIGKILL))
 	require.Eventually(t, func() bool { return m.status().GPUs[1].Lease == nil }, 20*time.Second, 20*time.Millisecond)
-	stdout, stderr, code = m.run("auto", "nvidia-smi")
-	assert.Equal(t, []any{"GPUs: " + gpuA + "\n", 0}, []any{stdout, code}, stderr)
+	stdout, stderr, code = m.run("auto", smi.UUIDs)
+	assert.Equal(t, []any{gpuA + "\n", 0}, []any{stdout, code}, stderr)
 	_, stderr, code = m.run("auto:2", "true", "-wait=0s")
 	assert.Equal(t, 125, code)
 	assert.Contains(t, stderr, "\tGPU 1: "+second+" of ")
@@ -264,6 +266,6 @@ func TestALeaseLastsAsLongAsItsLaunch(t *testing.T) {
 	assert.Zero(t, code, stderr)
 	assert.Contains(t, stderr, "GPU 1 is leased, but "+second+" of ")
 	stop(second)
-	stdout, stderr, code = m.run("auto:2", "nvidia-smi", "-wait=0s")
-	assert.Equal(t, []any{"GPUs: " + gpuA + "," + gpuB + "\n", 0}, []any{stdout, code}, stderr)
+	stdout, stderr, code = m.run("auto:2", smi.UUIDs, "-wait=0s")
+	assert.Equal(t, []any{gpuA + "\n" + gpuB + "\n", 0}, []any{stdout, code}, stderr)
 }

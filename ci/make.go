@@ -32,9 +32,10 @@ type maker struct {
 	inputs  Inputs
 	locked  bool // refuse packages other than the locked ones
 	cache   cache.Dir
-	entries string // folder in which materials and canonical layers are looked for and kept
-	engine  string // name of the engine's container; the usual one if empty
-	fresh   bool   // use an engine with fresh state, and remove it
+	entries string       // folder in which materials and canonical layers are looked for and kept
+	engine  string       // name of the engine's container; the usual one if empty
+	gpus    *engine.GPUs // use an engine that hands GPUs on, which gets them so; nil for the usual engine
+	fresh   bool         // use an engine with fresh state, and remove it
 	report  *progress.Reporter
 }
 
@@ -85,82 +86,119 @@ type export struct{ stage, archive string }
 
 // export builds stages in the engine and writes them, not yet canonical, to archives.
 func (m maker) export(ctx context.Context, exports []export) (drift []string, err error) {
-	return m.inEngine(ctx, func(ctx context.Context, staged *dagger.Directory) error {
-		for _, e := range exports {
-			built := staged.DockerBuild(dagger.DirectoryDockerBuildOpts{Dockerfile: m.project.Dockerfile, Target: e.stage})
-			// Zstandard is several times faster than the default, and doesn't last: the
-			// canonical layers are compressed again.
-			fast := dagger.ContainerExportOpts{ForcedCompression: dagger.ImageLayerCompressionZstd}
-			if _, err := built.Export(ctx, e.archive, fast); err != nil {
-				return err
-			}
+	s, err := m.stage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	for _, e := range exports {
+		// Zstandard is several times faster than the default, and doesn't last: the
+		// canonical layers are compressed again.
+		fast := dagger.ContainerExportOpts{ForcedCompression: dagger.ImageLayerCompressionZstd}
+		if _, err := s.build(e.stage).Export(ctx, e.archive, fast); err != nil {
+			return nil, s.explain(err)
 		}
-		return nil
-	})
+	}
+	return s.drift, nil
 }
 
-// inEngine has something done with the build context, which it puts together and hands to
-// the engine. What fails there becomes an error that a person can use.
-func (m maker) inEngine(ctx context.Context, do func(ctx context.Context, staged *dagger.Directory) error) (drift []string, err error) {
-	var eng *engine.Engine
-	var made map[string]string
-	log := &process.Tail{Show: func(line string) { m.report.Update("Building: %s", line) }}
+// A staging is a connection to an engine and the build context that is staged for it.
+type staging struct {
+	*engine.Engine
+	maker
+	ctx    context.Context // of the connection
+	cancel context.CancelCauseFunc
+	log    *process.Tail
+	folder string   // with the build context
+	unlock func()   // lets other builds of this checkout have the folder
+	drift  []string // from the locks
+}
 
+// stage connects to an engine, and makes and stages what the Dockerfile takes. Who calls
+// it closes the staging.
+func (m maker) stage(ctx context.Context) (_ *staging, err error) {
+	s := &staging{maker: m}
+	s.log = &process.Tail{Show: func(line string) { m.report.Update("Building: %s", line) }}
 	// The first time both take long: one waits for the compiler, the other for the mirrors.
 	// The connection lives as long as its context, so the group has none of its own.
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	o := engine.Options{Name: m.engine, Ephemeral: m.fresh, Cache: m.cache, Report: m.report, LogOutput: s.log}
+	if m.gpus != nil {
+		o.GPU, o.GPUs = true, *m.gpus
+	}
+	var made map[string]string
 	var work errgroup.Group
 	work.Go(func() (err error) {
-		eng, err = engine.Connect(ctx, engine.Options{
-			Name: m.engine, Ephemeral: m.fresh, Cache: m.cache, Report: m.report, LogOutput: log,
-		})
-		cancelOn(err, cancel)
+		s.Engine, err = engine.Connect(s.ctx, o)
+		cancelOn(err, s.cancel)
 		return err
 	})
 	work.Go(func() (err error) {
-		made, drift, err = m.materials(ctx)
-		cancelOn(err, cancel)
+		made, s.drift, err = m.materials(s.ctx)
+		cancelOn(err, s.cancel)
 		return err
 	})
-	err = work.Wait()
-	if eng != nil {
-		defer eng.Close()
-	}
-	if err != nil {
+	if err := work.Wait(); err != nil {
 		return nil, err
 	}
-
 	name := m.project.contextName()
-	unlock, err := m.cache.Lock(ctx, name, func() { m.report.Printf("Waiting for another build of this checkout to end") })
+	s.unlock, err = m.cache.Lock(s.ctx, name, func() { m.report.Printf("Waiting for another build of this checkout to end") })
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
-	staged := m.cache.Path("contexts", name)
-	if err := stageContext(staged, m.inputs.files, made); err != nil {
+	s.folder = m.cache.Path("contexts", name)
+	if err := stageContext(s.folder, m.inputs.files, made); err != nil {
 		return nil, err
 	}
-	cache.Use(staged)
-	if err := do(ctx, eng.Host().Directory(staged)); ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	} else if err != nil {
-		return nil, m.explain(err, eng, log, staged)
+	cache.Use(s.folder)
+	return s, nil
+}
+
+// staged is the build context in the engine.
+func (s *staging) staged() *dagger.Directory { return s.Host().Directory(s.folder) }
+
+// build is the image of a stage of the Dockerfile, of the last one if it is empty.
+func (s *staging) build(stage string) *dagger.Container {
+	return s.staged().DockerBuild(dagger.DirectoryDockerBuildOpts{Dockerfile: s.project.Dockerfile, Target: stage})
+}
+
+// unstage lets other builds of this checkout have the folder.
+func (s *staging) unstage() {
+	if s.unlock != nil {
+		s.unlock()
+		s.unlock = nil
 	}
-	return drift, nil
+}
+
+// close disconnects.
+func (s *staging) close() (err error) {
+	s.unstage()
+	if s.Engine != nil {
+		err = s.Engine.Close()
+	}
+	s.cancel(nil)
+	return err
 }
 
 // explain turns the error of a build into what a person can use.
-func (m maker) explain(err error, eng *engine.Engine, log *process.Tail, staged string) error {
-	if stopped := eng.Stopped(); stopped != nil {
+func (s *staging) explain(err error) error {
+	if s.ctx.Err() != nil {
+		return context.Cause(s.ctx)
+	}
+	if stopped := s.Stopped(); stopped != nil {
 		return stopped
 	}
-	eng.Client.Close() // the log is complete with the end of the session
-	dockerfile, rerr := os.ReadFile(filepath.Join(staged, m.project.Dockerfile))
+	s.Client.Close() // the log is complete with the end of the session
+	dockerfile, rerr := os.ReadFile(filepath.Join(s.folder, s.project.Dockerfile))
 	if rerr != nil {
 		return errors.Join(err, rerr)
 	}
-	return engine.ExplainFailure(err, log.String()).Error(m.project.Dockerfile, string(dockerfile))
+	return engine.ExplainFailure(err, s.log.String()).Error(s.project.Dockerfile, string(dockerfile))
 }
 
 func cancelOn(err error, cancel context.CancelCauseFunc) {

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/berthdev/berth/ci/stage"
-	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/launch"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/process"
@@ -44,6 +43,7 @@ type PipelineOptions struct {
 	Only    string             // stages to run, separated by commas; all by default
 	InImage bool               // unit tests run in the project's test stage, without a network, instead of on this machine
 	GPUs    string             // for the smoke commands, as in launch.Options
+	Through string             // for the smoke commands, as in SmokeOptions
 	Report  *progress.Reporter // may be nil
 }
 
@@ -287,46 +287,42 @@ func (t trial) checks() []stage.Check {
 	return append(checks, self)
 }
 
-// smoke runs the project's smoke commands in the image.
-func (l *pipeline) smoke(ctx context.Context, r *stage.Recorder) error {
-	docker, err := daemon.Connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer docker.Close()
+// smoke runs the project's smoke commands in the image, and before them, with GPUs, a
+// check of those.
+func (l *pipeline) smoke(ctx context.Context, r *stage.Recorder) (err error) {
 	nothing, err := os.Open(os.DevNull)
 	if err != nil {
 		return err
 	}
 	defer nothing.Close()
 	streams := launch.Streams{In: nothing, Out: r.Log, Err: r.Log}
-	o := launch.Options{GPUs: l.options.GPUs, GUI: "off"}
-	// One lease for all of the commands.
-	plan, held, err := Lease(ctx, docker, l.project, o, "ci of "+l.project.Name, streams, r.Report)
+	place, err := openSmoke(ctx, l.project, SmokeOptions{
+		Through: l.options.Through, GPUs: l.options.GPUs, For: "ci of " + l.project.Name, Streams: streams, Report: r.Report,
+	})
 	if err != nil {
 		return err
 	}
-	defer held.Close()
-	if held != nil {
-		o.GPUs, o.Share = plan.GPU.String(), true
+	defer func() { err = errors.Join(err, place.close()) }()
+	check, note, err := place.checkGPUs(ctx)
+	if err != nil {
+		return err
 	}
-	if plan.GPU.None() {
-		r.Note("NO GPU: the smoke commands ran on the CPU, and GPU checks on fakes alone")
+	if check == nil {
+		r.Note("NO GPU: the smoke commands ran without one")
+	} else {
+		r.Note("%s. %s", place.way, note)
+		r.Add(*check)
+		if check.Failure != "" {
+			for _, c := range l.project.Smoke {
+				r.Add(stage.Check{Name: c, Skipped: errOtherGPUs.Error()})
+			}
+			return nil
+		}
 	}
 	for _, c := range l.project.Smoke {
-		inContainer := func(ctx context.Context, r *stage.Recorder, command string, f files) (int, error) {
-			o.Command, o.Env = command, containerEnv(l.project.Root, f)
-			plan, err := Plan(ctx, docker, l.project, o, false, streams, r.Report)
-			if err != nil {
-				return 0, err
-			}
-			code, err := launch.Run(ctx, docker, plan, streams)
-			if s := signalOf(code); err == nil && s != 0 {
-				return 0, signals.Interrupt{Signal: s}
-			}
-			return code, err
-		}
-		if err := l.try(ctx, r, c, inContainer); err != nil {
+		if err := l.try(ctx, r, c, func(ctx context.Context, _ *stage.Recorder, command string, f files) (int, error) {
+			return place.run(ctx, command, f, streams)
+		}); err != nil {
 			return err
 		}
 	}

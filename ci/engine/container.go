@@ -185,6 +185,9 @@ func (p *provider) create(ctx context.Context) (id string, err error) {
 		defer func() { err = errors.Join(err, scope.Close(context.WithoutCancel(ctx))) }()
 	}
 	s := spec{name: p.name, image: image, inputs: inputs, group: os.Getgid(), limit: p.limit}
+	if s.gpus, err = p.gpus(inputs); err != nil {
+		return "", err
+	}
 	if strings.HasPrefix(p.docker.Host(), "unix://") {
 		s.socket = p.socketFolder()
 		if err := os.MkdirAll(s.socket, 0o700); err != nil {
@@ -198,7 +201,7 @@ func (p *provider) create(ctx context.Context) (id string, err error) {
 	ways := s.containers()
 	for i, way := range ways {
 		id, err := scope.Container(ctx, way)
-		if err != nil && noSuchFolder(err) {
+		if err != nil && noSuchFolder(err) && i < len(ways)-1 {
 			continue // the daemon has another file system than this process
 		} else if err != nil {
 			return "", err

@@ -51,7 +51,7 @@ func TestDecide(t *testing.T) {
 		"another role of Berth": {&daemon.Status{State: "exited", Labels: map[string]string{daemon.LabelRole: "run", daemon.LabelInputs: "new"}},
 			refuse},
 	} {
-		assert.Equal(t, c.want, decide(c.container, func(inputs string) bool { return inputs == "new" }), name)
+		assert.Equal(t, c.want, decide(c.container, func(l map[string]string) bool { return l[daemon.LabelInputs] == "new" }), name)
 	}
 }
 
@@ -79,8 +79,10 @@ func TestChooseSource(t *testing.T) {
 func TestWanted(t *testing.T) {
 	for way, want := range map[string][2]bool{"": {true, true}, "source": {true, false}, "image": {false, true}} {
 		p := provider{builder: &builder{inputs: "ours"}, source: way}
-		assert.Equal(t, want, [2]bool{p.wanted("ours"), p.wanted(officialInputs())}, way)
-		assert.False(t, p.wanted(""), way)
+		wanted := func(inputs string) bool { return p.wanted(map[string]string{daemon.LabelInputs: inputs}) }
+		assert.Equal(t, want, [2]bool{wanted("ours"), wanted(p.officialInputs())}, way)
+		assert.False(t, wanted(""), way)
+		assert.False(t, p.wanted(map[string]string{daemon.LabelInputs: "ours", labelGPUs: "some"}), "an engine of the other kind")
 	}
 }
 

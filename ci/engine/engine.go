@@ -7,6 +7,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -27,8 +28,12 @@ import (
 // must agree.
 const Version = "v0.19.10"
 
-// official is the engine's image as its makers publish it.
-const official = "registry.dagger.io/engine:" + Version
+// official is the engine's image as its makers publish it, and officialGPU the one
+// with NVIDIA's Container Toolkit in it.
+const (
+	official    = "registry.dagger.io/engine:" + Version
+	officialGPU = official + "-gpu"
+)
 
 // Environment variables. The first three are Dagger's own.
 const (
@@ -52,19 +57,27 @@ type Options struct {
 	Report    *progress.Reporter // may be nil
 	LogOutput io.Writer          // what Dagger says of its work; may be nil
 
+	GPU  bool // an engine that hands GPUs on to commands, beside the usual one: its name and its state are its own
+	GPUs GPUs // how its container gets them; Status, Stop, Logs and Prune don't ask
+
 	sources fs.FS // another embedded, in tests
 }
 
 // name is that of the persistent engine's container.
 func (o Options) name() string {
-	switch {
-	case o.Name != "":
-		return o.Name
-	case os.Getenv(envName) != "":
-		return os.Getenv(envName)
-	default:
-		return "berth-engine"
+	name := cmp.Or(o.Name, os.Getenv(envName), "berth-engine")
+	if o.GPU {
+		name += "-gpu"
 	}
+	return name
+}
+
+// official is the engine's image as its makers publish it.
+func (o Options) official() string {
+	if o.GPU {
+		return officialGPU
+	}
+	return official
 }
 
 // An Engine is a connection to a Dagger engine.
@@ -99,7 +112,7 @@ func (e *Engine) Close() error {
 // connection lives until Close, or until ctx ends. Several processes may call it
 // at once; they share the engine.
 func Connect(ctx context.Context, o Options) (*Engine, error) {
-	if !o.Ephemeral && (os.Getenv(envRunnerHost) != "" || os.Getenv(envSessionPort) != "") {
+	if !o.Ephemeral && Named() != "" {
 		return connectNamed(ctx, o)
 	}
 	docker, err := daemon.Connect(ctx)

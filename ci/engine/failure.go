@@ -29,9 +29,21 @@ var (
 	// Where in Dagger's traces, which nobody keeps, an error is.
 	traceParent = regexp.MustCompile(` \[traceparent:[0-9a-f-]+\]`)
 
+	// What runc says of a command that it couldn't start, as the command's output.
+	notStarted = regexp.MustCompile(`(?m)^\d+ *: (?:[┆│] )*\[[0-9.hms]+\] \| (runc run failed: .*)$`)
+
 	exitCode  = regexp.MustCompile(`did not complete successfully: exit code: (\d+)$`)
 	parseLine = regexp.MustCompile(`^dockerfile parse error on line (\d+): `)
 )
+
+// ExplainCommand finds in a session's log why its last command couldn't be started, where
+// err, which Dagger gave, doesn't say.
+func ExplainCommand(err error, log string) error {
+	if all := notStarted.FindAllStringSubmatch(log, -1); len(all) > 0 {
+		return errors.New(all[len(all)-1][1])
+	}
+	return errors.New(strings.TrimSpace(traceParent.ReplaceAllString(err.Error(), "")))
+}
 
 // ExplainFailure finds in the log of a build why it failed with err.
 func ExplainFailure(err error, log string) Failure {

@@ -106,3 +106,23 @@ Dockerfile:3
 The step ended with exit code 7`)
 	assert.NotContains(t, log.String(), "git remote")
 }
+
+func TestExplainCommand(t *testing.T) {
+	// As Dagger said it of a hook that failed.
+	err := errors.New(`cleanup failed: "runc delete container": /usr/local/bin/runc did not terminate successfully: exit status 1: ` +
+		"container does not exist\n [traceparent:5d97a9a61779a45e84a0b745678ba20f-200b75ae846815f4]")
+	const why = "runc run failed: unable to start container process: error during container init: error running hook #0: " +
+		"error running hook: exit status 1, stdout: , stderr: nvidia-container-cli: initialization error: nvml error: driver not loaded"
+	log := "18  : withExec sh -c 'nvidia-smi' (expect: ANY)\n18  : [0.5s] | " + why + "\n18  : [0.5s] |\n"
+	assert.EqualError(t, ExplainCommand(err, log), why)
+	assert.EqualError(t, ExplainCommand(err, "18  : withExec echo '| runc run failed: x'\n"),
+		`cleanup failed: "runc delete container": /usr/local/bin/runc did not terminate successfully: exit status 1: container does not exist`)
+}
+
+func FuzzExplainCommand(f *testing.F) {
+	f.Add("18  : [0.5s] | runc run failed: no\n")
+	f.Add("2   : ┆ [0.0s] | runc run failed: no")
+	f.Fuzz(func(t *testing.T, log string) {
+		assert.Error(t, ExplainCommand(errors.New("no"), log))
+	})
+}

@@ -12,7 +12,7 @@ import (
 // findImage returns the engine's image, which is pulled or built if need be, and
 // the hash of its inputs.
 func (p *provider) findImage(ctx context.Context) (image, inputs string, err error) {
-	hasOfficial, err := p.has(ctx, official, nil)
+	hasOfficial, err := p.has(ctx, p.official(), nil)
 	if err != nil {
 		return "", "", err
 	}
@@ -20,9 +20,10 @@ func (p *provider) findImage(ctx context.Context) (image, inputs string, err err
 	if err != nil {
 		return "", "", err
 	}
-	from := chooseSource(p.source, hasOfficial, hasBuilt)
+	_, unusable := p.gpus(p.inputs) // ours lacks NVIDIA's toolkit, and takes the machine's
+	from := chooseSource(p.source, hasOfficial, hasBuilt && unusable == nil)
 	if from == pull {
-		switch err := p.pull(ctx, official); {
+		switch err := p.pull(ctx, p.official()); {
 		case err == nil:
 			from = present
 		case ctx.Err() != nil:
@@ -30,6 +31,8 @@ func (p *provider) findImage(ctx context.Context) (image, inputs string, err err
 		case p.source == "image":
 			return "", "", fmt.Errorf("%w: the official image isn't available: %w. Load it with\n\tdocker load\n"+
 				"from a machine that has it, or unset %s to build an engine from source", ErrUnavailable, err, envSource)
+		case unusable != nil:
+			return "", "", fmt.Errorf("%w\nThe official engine %s has it, but isn't available: %w", unusable, p.official(), err)
 		default:
 			p.Report.Printf("The official engine isn't available (%v): building it from source, which takes minutes, once", err)
 			from = fromScratch
@@ -37,8 +40,11 @@ func (p *provider) findImage(ctx context.Context) (image, inputs string, err err
 	}
 	switch from {
 	case present:
-		return official, officialInputs(), nil
+		return p.official(), p.officialInputs(), nil
 	case fromScratch:
+		if unusable != nil {
+			return "", "", unusable
+		}
 		err = p.image(ctx, p.docker)
 	}
 	return p.tag(), p.inputs, err

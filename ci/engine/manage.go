@@ -42,7 +42,7 @@ func Status(ctx context.Context, o Options) (State, error) {
 	}
 	if c != nil {
 		s.Container, s.Image, s.Users = c.State, c.Image, len(c.Execs)
-		s.Current = c.Labels[daemon.LabelRole] == role && p.wanted(c.Labels[daemon.LabelInputs])
+		s.Current = c.Labels[daemon.LabelRole] == role && p.wantedInputs(c.Labels[daemon.LabelInputs])
 	}
 	if s.Current {
 		s.Limit = p.limit
@@ -139,7 +139,11 @@ func Logs(ctx context.Context, o Options, w io.Writer, tail string, follow bool)
 		return err
 	}
 	if c == nil || c.Labels[daemon.LabelRole] != role {
-		return advice.With(fmt.Errorf("there is no engine %s", p.name), "Start one with\n\t%s engine:start", advice.Berth)
+		starts := "engine:start"
+		if p.GPU {
+			starts = "smoke -g=all -through=dagger"
+		}
+		return advice.With(fmt.Errorf("there is no engine %s", p.name), "Start one with\n\t%s %s", advice.Berth, starts)
 	}
 	frames, err := p.docker.Logs(ctx, c.ID, tail, follow)
 	if err != nil {
@@ -149,7 +153,7 @@ func Logs(ctx context.Context, o Options, w io.Writer, tail string, follow bool)
 	return daemon.Demultiplex(w, w, frames)
 }
 
-// Prune removes the persistent engine with its state, what killed processes left,
+// Prune removes the persistent engines, the one that hands GPUs on too, with their state, what killed processes left,
 // the images that were built for engines, and the compiled programs. All of it can
 // be made again. What this daemon has of other people's, or what other daemons
 // have, stays, and stays on record.
@@ -167,8 +171,14 @@ func Prune(ctx context.Context, o Options) error {
 	if _, err := owned.Sweep(ctx, p.Cache, p.docker, true); err != nil {
 		return err
 	}
-	if err := p.removeEngine(ctx); err != nil {
-		return err
+	for _, o.GPU = range []bool{false, true} {
+		each, err := newProvider(p.docker, o)
+		if err != nil {
+			return err
+		}
+		if err := each.removeEngine(ctx); err != nil {
+			return err
+		}
 	}
 	if err := p.removeImages(ctx); err != nil {
 		return err
@@ -176,7 +186,7 @@ func Prune(ctx context.Context, o Options) error {
 	return p.removePrograms()
 }
 
-// removeEngine removes the engine with its state, in every version of it.
+// removeEngine removes the engine with its socket and its state, in every version of it.
 func (p *provider) removeEngine(ctx context.Context) error {
 	c, err := p.container(ctx)
 	if err != nil {
@@ -205,7 +215,7 @@ func (p *provider) removeEngine(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return os.RemoveAll(p.socketFolder())
 }
 
 // removeImages removes the images on record that no container uses. Names that
@@ -242,8 +252,8 @@ func (p *provider) removeImages(ctx context.Context) error {
 	return nil
 }
 
-// removePrograms removes the compiled programs and this engine's socket. The
-// sockets of engines of other names lie in the same folder, and stay.
+// removePrograms removes the compiled programs. The sockets of engines of other names
+// lie in the same folder, and stay.
 func (p *provider) removePrograms() error {
 	entries, err := os.ReadDir(p.Cache.Path("engine"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -255,5 +265,5 @@ func (p *provider) removePrograms() error {
 			err = errors.Join(err, os.RemoveAll(path))
 		}
 	}
-	return errors.Join(err, os.RemoveAll(p.socketFolder()))
+	return err
 }

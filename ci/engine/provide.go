@@ -43,14 +43,25 @@ func newProvider(docker *daemon.Client, o Options) (*provider, error) {
 
 // officialInputs is the label with the inputs' hash on containers of the official
 // image: of its name, and of what a change of the arguments needs a new container for.
-func officialInputs() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", official, int64(stateLimit)))
+func (o Options) officialInputs() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", o.official(), int64(stateLimit)))
 	return hex.EncodeToString(sum[:])
 }
 
-// wanted reports whether an engine made from these inputs will do.
-func (p *provider) wanted(inputs string) bool {
-	return p.source != "image" && inputs == p.inputs || p.source != "source" && inputs == officialInputs()
+// wanted reports whether an engine with these labels will do.
+func (p *provider) wanted(labels map[string]string) bool {
+	inputs := labels[daemon.LabelInputs]
+	if !p.wantedInputs(inputs) {
+		return false
+	}
+	gpus, err := p.gpus(inputs)
+	return err == nil && labels[labelGPUs] == gpus.hash()
+}
+
+// wantedInputs reports whether an engine made from these inputs will do, however it
+// gets its GPUs.
+func (p *provider) wantedInputs(inputs string) bool {
+	return p.source != "image" && inputs == p.inputs || p.source != "source" && inputs == p.officialInputs()
 }
 
 // connect connects to the engine. An engine that runs is taken as it is, at

@@ -32,6 +32,7 @@ type spec struct {
 	socket string // folder of this machine for the engine's socket; empty where the daemon is elsewhere
 	group  int    // that the socket belongs to
 	limit  int64  // bytes of state
+	gpus   *GPUs  // that it hands on; nil for the usual engine
 }
 
 // volume is the name of the volume with the engine's state. Another version of
@@ -41,7 +42,11 @@ func (s spec) volume() string { return volumeOf(s.name) }
 func volumeOf(name string) string { return name + "-" + Version }
 
 func (s spec) labels() map[string]string {
-	return map[string]string{daemon.LabelRole: role, daemon.LabelInputs: s.inputs}
+	all := map[string]string{daemon.LabelRole: role, daemon.LabelInputs: s.inputs}
+	if s.gpus != nil {
+		all[labelGPUs] = s.gpus.hash()
+	}
+	return all
 }
 
 // containers are the ways to run the engine, best first. It builds images, for
@@ -60,11 +65,12 @@ func (s spec) containers() []daemon.Container {
 			"--oci-cni-pool-size", "8",
 			"--oci-worker-gc-keepstorage", fmt.Sprintf("0,%d,%d", int64(freeSpace/1e6), s.limit/1e6),
 		},
-		// Without it, steps that ask for a GPU are refused; it changes nothing else.
-		Env:        []string{"_EXPERIMENTAL_DAGGER_GPU_SUPPORT=1"},
 		Labels:     s.labels(),
 		Mounts:     []daemon.Mount{{Type: "volume", Source: s.volume(), Target: stateDir}},
 		Privileged: true,
+	}
+	if s.gpus != nil {
+		s.gpus.give(&privileged)
 	}
 	limited := privileged
 	limited.Labels = s.labels()
@@ -74,7 +80,7 @@ func (s spec) containers() []daemon.Container {
 	limited.SecurityOpt = []string{"seccomp=unconfined", "apparmor=unconfined"}
 	limited.Unmasked = true
 	limited.DeviceCgroupRules = []string{"a *:* rwm"}
-	limited.Mounts = append(limited.Mounts[:1:1], daemon.Mount{Type: "bind", Source: "/sys/fs/cgroup", Target: "/sys/fs/cgroup"})
+	limited.Mounts = append(slices.Clip(limited.Mounts), daemon.Mount{Type: "bind", Source: "/sys/fs/cgroup", Target: "/sys/fs/cgroup"})
 	ways := []daemon.Container{privileged, limited}
 	if s.socket == "" {
 		return ways
@@ -118,14 +124,14 @@ const (
 )
 
 // decide says what to do about the container of that name, nil if there is none.
-// wanted reports whether an engine made from these inputs will do.
-func decide(c *daemon.Status, wanted func(inputs string) bool) action {
+// wanted reports whether an engine with these labels will do.
+func decide(c *daemon.Status, wanted func(labels map[string]string) bool) action {
 	switch {
 	case c == nil:
 		return create
 	case c.Labels[daemon.LabelRole] != role:
 		return refuse
-	case !wanted(c.Labels[daemon.LabelInputs]):
+	case !wanted(c.Labels):
 		if c.State == "running" && len(c.Execs) > 0 {
 			return wait
 		}

@@ -122,6 +122,21 @@ func (m Machine) find(item string) (id, uuid string, err error) {
 	return "", "", fmt.Errorf("%w: %q is neither all, none, an index, nor the beginning of a UUID", usage.Err, item)
 }
 
+// UUIDs are those of the GPUs and MIG instances of a request that Resolve made.
+func (m Machine) UUIDs(r Request) (all []string) {
+	for _, g := range m.GPUs {
+		if r.All {
+			all = append(all, g.UUID)
+		}
+	}
+	for _, id := range r.IDs {
+		if _, uuid, err := m.find(id); err == nil {
+			all = append(all, uuid)
+		}
+	}
+	return all
+}
+
 // prefixOf reports whether item begins a UUID, with or without its GPU- or
 // MIG-.
 func prefixOf(item, uuid string) bool {

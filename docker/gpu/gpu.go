@@ -28,6 +28,7 @@ type Machine struct {
 	Complaint string // what nvidia-smi said instead
 	SMI       bool   // nvidia-smi is installed
 	Loaded    bool   // the driver's kernel module is loaded
+	Driver    string // its version, such as "580.95.05"; "" if it doesn't tell
 	Nouveau   bool   // the kernel's own driver, without CUDA, has the devices
 	Hardware  bool   // an NVIDIA display device is on the PCI bus
 	WSL       bool   // this is Linux inside Windows, and the driver is Windows'
@@ -63,8 +64,10 @@ func Probe(ctx context.Context, root string) (Machine, error) {
 		_, err := os.Stat(filepath.Join(root, name))
 		return err == nil
 	}
+	version, err := os.ReadFile(filepath.Join(root, "proc/driver/nvidia/version"))
 	m := Machine{
-		Loaded:   exists("proc/driver/nvidia/version"),
+		Loaded:   err == nil,
+		Driver:   parseDriver(string(version)),
 		WSL:      exists("dev/dxg"),
 		Hardware: hardware(root),
 		Nouveau:  exists("sys/module/nouveau"),
@@ -136,6 +139,17 @@ func hardware(root string) bool {
 		}
 	}
 	return false
+}
+
+var driverLine = regexp.MustCompile(`(?m)^NVRM version:.*?\s(\d+(?:\.\d+)+)\s`)
+
+// parseDriver finds the version in what the kernel module says of itself, which is an
+// open module's or the closed one's.
+func parseDriver(said string) string {
+	if m := driverLine.FindStringSubmatch(said); m != nil {
+		return m[1]
+	}
+	return ""
 }
 
 var (

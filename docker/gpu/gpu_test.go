@@ -22,7 +22,7 @@ GPU 1: NVIDIA A100 (80 GB) (UUID: GPU-22222222-aaaa-bbbb-cccc-000000000000)
 `
 
 var two = Machine{
-	SMI: true, Toolkit: true, Loaded: true,
+	SMI: true, Toolkit: true, Loaded: true, Driver: "580.95.05",
 	GPUs: []GPU{
 		{Index: 0, UUID: "GPU-11111111-aaaa-bbbb-cccc-000000000000", Name: "NVIDIA A100-SXM4-40GB", MIG: []Instance{
 			{Index: 0, UUID: "MIG-33333333-aaaa-bbbb-cccc-000000000000", Profile: "1g.5gb"},
@@ -54,8 +54,35 @@ const smi = `case $1 in
 esac
 `
 
+const driverVersion = `NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (dvs-builder@U22-I3-AF03-09-1)
+GCC version:  gcc version 12.3.0 (Ubuntu 12.3.0-1ubuntu1~22.04.2)
+`
+
+func TestParseDriver(t *testing.T) {
+	for said, want := range map[string]string{
+		driverVersion: "580.95.05",
+		"NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.256.02  Thu May  2 14:37:44 UTC 2024\n": "470.256.02",
+		"GCC version:  gcc version 12.3.0 (Ubuntu)\n":                                                "",
+		"NVRM version: …": "",
+		"":                "",
+	} {
+		assert.Equal(t, want, parseDriver(said), said)
+	}
+}
+
+func FuzzParseDriver(f *testing.F) {
+	f.Add(driverVersion)
+	f.Add("NVRM version: 1.2 ")
+	f.Fuzz(func(t *testing.T, said string) {
+		if v := parseDriver(said); v != "" {
+			assert.Contains(t, said, v)
+			assert.Regexp(t, `^[0-9.]+$`, v)
+		}
+	})
+}
+
 func TestProbeReadsTheDriver(t *testing.T) {
-	root := host(t, map[string]string{"proc/driver/nvidia/version": "NVRM version: …"},
+	root := host(t, map[string]string{"proc/driver/nvidia/version": driverVersion},
 		map[string]string{"nvidia-smi": smi, hook: "exit 0"})
 	m, err := Probe(t.Context(), root)
 	require.NoError(t, err)

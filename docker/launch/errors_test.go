@@ -1,7 +1,6 @@
 package launch
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -9,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/internal/dockertest"
 )
 
 func TestErrorsAreInstructions(t *testing.T) {
@@ -27,12 +28,12 @@ func TestErrorsAreInstructions(t *testing.T) {
 			". Get it with\n\tdocker pull no-such-image:1\n"},
 		{"no image of the project", func(o *Options) { o.Image = o.Project + ":1" }, "",
 			". Build it with\n\tgo tool mage build -t=" + p.options.Project + ":1\n"},
-		{"unknown GPU", func(o *Options) { o.GPUs = "3" }, fakeGPUs(t),
+		{"unknown GPU", func(o *Options) { o.GPUs = "3" }, "PATH=" + dockertest.SMI(t),
 			"-g=3: usage: there is no GPU 3. This machine has\n\t0\tGPU-aaaa0000-1111-2222-3333-444444444444\tNVIDIA H200\n" +
 				"\t1\tGPU-bbbb0000-1111-2222-3333-444444444444\tNVIDIA H200\n"},
-		{"no GPU", func(o *Options) { o.GPUs = "all" }, "PATH=" + pathWithout(t, "nvidia-smi"),
+		{"no GPU", func(o *Options) { o.GPUs = "all" }, "PATH=" + dockertest.PathWithout("nvidia-smi"),
 			"-g=all: no GPU for a container: there is no NVIDIA GPU in this machine.\n\tLeave -g out, or type -g=none, to run on the CPU\n"},
-		{"no toolkit", func(o *Options) { o.GPUs = "all" }, fakeGPUs(t),
+		{"no toolkit", func(o *Options) { o.GPUs = "all" }, "PATH=" + dockertest.SMI(t),
 			"-g=all: no GPU for a container: the NVIDIA Container Toolkit isn't installed, so Docker can't pass GPUs on.\n" +
 				"\tInstall the package nvidia-container-toolkit from NVIDIA's repository, then\n" +
 				"\tsudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker\n"},
@@ -79,29 +80,6 @@ func TestErrorsAreInstructions(t *testing.T) {
 	}
 }
 
-// fakeGPUs is an environment in which nvidia-smi lists two GPUs.
-func fakeGPUs(t *testing.T) string {
-	bin := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(bin, "nvidia-smi"), []byte(`#!/bin/sh
-case $1 in --list-gpus)
-echo "GPU 0: NVIDIA H200 (UUID: GPU-aaaa0000-1111-2222-3333-444444444444)"
-echo "GPU 1: NVIDIA H200 (UUID: GPU-bbbb0000-1111-2222-3333-444444444444)"
-esac
-`), 0o755))
-	return "PATH=" + bin + ":" + pathWithout(t, "nvidia-container-runtime-hook")
-}
-
-// pathWithout is the PATH without the folders that have a program.
-func pathWithout(t *testing.T, program string) string {
-	var kept []string
-	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
-		if _, err := os.Stat(filepath.Join(dir, program)); err != nil {
-			kept = append(kept, dir)
-		}
-	}
-	return strings.Join(kept, ":")
-}
-
 func TestNoPermissionOnTheSocket(t *testing.T) {
 	p := newPerson(t)
 	p.become(54321, 54321)
@@ -133,7 +111,7 @@ func TestTakenName(t *testing.T) {
 
 func TestNoGPUIsLoud(t *testing.T) {
 	p := newPerson(t)
-	p.env = append(p.env, "PATH="+pathWithout(t, "nvidia-smi"))
+	p.env = append(p.env, "PATH="+dockertest.PathWithout("nvidia-smi"))
 	r := p.runWith(func(o *Options) { o.GPUs, o.Command = "", "echo $NVIDIA_VISIBLE_DEVICES" }, "")
 	assert.Equal(t, result{out: "void\n", err: "NO GPU, running on the CPU: there is no NVIDIA GPU in this machine\n"}, r)
 }

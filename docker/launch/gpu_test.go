@@ -4,13 +4,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/dockertest/smi"
 	"github.com/berthdev/berth/internal/testenv"
 )
 
@@ -18,18 +18,18 @@ func TestGPUsArriveByTheHook(t *testing.T) {
 	host, hooks := dockertest.SecondDocker(t)
 	p := newPerson(t)
 	p.options.Network = "none"
-	p.env = append(p.env, "DOCKER_HOST="+host, strings.Replace(fakeGPUs(t), "PATH=", "PATH="+hooks+":", 1))
-	for selection, want := range map[string]string{
-		"":         "0",
-		"0":        "0",
-		"all":      "all",
-		"1,0":      "1,0",
-		"GPU-bbbb": "GPU-bbbb0000-1111-2222-3333-444444444444",
+	p.env = append(p.env, "DOCKER_HOST="+host, "PATH="+hooks+":"+dockertest.SMI(t))
+	for selection, want := range map[string]struct{ visible, uuids string }{
+		"":         {"0", smi.A + "\n"},
+		"0":        {"0", smi.A + "\n"},
+		"all":      {"all", smi.A + "\n" + smi.B + "\n"},
+		"1,0":      {"1,0", smi.A + "\n" + smi.B + "\n"},
+		"GPU-bbbb": {smi.B, smi.B + "\n"},
 	} {
 		r := p.runWith(func(o *Options) {
-			o.GPUs, o.Command = selection, "nvidia-smi; echo $NVIDIA_VISIBLE_DEVICES $NVIDIA_DRIVER_CAPABILITIES"
+			o.GPUs, o.Command = selection, smi.UUIDs+"; test -c /dev/nvidia0 && echo $NVIDIA_VISIBLE_DEVICES $NVIDIA_DRIVER_CAPABILITIES"
 		}, "")
-		assert.Equal(t, result{out: "GPUs: " + want + "\n" + want + " all\n"}, r, selection)
+		assert.Equal(t, result{out: want.uuids + want.visible + " all\n"}, r, selection)
 	}
 	r := p.runWith(func(o *Options) { o.GPUs, o.Command = "none", "nvidia-smi || echo $NVIDIA_VISIBLE_DEVICES" }, "")
 	assert.Equal(t, "void\n", r.out, "without a GPU nothing is called")
@@ -47,7 +47,7 @@ func TestHookThatDockerDidNotFind(t *testing.T) {
 	p := newPerson(t)
 	bin := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(bin, dockertest.HookName), []byte("#!/bin/sh\n"), 0o755))
-	p.env = append(p.env, strings.Replace(fakeGPUs(t), "PATH=", "PATH="+bin+":", 1))
+	p.env = append(p.env, "PATH="+bin+":"+dockertest.SMI(t))
 	d := dockertest.Connect(t)
 	info, err := d.Info(t.Context())
 	require.NoError(t, err)

@@ -18,9 +18,13 @@ import (
 	"github.com/berthdev/berth/rootfs"
 )
 
+// DefaultHome is the folder of the checkout that $HOME keeps its files in, unless the
+// options name another.
+const DefaultHome = ".berth/home"
+
 // homeIn is the home in a checkout.
 func homeIn(checkout string, o Options) Home {
-	h := Home{Checkout: checkout, Path: filepath.Join(checkout, filepath.FromSlash(cmp.Or(o.Home, ".berth/home")))}
+	h := Home{Checkout: checkout, Path: filepath.Join(checkout, filepath.FromSlash(cmp.Or(o.Home, DefaultHome)))}
 	if o.Skeleton != "" {
 		h.Skeleton = filepath.Join(checkout, filepath.FromSlash(o.Skeleton))
 	}

@@ -27,7 +27,7 @@ import (
 type Options struct {
 	Project    string // names containers; asked of the project, not of a person
 	Root       string // the checkout on the host; asked of the project, not of a person
-	Home       string // folder of the checkout that $HOME keeps its files in; default: .berth/home; asked of the project, not of a person
+	Home       string // folder of the checkout that $HOME keeps its files in; default: DefaultHome; asked of the project, not of a person
 	Skeleton   string // folder of the checkout with what a new home starts with; default: Berth's own; asked of the project, not of a person
 	Image      string // image to run; no default
 	Digest     string // of the image's manifest, "" if unknown; asked of the project, since Docker doesn't know it of a loaded image

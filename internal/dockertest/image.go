@@ -51,6 +51,23 @@ func Shell(t testing.TB) string { return build(t, "shell") }
 // them.
 func Desktop(t testing.TB) string { return build(t, "desktop") }
 
+// ShellProject is the files of a project, by name, whose image has a shell and no more, and
+// needs no packages. They are to be executable.
+func ShellProject(t testing.TB) map[string]string {
+	t.Helper()
+	docker := Connect(t)
+	id, err := docker.Create(t.Context(), daemon.Container{Name: Name(t), Image: Shell(t)})
+	require.NoError(t, err)
+	files := map[string]string{"docker/Dockerfile": "FROM scratch\nCOPY root /\nENV PATH=/usr/bin:/bin\n", "root/usr/bin/.keep": ""}
+	for _, name := range []string{"bin/sh", "lib64/ld-linux-x86-64.so.2", "lib/x86_64-linux-gnu/libc.so.6"} {
+		data, err := docker.ReadFile(t.Context(), id, "/"+name, 1<<30)
+		require.NoError(t, err)
+		files["root/"+name] = string(data)
+	}
+	require.NoError(t, docker.Remove(t.Context(), id))
+	return files
+}
+
 func build(t testing.TB, kind string) string {
 	t.Helper()
 	if runtime.GOOS != "linux" {

@@ -18,8 +18,9 @@ import (
 )
 
 // SecondDocker starts a dockerd of the test's own, in a network namespace of its
-// own, which finds the hook, and returns its address and the folder of the hook. From then
-// on it is the test's Docker, and has the image of Shell.
+// own, which finds the hook of a Toolkit, and returns its address and the folder of the
+// hook. From then on it is the test's Docker, and has the image of Shell. Its bridge leads
+// nowhere.
 func SecondDocker(t *testing.T) (host, hooks string) {
 	t.Helper()
 	host, hooks, _ = RestartableDocker(t)
@@ -34,12 +35,7 @@ func RestartableDocker(t *testing.T, flags ...string) (host, hooks string, resta
 	dir, err := os.MkdirTemp("", "berth") // short: a socket's path has 107 bytes at most
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	hooks = filepath.Join(dir, "hooks")
-	require.NoError(t, os.Mkdir(hooks, 0o755))
-	program, err := os.ReadFile(os.Args[0])
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(hooks, HookName), program, 0o755))
-
+	hooks = Toolkit(t)
 	host = "unix://" + filepath.Join(dir, "docker.sock")
 	// A configuration of its own: what the machine's says, flags may not say again.
 	config := filepath.Join(dir, "daemon.json")
@@ -51,7 +47,7 @@ func RestartableDocker(t *testing.T, flags ...string) (host, hooks string, resta
 	start := func() {
 		c = exec.Command(dockerd, append([]string{"--config-file", config, "-H", host, "--data-root", dir + "/data", "--exec-root", dir + "/exec",
 			"-p", dir + "/pid", "--containerd-namespace", "berth-test", "--containerd-plugins-namespace", "berth-test-plugins",
-			"--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"}, flags...)...)
+			"--iptables=false", "--ip-forward=false", "--ip-masq=false"}, flags...)...)
 		c.Env = append(os.Environ(), "PATH="+hooks+":"+os.Getenv("PATH"))
 		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
 		c.Stdout, c.Stderr = log, log
@@ -91,6 +87,18 @@ func RestartableDocker(t *testing.T, flags ...string) (host, hooks string, resta
 			return err == nil
 		}, 30*time.Second, 50*time.Millisecond, "dockerd doesn't come back")
 	}
+}
+
+// NewDockerd compiles a dockerd that passes GPUs on by CDI, for which Debian's is too old,
+// and returns its folder. From nothing that takes minutes.
+func NewDockerd(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	c := exec.Command("go", "build", "-tags=exclude_graphdriver_btrfs", "-o", dir, "github.com/docker/docker/cmd/dockerd")
+	c.Dir, c.Env = filepath.Join(here(), "testdata", "dockerd"), append(os.Environ(), "CGO_ENABLED=0")
+	out, err := c.CombinedOutput()
+	require.NoError(t, err, "compiling dockerd: %s", out)
+	return dir
 }
 
 // storage is a configuration for dockerd with what the machine's own says of

@@ -15,7 +15,7 @@ import (
 // CI carries out targets.CI.
 func (c Set) CI(ctx context.Context, f targets.CIFlags) error {
 	return c.Do(ctx, func(ctx context.Context, p ci.Project, progress *progress.Reporter) error {
-		options := ci.PipelineOptions{Folder: f.Output, Only: f.Only, GPUs: f.GPUs, Report: progress}
+		options := ci.PipelineOptions{Folder: f.Output, Only: f.Only, GPUs: f.GPUs, Through: f.Through, Report: progress}
 		switch f.In {
 		case "", "host":
 		case "image":

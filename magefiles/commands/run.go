@@ -63,24 +63,9 @@ func (c Set) Launch(ctx context.Context, o launch.Options) error {
 // Smoke carries out targets.Smoke.
 func (c Set) Smoke(ctx context.Context, f targets.SmokeFlags) error {
 	return c.Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
-		o := launch.Options{Image: f.Image, GPUs: f.GPUs, Share: f.Share, Wait: f.Wait, GUI: "off"}
-		docker, err := daemon.Connect(ctx)
-		if err != nil {
-			return err
-		}
-		defer docker.Close()
-		// One lease for all of the commands.
-		plan, held, err := ci.Lease(ctx, docker, p, o, "smoke of "+p.Name, standard, report)
-		if err != nil {
-			return err
-		}
-		defer held.Close()
-		if held != nil {
-			o.GPUs, o.Share = plan.GPU.String(), true
-		}
-		return ci.Smoke(p.Smoke, func(command string) (int, error) {
-			o.Command = command
-			return enter(ctx, p, o, report)
+		return ci.Smoke(ctx, p, ci.SmokeOptions{
+			Through: f.Through, Image: f.Image, GPUs: f.GPUs, Share: f.Share, Wait: f.Wait,
+			For: "smoke of " + p.Name, Streams: standard, Report: report,
 		}, func(v ci.Verdict) { fmt.Println(v) })
 	})
 }

@@ -10,13 +10,14 @@ func CI(
 	only *string, // run these stages alone: lint,unit,build,smoke,verify
 	in *string, // where the unit tests run: host (default), or image, in the image's test stage without a network
 	g *string, // GPUs for the smoke commands: 0 (default: the first, if any), all, none, 2,3, auto, auto:2 (idle ones), UUIDs or their beginnings
+	through *string, // how the smoke commands run, as for smoke: docker, dagger or auto
 	o *string, // folder for the report and the logs (default: artifacts/ci)
 ) error {
-	return commands().CI(ctx, CIFlags{Only: deref(only), In: deref(in), GPUs: deref(g), Output: deref(o)})
+	return commands().CI(ctx, CIFlags{Only: deref(only), In: deref(in), GPUs: deref(g), Through: deref(through), Output: deref(o)})
 }
 
 // CIFlags are those of CI.
-type CIFlags struct{ Only, In, GPUs, Output string }
+type CIFlags struct{ Only, In, GPUs, Through, Output string }
 
 // Workflows writes .github/workflows/berth.yml and berth-gpu.yml, which call the target
 // ci on GitHub's machines and on a runner with GPUs of your own. It overwrites no file that it

@@ -54,15 +54,16 @@ func Smoke(
 	share *bool, // take no lease of the GPUs, and heed nobody's
 	wait *time.Duration, // for GPUs that others hold, at most, such as 10m (default: as long as it takes)
 	t *string, // test the image of this tag, as it is, instead of building the project's own
+	through *string, // docker: in a container as run makes it; dagger: in the engine; auto (default): dagger for GPUs if it can
 ) error {
-	return commands().Smoke(ctx, SmokeFlags{Image: deref(t), GPUs: deref(g), Share: deref(share), Wait: wait})
+	return commands().Smoke(ctx, SmokeFlags{Image: deref(t), GPUs: deref(g), Share: deref(share), Wait: wait, Through: deref(through)})
 }
 
 // SmokeFlags are those of Smoke.
 type SmokeFlags struct {
-	Image, GPUs string
-	Share       bool
-	Wait        *time.Duration // nil if it wasn't typed
+	Image, GPUs, Through string
+	Share                bool
+	Wait                 *time.Duration // nil if it wasn't typed
 }
 
 // Ps lists the launches that run on this machine, of everybody: name, person, GPUs,

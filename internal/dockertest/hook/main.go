@@ -1,0 +1,83 @@
+//go:build unix
+
+// Hook does what NVIDIA's hook does, without a GPU: Docker's runtime, or an engine's,
+// calls it before a container starts, and it puts a device and an nvidia-smi into the
+// container for each GPU that the container was given. A file "broken" beside it makes it
+// fail with that file's text; a file "visible" there says, in place of
+// NVIDIA_VISIBLE_DEVICES, which GPUs it puts there. It is a program of its own, linked statically, so that it runs in an
+// engine's container too.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/berthdev/berth/internal/dockertest/smi"
+)
+
+func main() {
+	if err := inject(os.Stdin); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// inject reads the state of a container as the OCI's runtime specification has it.
+func inject(in io.Reader) error {
+	self, err := os.Executable() // os.Args[0] has no folder
+	if err != nil {
+		return err
+	}
+	beside := func(name string) string { return filepath.Join(filepath.Dir(self), name) }
+	if text, err := os.ReadFile(beside("broken")); err == nil {
+		return fmt.Errorf("%s", text)
+	}
+	var state struct {
+		Bundle string
+		PID    int
+	}
+	if err := json.NewDecoder(in).Decode(&state); err != nil {
+		return err
+	}
+	data, err := os.ReadFile(filepath.Join(state.Bundle, "config.json"))
+	if err != nil {
+		return err
+	}
+	var config struct {
+		Root    struct{ Path string }
+		Process struct{ Env []string }
+	}
+	if err := json.Unmarshal(data, &config); err != nil {
+		return err
+	}
+	visible := ""
+	for _, v := range config.Process.Env {
+		if _, ids, ok := strings.Cut(v, "NVIDIA_VISIBLE_DEVICES="); ok {
+			visible = ids // the last one counts
+		}
+	}
+	if text, err := os.ReadFile(beside("visible")); err == nil {
+		visible = string(text)
+	}
+	uuids := smi.Given(visible)
+	if !filepath.IsAbs(config.Root.Path) {
+		config.Root.Path = filepath.Join(state.Bundle, config.Root.Path)
+	}
+	// As the container's process sees it: its /dev is mounted by now, in its view alone.
+	root := filepath.Join("/proc", fmt.Sprint(state.PID), "root", config.Root.Path)
+	for i := range uuids {
+		device := filepath.Join(root, "dev", fmt.Sprintf("nvidia%d", i))
+		if err := syscall.Mknod(device, syscall.S_IFCHR|0o666, null); err != nil {
+			return fmt.Errorf("making %s: %w", device, err)
+		}
+	}
+	return os.WriteFile(filepath.Join(root, "usr/bin/nvidia-smi"), []byte(smi.Script(uuids...)), 0o755)
+}
+
+// null is the device number of /dev/null, which every container may open.
+const null = 1<<8 | 3
