@@ -191,13 +191,10 @@ func TestRuns(t *testing.T) {
 	}
 }
 
-// TestOwn runs this repository's workflow in a fresh copy of it, to the green end: lint, every test, build, smoke, verify.
-func TestOwn(t *testing.T) {
-	if !testenv.Long() {
-		t.Skip("it runs the whole pipeline: mage test -long")
-	}
-	dockertest.Connect(t)
-	repository := t.TempDir()
+// own is a fresh copy of this repository, whose image has a name of the tests', and goes with them.
+func own(t *testing.T) (repository string) {
+	t.Helper()
+	repository = t.TempDir()
 	list, err := exec.Command("git", "-C", "../..", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
 	require.NoError(t, err)
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
@@ -205,7 +202,7 @@ func TestOwn(t *testing.T) {
 		require.NoError(t, err)
 		info, err := os.Stat(filepath.Join("../..", name))
 		require.NoError(t, err)
-		if name == "magefiles/magefile.go" { // the image has a name of the tests', and goes with them
+		if name == "magefiles/magefile.go" {
 			require.Contains(t, string(data), `"demo-cnn"`)
 			data = bytes.Replace(data, []byte(`"demo-cnn"`), []byte(`"`+dockertest.Process+`-own"`), 1)
 		}
@@ -213,13 +210,31 @@ func TestOwn(t *testing.T) {
 		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
 		require.NoError(t, os.WriteFile(file, data, info.Mode().Perm()))
 	}
-	r := newRunner(t, repository, here)
-	out, err := r.runs("push", "push", path.Join(Dir, "berth.yml"))
+	return repository
+}
+
+// TestOwn runs this repository's workflow in a fresh copy of it, to the green end: lint, tests, build, smoke, verify.
+func TestOwn(t *testing.T) {
+	dockertest.Connect(t)
+	assert.Contains(t, passes(t, "berth"), "NO GPU: the smoke commands ran without one")
+}
+
+// passes runs a workflow of this repository, and returns the summary that it keeps.
+func passes(t *testing.T, name string) (summary string) {
+	t.Helper()
+	if !testenv.Long() {
+		t.Skip("it runs the whole pipeline: mage test -long")
+	}
+	r := newRunner(t, own(t), here)
+	out, err := r.runs("push", "push", path.Join(Dir, name+".yml"))
 	require.NoError(t, err)
 	assert.Contains(t, out, "Job succeeded")
-	for _, name := range []string{"junit.xml", "report.json", "summary.md"} {
-		assert.FileExists(t, filepath.Join(r.kept, "berth", name))
+	for _, file := range []string{"junit.xml", "report.json"} {
+		assert.FileExists(t, filepath.Join(r.kept, name, file))
 	}
+	text, err := os.ReadFile(filepath.Join(r.kept, name, "summary.md"))
+	require.NoError(t, err)
+	return string(text)
 }
 
 // TestForks has pull requests of a fork reach GitHub's machines and not the runner:
