@@ -34,7 +34,11 @@ func RestartableDocker(t *testing.T, flags ...string) (host, hooks string, resta
 	dockerd := testenv.NeedsCommand(t, testenv.Dockerd, "dockerd")
 	dir, err := os.MkdirTemp("", "berth") // short: a socket's path has 107 bytes at most
 	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		// dockerd mounts it on itself, and leaves that where a container outlives it.
+		syscall.Unmount(filepath.Join(dir, "data"), syscall.MNT_DETACH)
+		os.RemoveAll(dir)
+	})
 	hooks = Toolkit(t)
 	host = "unix://" + filepath.Join(dir, "docker.sock")
 	// A configuration of its own: what the machine's says, flags may not say again.
