@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/berthdev/berth/ci/engine"
@@ -41,8 +42,23 @@ func (t Through) String() string {
 	return fmt.Sprintf("Smoke commands run through %s: %s", name, t.Why)
 }
 
+// check refuses what makes no sense on any machine.
+func (o ThroughOptions) check() error {
+	if !slices.Contains([]string{"", "auto", "docker", "dagger"}, o.Through) {
+		return fmt.Errorf("-through: %w: it may be auto, docker or dagger, not %q", usage.Err, o.Through)
+	}
+	if o.Through == "dagger" && o.Image != "" {
+		return fmt.Errorf("-through=dagger: %w: it tests the project's own image, as it builds it. "+
+			"Leave -t out, or type -through=docker", usage.Err)
+	}
+	return nil
+}
+
 // ChooseThrough looks at the machine as far as the choice depends on it, and chooses.
 func ChooseThrough(ctx context.Context, o ThroughOptions) (Through, error) {
+	if err := o.check(); err != nil {
+		return Through{}, err
+	}
 	w := world{}
 	if o.Through != "docker" && o.Image == "" && o.GPUs != "none" && (o.GPUs != "" || o.Through == "dagger" || gpu.Installed("/")) {
 		var err error
@@ -88,23 +104,13 @@ func lookAtWorld(ctx context.Context) (w world, err error) {
 // chooseThrough takes Dagger for GPUs, if it has an engine that hands them on, and else
 // Docker, unless a person insists. With Dagger, what can't be had is an error.
 func chooseThrough(o ThroughOptions, w world) (Through, error) {
-	insists := false
-	switch o.Through {
-	case "docker":
+	if o.Through == "docker" {
 		return Through{Why: "-through=docker says so"}, nil
-	case "dagger":
-		insists = true
-	case "", "auto":
-	default:
-		return Through{}, fmt.Errorf("-through: %w: it may be auto, docker or dagger, not %q", usage.Err, o.Through)
 	}
 	if o.Image != "" {
-		if insists {
-			return Through{}, fmt.Errorf("-through=dagger: %w: it tests the project's own image, as it builds it. "+
-				"Leave -t out, or type -through=docker", usage.Err)
-		}
 		return Through{Why: "-t names an image that is there"}, nil
 	}
+	insists := o.Through == "dagger"
 	request, err := gpu.Resolve(o.GPUs, w.machine)
 	if err != nil {
 		return Through{}, err

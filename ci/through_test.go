@@ -55,7 +55,10 @@ func TestChooseThrough(t *testing.T) {
 		"a GPU that isn't there":    {ThroughOptions{GPUs: "7"}, gpus, "-g=7: usage: there is no GPU 7"},
 		"something else altogether": {ThroughOptions{Through: "podman"}, gpus, `-through: usage: it may be auto, docker or dagger, not "podman"`},
 	} {
-		got, err := chooseThrough(c.asked, c.world)
+		got, err := Through{}, c.asked.check()
+		if err == nil {
+			got, err = chooseThrough(c.asked, c.world)
+		}
 		if err != nil {
 			assert.True(t, strings.HasPrefix(err.Error(), c.want), "%s: %v", name, err)
 			continue
@@ -64,8 +67,8 @@ func TestChooseThrough(t *testing.T) {
 		assert.NotContains(t, got.String(), "\n", name)
 		assert.Equal(t, got.Dagger && !got.GPUs.None(), got.engine != nil, name)
 	}
-	_, err := chooseThrough(ThroughOptions{Through: "podman"}, gpus)
-	assert.ErrorIs(t, err, usage.Err)
+	_, err := ChooseThrough(t.Context(), ThroughOptions{Through: "podman", GPUs: "all"})
+	assert.ErrorIs(t, err, usage.Err, "before anything is asked")
 
 	got, err := chooseThrough(ThroughOptions{GPUs: "1"}, gpus)
 	require.NoError(t, err)
