@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/docker/launch"
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/dockertest/smi"
 )
@@ -250,7 +252,16 @@ func TestALeaseLastsAsLongAsItsLaunch(t *testing.T) {
 	stop(first)
 	assert.Equal(t, gpuA, waiting.has(t), waiting.said())
 	assert.NotContains(t, waiting.said(), "without a lease")
+	next := m.status().GPUs[0].Lease
+	require.NotNil(t, next)
 	require.NoError(t, waiting.end())
+	stdout, stderr, code = berth(t, m.root, m.env, "ps", "-all", "-json")
+	require.Zero(t, code, stderr)
+	var launches []launch.Launch
+	require.NoError(t, json.Unmarshal([]byte(stdout), &launches))
+	at := slices.IndexFunc(launches, func(l launch.Launch) bool { return l.Name == first })
+	require.GreaterOrEqual(t, at, 0, "the launch that ended isn't known")
+	t.Logf("the next one has the GPU %s after the container's end", next.Since.Sub(launches[at].Until))
 
 	// The keeper of a launch is killed: its lease goes, the launch doesn't.
 	require.NotNil(t, m.status().GPUs[1].Lease)
