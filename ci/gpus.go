@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/gpu"
 	"github.com/berthdev/berth/docker/gpu/lease"
 	"github.com/berthdev/berth/docker/launch"
@@ -85,7 +86,7 @@ func (g GPUState) Use() string {
 
 // preview chooses the GPUs that a launch would lease now, and notes what it would wait
 // for.
-func preview(ctx context.Context, host launch.Host, o launch.Options) (launch.Options, []string, error) {
+func preview(ctx context.Context, docker *daemon.Client, host launch.Host, o launch.Options) (launch.Options, []string, error) {
 	request, err := gpu.Resolve(o.GPUs, host.GPU)
 	if err != nil || request.None() || o.Share || !host.Local {
 		return o, nil, nil // NewPlan reports what is wrong
@@ -94,7 +95,7 @@ func preview(ctx context.Context, host launch.Host, o launch.Options) (launch.Op
 	if err != nil {
 		return o, nil, err
 	}
-	r := reservation{machine: host.GPU, selection: o.GPUs}
+	r := reservation{docker: docker, machine: host.GPU, selection: o.GPUs}
 	r.count, r.uuids = host.GPU.Wanted(o.GPUs, request)
 	var busy []string
 	if gpu.Auto(o.GPUs) {

@@ -42,13 +42,14 @@ func TestGPUStates(t *testing.T) {
 }
 
 func TestWhatALaunchWouldWaitFor(t *testing.T) {
-	r := reservation{machine: rack, selection: "0,1:0", count: 2, uuids: []string{"GPU-a", "MIG-c", "MIG-d"}}
+	r := reservation{machine: rack, selection: "0,1:0", count: 2, uuids: []string{"GPU-a", "MIG-c", "MIG-d"},
+		others: map[string]string{"MIG-c": "somebody computes on it without a lease: process 1"}}
 	idle, w := r.wouldWait(lease.Status{
 		Leases: []lease.Entry{entry("alice", 0, "GPU-a"), entry("carol", 0, "GPU-else")},
 		Queue:  []lease.Entry{entry("bob", 1, "MIG-d")},
 	}, []string{"MIG-c", "GPU-a"})
 	assert.Empty(t, idle)
-	assert.Equal(t, "\tGPU 0: alice, alice's, since 2 Jan 03:04:05\n\tGPU 1:0: somebody computes on it without a lease\n"+
+	assert.Equal(t, "\tGPU 0: alice, alice's, since 2 Jan 03:04:05\n\tGPU 1:0: somebody computes on it without a lease: process 1\n"+
 		"\tbefore this: bob, bob's, since 2 Jan 03:04:05, for 1", r.state(w))
 	idle, w = r.wouldWait(lease.Status{}, nil)
 	assert.Equal(t, r.uuids, idle)

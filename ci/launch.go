@@ -24,7 +24,7 @@ func Plan(
 	if err != nil {
 		return launch.Plan{}, err
 	}
-	o, notes, err := preview(ctx, host, o)
+	o, notes, err := preview(ctx, docker, host, o)
 	if err != nil {
 		return launch.Plan{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -44,7 +45,7 @@ func Lease(
 		plan.Notes = append(plan.Notes, "Docker runs on another machine: its GPUs are used without a lease")
 		return plan, nil, nil
 	}
-	r := reservation{machine: host.GPU, selection: o.GPUs, report: report}
+	r := reservation{docker: docker, machine: host.GPU, selection: o.GPUs, report: report}
 	r.count, r.uuids = host.GPU.Wanted(o.GPUs, plan.GPU)
 	held, err := r.acquire(ctx, lease.Holder{Name: cmp.Or(name, plan.Container.Name), User: host.User.Name}, o.Wait)
 	if err != nil {
@@ -72,12 +73,14 @@ func Lease(
 
 // A reservation is the leasing of what a selection asks for.
 type reservation struct {
+	docker    *daemon.Client
 	machine   gpu.Machine
 	selection string // of GPUs, as typed
 	count     int    // how many of
 	uuids     []string
 	report    *progress.Reporter
-	told      *lease.Waiting // what it waited for last
+	told      *lease.Waiting    // what it waited for last
+	others    map[string]string // see findOthers
 	notes     []string
 }
 
@@ -129,29 +132,48 @@ func (r *reservation) late(wait time.Duration) error {
 	return advice.With(err, "Wait for longer, or see\n\t%s gpu:status", advice.Berth)
 }
 
-// busy returns the GPUs on which somebody computes. Asked while nobody has a lease of
-// them, that is somebody without one. A driver that can't tell is taken at its word.
+// busy returns the GPUs that somebody uses. Asked while nobody has a lease of them, that
+// is somebody without one. Who can't tell is taken at its word.
 func (r *reservation) busy(ctx context.Context) ([]string, error) {
-	processes, err := gpu.Computing(ctx, "/")
+	err := r.findOthers(ctx)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	if note := fmt.Sprintf("Whether somebody uses GPUs without a lease isn't known: %v", err); err != nil && !slices.Contains(r.notes, note) {
 		r.notes = append(r.notes, note)
 	}
-	return processes.UUIDs(), nil
+	return slices.Sorted(maps.Keys(r.others)), nil
 }
 
-// noteOthers notes who computes on GPUs that were leased by name.
-func (r *reservation) noteOthers(ctx context.Context, uuids []string) {
+// findOthers finds who uses GPUs, in words, by UUID: processes that the driver knows of,
+// and running launches. Of those, one without a lease shares the GPU, or its command was
+// killed and couldn't take it along.
+func (r *reservation) findOthers(ctx context.Context) error {
+	r.others = map[string]string{}
 	processes, err := gpu.Computing(ctx, "/")
-	if err != nil {
-		return // it was asked for by name, whoever is there
+	for uuid, pids := range processes {
+		r.others[uuid] = "somebody computes on it without a lease: " + pidList(pids)
 	}
+	launches, e := launch.OnGPUs(ctx, r.docker)
+	for _, l := range launches {
+		request, err := gpu.Resolve(l.GPUs, r.machine)
+		if err != nil {
+			continue // it has GPUs that have gone
+		}
+		_, uuids := r.machine.Wanted(l.GPUs, request)
+		for _, uuid := range uuids {
+			r.others[uuid] = fmt.Sprintf("%s of %s runs on it without a lease", l.Name, l.User)
+		}
+	}
+	return errors.Join(err, e)
+}
+
+// noteOthers notes who uses GPUs that were leased by name.
+func (r *reservation) noteOthers(ctx context.Context, uuids []string) {
+	r.findOthers(ctx) // if it fails, they were asked for by name, whoever is there
 	for _, uuid := range uuids {
-		if pids := processes[uuid]; len(pids) > 0 {
-			r.notes = append(r.notes,
-				fmt.Sprintf("%s is leased, but somebody computes on it without a lease: %s", r.machine.Label(uuid), pidList(pids)))
+		if other := r.others[uuid]; other != "" {
+			r.notes = append(r.notes, fmt.Sprintf("%s is leased, but %s", r.machine.Label(uuid), other))
 		}
 	}
 }
@@ -182,7 +204,7 @@ func (r *reservation) state(w lease.Waiting) string {
 			}
 		}
 		if slices.Contains(w.Busy, uuid) {
-			lines = append(lines, fmt.Sprintf("\t%s: somebody computes on it without a lease", r.machine.Label(uuid)))
+			lines = append(lines, fmt.Sprintf("\t%s: %s", r.machine.Label(uuid), r.others[uuid]))
 		}
 	}
 	for _, e := range w.Ahead {

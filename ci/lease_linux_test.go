@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -199,7 +200,7 @@ func TestGPUsThatAreUsedWithoutALease(t *testing.T) {
 	assert.Equal(t, []any{"GPUs: " + gpuB + "\n", 0}, []any{stdout, code}, stderr)
 	_, stderr, code = m.run("auto:2", "true", "-wait=0s")
 	assert.Equal(t, 125, code)
-	assert.Contains(t, stderr, "\tGPU 0: somebody computes on it without a lease")
+	assert.Contains(t, stderr, "\tGPU 0: somebody computes on it without a lease: processes 4711, 4712\n")
 	stdout, stderr, code = m.run("0", "nvidia-smi")
 	assert.Equal(t, []any{"GPUs: 0\n", 0}, []any{stdout, code}, stderr)
 	assert.Contains(t, stderr, "GPU 0 is leased, but somebody computes on it without a lease: processes 4711, 4712\n")
@@ -217,4 +218,52 @@ func TestGPUsThatAreUsedWithoutALease(t *testing.T) {
 	assert.Equal(t, ExitPrerequisite, code)
 	assert.Contains(t, stderr, "held by others")
 	assert.NoError(t, held.end())
+}
+
+// TestALeaseLastsAsLongAsItsLaunch has launches that outlive their command.
+func TestALeaseLastsAsLongAsItsLaunch(t *testing.T) {
+	m := newGPUMachine(t)
+	start := func(gpus string) (name string) {
+		t.Helper()
+		stdout, stderr, code := m.run(gpus, "nvidia-smi; sleep 1000", "-d", "-n="+dockertest.Name(t))
+		require.Zero(t, code, stderr)
+		return strings.TrimSpace(stdout)
+	}
+	stop := func(name string) {
+		t.Helper()
+		_, stderr, code := berth(t, m.root, m.env, "stop", "-n="+name)
+		require.Zero(t, code, stderr)
+	}
+	first := start("auto")
+	held := m.status().GPUs[0].Lease
+	require.NotNil(t, held, "the command has ended, and the lease with it")
+	assert.Equal(t, first, held.Name)
+	second := start("auto")
+	stdout, stderr, code := berth(t, m.root, m.env, "ps")
+	require.Zero(t, code, stderr)
+	assert.Regexp(t, `(?m)^`+first+` .* `+gpuA+` `, stdout)
+	assert.Regexp(t, `(?m)^`+second+` .* `+gpuB+` `, stdout)
+	waiting := m.start("0")
+	require.Eventually(t, func() bool { return strings.Contains(waiting.said(), "Waiting for GPU 0") }, 20*time.Second, 20*time.Millisecond)
+	stop(first)
+	assert.Equal(t, "0", waiting.has(t), waiting.said())
+	assert.NotContains(t, waiting.said(), "without a lease")
+	require.NoError(t, waiting.end())
+
+	// The keeper of a launch is killed: its lease goes, the launch doesn't.
+	require.NotNil(t, m.status().GPUs[1].Lease)
+	require.NoError(t, syscall.Kill(dockertest.Keeper(t, second), syscall.SIGKILL))
+	require.Eventually(t, func() bool { return m.status().GPUs[1].Lease == nil }, 20*time.Second, 20*time.Millisecond)
+	stdout, stderr, code = m.run("auto", "nvidia-smi")
+	assert.Equal(t, []any{"GPUs: " + gpuA + "\n", 0}, []any{stdout, code}, stderr)
+	_, stderr, code = m.run("auto:2", "true", "-wait=0s")
+	assert.Equal(t, 125, code)
+	assert.Contains(t, stderr, "\tGPU 1: "+second+" of ")
+	assert.Contains(t, stderr, " runs on it without a lease\n")
+	_, stderr, code = m.run("1", "true")
+	assert.Zero(t, code, stderr)
+	assert.Contains(t, stderr, "GPU 1 is leased, but "+second+" of ")
+	stop(second)
+	stdout, stderr, code = m.run("auto:2", "nvidia-smi", "-wait=0s")
+	assert.Equal(t, []any{"GPUs: " + gpuA + "," + gpuB + "\n", 0}, []any{stdout, code}, stderr)
 }

@@ -3,7 +3,6 @@ package gpu
 import (
 	"context"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -142,6 +141,3 @@ func parseProcesses(out string) Processes {
 	}
 	return all
 }
-
-// UUIDs returns the GPUs on which any process computes, in order.
-func (p Processes) UUIDs() []string { return slices.Sorted(maps.Keys(p)) }

@@ -63,6 +63,15 @@ func List(ctx context.Context, d *daemon.Client, all bool, s Streams) ([]Launch,
 	return found, work.Wait()
 }
 
+// OnGPUs lists the launches with GPUs that run in a daemon, of whoever.
+func OnGPUs(ctx context.Context, d *daemon.Client) ([]Launch, error) {
+	containers, err := launched(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(launchesOf(containers, nil, nil), func(l Launch) bool { return l.GPUs == "" || l.status.Ended() }), nil
+}
+
 // look finds all launches, without their last lines.
 func look(ctx context.Context, d *daemon.Client, s Streams) ([]Launch, error) {
 	dir, err := cache.Open()

@@ -91,8 +91,10 @@ func anotherShell(t *testing.T, p *person) {
 	}
 	assert.Equal(t, "1\n", sleeping())
 	require.NoError(t, s.tty.Close())
-	s.code()
-	eventually(t, func() bool { return sleeping() == "0\n" }, "what the shell started goes on")
+	assert.Equal(t, 129, s.code())
+	var still string
+	assert.Eventually(t, func() bool { still = sleeping(); return still == "0\n" }, 30*time.Second, 20*time.Millisecond)
+	assert.Equal(t, "0\n", still, "what the shell started goes on")
 
 	foreground.enter("this")
 	foreground.expect("got this")
@@ -113,7 +115,7 @@ func TestStop(t *testing.T) {
 	p := newPerson(t)
 	stubborn := p.detach("trap '' TERM; echo begun; while :; do sleep 0.1; done")
 	shells := p.detach("")
-	pid := keeperOf(t, shells)
+	pid := dockertest.Keeper(t, shells)
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	r := p.say("stop " + p.options.Project)
 	assert.NotEqual(t, 0, r.code)

@@ -70,9 +70,13 @@ func Shell(ctx context.Context, d *daemon.Client, name, command string, s Stream
 	copied := make(chan error, 1)
 	go func() { copied <- output() }()
 	lasting := context.WithoutCancel(ctx)
+	ending := "TERM"
+	if t.Present {
+		ending = "HUP" // a shell at a terminal ignores TERM
+	}
 	select {
 	case <-gone:
-		return exitSignal + int(unix.SIGHUP), endShell(lasting, d, l.status.ID, mark, "HUP")
+		return exitSignal + int(unix.SIGHUP), endShell(lasting, d, l.status.ID, mark, ending)
 	case <-ctx.Done():
 		why := signals.Interrupt{Signal: unix.SIGTERM}
 		errors.As(context.Cause(ctx), &why)
@@ -80,7 +84,7 @@ func Shell(ctx context.Context, d *daemon.Client, name, command string, s Stream
 		return why.ExitCode(), err
 	case err := <-copied:
 		if err != nil {
-			return ExitDaemon, errors.Join(fmt.Errorf("passing on the output: %w", err), endShell(lasting, d, l.status.ID, mark, "TERM"))
+			return ExitDaemon, errors.Join(fmt.Errorf("passing on the output: %w", err), endShell(lasting, d, l.status.ID, mark, ending))
 		}
 	}
 	// The output may end a moment before the command.
@@ -114,8 +118,22 @@ func shellSpec(image daemon.Image, command, mark string, t Terminal, api string)
 	return s
 }
 
-// signalMarked sends a signal ($2) to the processes whose environment has the mark ($1).
-const signalMarked = `for p in /proc/[0-9]*; do grep -qs "$1" "$p/environ" && kill -s "$2" "${p#/proc/}"; done; true`
+// signalMarked sends a signal ($2), once, to each process whose environment has the
+// mark ($1). It looks until it finds no more: one that is just being started has no
+// environment for a moment, or wasn't there when it began to look.
+const signalMarked = `told=" "
+new=yes
+while [ "$new" ]; do
+	new=
+	for p in /proc/[0-9]*; do
+		case $told in *" $p "*) continue ;; esac
+		grep -qs "$1" "$p/environ" || continue
+		told="$told$p "
+		new=yes
+		kill -s "$2" "${p#/proc/}" 2>/dev/null
+	done
+done
+true`
 
 // endShell sends a signal to what a shell consists of.
 func endShell(ctx context.Context, d *daemon.Client, container, mark, signal string) error {

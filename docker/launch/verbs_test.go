@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -149,20 +148,6 @@ func (p *person) ended(name string) (l Launch) {
 		return i >= 0 && len(p.containers()) == 0
 	}, "the launch doesn't end")
 	return l
-}
-
-// keeperOf returns the process that keeps a launch, 0 if there is none.
-func keeperOf(t *testing.T, name string) int {
-	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	require.NoError(t, err)
-	for _, f := range files {
-		if line, err := os.ReadFile(f); err == nil && string(line) == "berth-keeper\x00"+name+"\x00" {
-			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f)))
-			require.NoError(t, err)
-			return pid
-		}
-	}
-	return 0
 }
 
 // locked reports whether somebody holds the lock of a file.
