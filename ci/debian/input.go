@@ -53,7 +53,7 @@ func (i Input) Pin(ctx context.Context, root string, o input.Options) (input.Pin
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return input.Pinned{}, err
 	}
-	lock, err := Pin(ctx, manifest, old, PinOptions{Mirrors: HostMirrors(), Progress: o.Report})
+	lock, err := Pin(ctx, manifest, old, hostOptions(root, o))
 	if err != nil {
 		return input.Pinned{}, err
 	}
@@ -62,6 +62,11 @@ func (i Input) Pin(ctx context.Context, root string, o input.Options) (input.Pin
 		p.Changes = append(p.Changes, c.String())
 	}
 	return p, nil
+}
+
+// hostOptions are those of this machine, for a checkout.
+func hostOptions(root string, o input.Options) Options {
+	return Options{Mirrors: HostMirrors(), Cache: o.Cache, Root: root, Progress: o.Report}
 }
 
 // locked is a lock as an input.Locked.
@@ -81,9 +86,7 @@ func (l locked) Make(ctx context.Context, o input.Options) (input.Made, error) {
 	if path, err := cache.Find(name(l.lock.Hash())); path != "" || err != nil {
 		return input.Made{Path: path}, err
 	}
-	packages, err := Fetch(ctx, l.lock, FetchOptions{
-		PinOptions: PinOptions{Mirrors: HostMirrors(), Progress: o.Report}, Cache: o.Cache, Locked: o.Locked,
-	})
+	packages, err := Fetch(ctx, l.lock, FetchOptions{Options: hostOptions("", o), Locked: o.Locked})
 	if err != nil {
 		return input.Made{}, err
 	}
