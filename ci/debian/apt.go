@@ -21,8 +21,8 @@ type question struct {
 	Manifest
 	sources   []source
 	essential []string
-	recommend []string // Recommends fields of packages that are wanted with what they recommend
-	trace     bool     // have apt say why it takes each package
+	recommend map[string]string // Recommends fields of packages that are wanted with what they recommend
+	trace     bool              // have apt say why it takes each package
 }
 
 // Everything that apt reads lies in or is mounted to these places of its container.
@@ -116,7 +116,7 @@ func (q question) texts() map[string]string {
 		all[aptLists+listName(n, s.aptFolder(), s.release.name)] = string(s.release.text)
 	}
 	if len(q.recommend) > 0 {
-		all[aptLists+listName(len(q.sources), ".", "Packages")] = fmt.Sprintf(extraIndex, strings.Join(q.recommend, ", "))
+		all[aptLists+listName(len(q.sources), ".", "Packages")] = fmt.Sprintf(extraIndex, strings.Join(slices.Sorted(maps.Values(q.recommend)), ", "))
 	}
 	return all
 }

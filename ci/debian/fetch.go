@@ -183,7 +183,7 @@ type fetcher struct {
 	dir      string
 	snapshot time.Time
 	urls     map[string]string // of the archives that have one
-	total    int64 // bytes
+	total    int64             // bytes
 	done     atomic.Int64
 }
 

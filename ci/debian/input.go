@@ -6,8 +6,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/berthdev/berth/ci/input"
@@ -20,7 +23,7 @@ type Input struct {
 	Lock     string // docker/packages.lock if empty
 }
 
-var _ input.Input = Input{}
+var _ input.Explainer = Input{}
 
 func (i Input) manifest(root string) string {
 	return filepath.Join(root, filepath.FromSlash(cmp.Or(i.Manifest, "docker/packages.toml")))
@@ -58,10 +61,27 @@ func (i Input) Pin(ctx context.Context, root string, o input.Options) (input.Pin
 		return input.Pinned{}, err
 	}
 	p := input.Pinned{Locked: locked{lock}, Files: map[string][]byte{i.lock(): lock.Marshal()}}
+	for _, archive := range slices.Sorted(maps.Keys(lock.Signers)) {
+		if was, is := old.Signers[archive], lock.Signers[archive]; was != is {
+			p.Changes = append(p.Changes, fmt.Sprintf("~ archive %s is signed by key %s, it was %s", archive, is, cmp.Or(was, "none before")))
+		}
+	}
 	for _, c := range Diff(old, lock) {
 		p.Changes = append(p.Changes, c.String())
 	}
+	for _, one := range lock.Packages {
+		p.Items = append(p.Items, input.Item{Name: one.Name, Version: one.Version})
+	}
 	return p, nil
+}
+
+// Why implements input.Explainer. It resolves the packages as Pin does.
+func (i Input) Why(ctx context.Context, root, name string, o input.Options) (chain []string, err error) {
+	manifest, err := ReadManifest(i.manifest(root))
+	if err != nil {
+		return nil, err
+	}
+	return why(ctx, manifest, name, hostOptions(root, o))
 }
 
 // hostOptions are those of this machine, for a checkout.

@@ -95,7 +95,7 @@ func parseManifest(text string) (m Manifest, err error) {
 var (
 	tomlTable   = regexp.MustCompile(`^\s*\[+\s*([^\]\s]*)\s*\]`)
 	tomlName    = regexp.MustCompile(`^\s*name\s*=\s*["']([^"']*)["']`)
-	packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`) // Debian Policy, 5.6.1
+	packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]*$`) // Debian Policy, 5.6.1
 	debVersion  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+:~-]*\*?$`)
 )
 

@@ -41,6 +41,9 @@ func Pin(ctx context.Context, m Manifest, previous Lock, o Options) (Lock, error
 	lock.Dates, lock.Signers = map[string]time.Time{}, signers(sources)
 	for _, s := range sources {
 		lock.Dates[s.id()] = s.release.date
+		if s.URL != "" {
+			reader.report.Printf("Archive %s is signed by key %s%s, of %s", s.Archive, s.release.fingerprint(), s.release.owner(), s.Keyring)
+		}
 	}
 	if len(Diff(previous, lock)) == 0 {
 		lock.Snapshot = previous.Snapshot

@@ -108,6 +108,14 @@ func (r release) fingerprint() string {
 	return strings.ToUpper(hex.EncodeToString(r.signer.PrimaryKey.Fingerprint))
 }
 
+// owner is, in parentheses, who the key says that it belongs to.
+func (r release) owner() string {
+	if id := r.signer.PrimaryIdentity(); id != nil {
+		return fmt.Sprintf(" (%q)", id.Name)
+	}
+	return ""
+}
+
 // An indexFile is a file that a release promises.
 type indexFile struct {
 	size int64

@@ -17,9 +17,10 @@ import (
 
 // A solution is what apt chose.
 type solution struct {
-	packages  []Package // sorted by name
-	essential []string
-	causes    map[string]cause // of what is neither wanted nor Essential; nil unless they were asked for
+	packages  []Package         // sorted by name
+	causes    map[string]cause  // of what is neither wanted nor Essential; nil unless they were asked for
+	essential []string          // names
+	recommend map[string]string // Recommends fields that were heeded
 }
 
 // solve has apt choose packages for a manifest. trace is for the causes.
@@ -66,23 +67,20 @@ func solve(ctx context.Context, m Manifest, sources []source, o Options, trace b
 		s.packages = append(s.packages, one)
 	}
 	slices.SortFunc(s.packages, func(a, b Package) int { return strings.Compare(a.Name, b.Name) })
-	s.causes = answer.causes
+	s.causes, s.recommend = answer.causes, q.recommend
 	return s, m.checkTaken(s.packages)
 }
 
-// recommended lists the Recommends fields of the packages that are wanted with what they
+// recommended returns the Recommends fields of the packages that are wanted with what they
 // recommend, unless all are.
-func (m Manifest) recommended(chosen map[origin]paragraph) (fields []string) {
-	if m.Recommends {
-		return nil
-	}
+func (m Manifest) recommended(chosen map[origin]paragraph) map[string]string {
+	fields := map[string]string{}
 	for _, p := range chosen {
 		wanted := func(w Requirement) bool { return w.Recommends && w.Name == p["Package"] }
-		if slices.ContainsFunc(m.Packages, wanted) && p["Recommends"] != "" {
-			fields = append(fields, strings.Join(strings.Fields(p["Recommends"]), " "))
+		if !m.Recommends && p["Recommends"] != "" && slices.ContainsFunc(m.Packages, wanted) {
+			fields[p["Package"]] = strings.Join(strings.Fields(p["Recommends"]), " ")
 		}
 	}
-	slices.Sort(fields)
 	return fields
 }
 

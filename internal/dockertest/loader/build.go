@@ -74,7 +74,7 @@ func unpack(ctx context.Context, dir cache.Dir, temp string, lock []byte) (strin
 	if err != nil {
 		return "", err
 	}
-	packages, err := debian.Fetch(ctx, l, debian.FetchOptions{PinOptions: debian.PinOptions{Mirrors: debian.HostMirrors()}, Cache: dir})
+	packages, err := debian.Fetch(ctx, l, debian.FetchOptions{Options: debian.Options{Mirrors: debian.HostMirrors(), Cache: dir}})
 	if err != nil {
 		return "", err
 	}
