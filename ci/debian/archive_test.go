@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
 	"fmt"
@@ -35,6 +36,8 @@ type archive struct {
 	date  time.Time
 	until time.Time // left out if zero
 	suite string
+	dist  string    // folder below dists; bookworm if empty
+	more  string    // further lines of the release
 	flat  bool      // index and InRelease lie where the packages do, and aren't to be had by hash
 	apart bool      // the signature is a file of its own
 	have  []Package // that it publishes
@@ -89,7 +92,7 @@ func (a *archive) publish(t *testing.T, debs ...[]byte) {
 	require.NoError(t, err)
 	require.NoError(t, z.Close())
 	sum := fmt.Sprintf("%x", sha256.Sum256(packed.Bytes()))
-	release := fmt.Sprintf("Codename: %s\nDate: %s\n", a.suite, a.date.Format(time.RFC1123))
+	release := fmt.Sprintf("Codename: %s\nDate: %s\n%s", a.suite, a.date.Format(time.RFC1123), a.more)
 	if !a.until.IsZero() {
 		release += fmt.Sprintf("Valid-Until: %s\n", a.until.Format(time.RFC1123))
 	}
@@ -97,7 +100,7 @@ func (a *archive) publish(t *testing.T, debs ...[]byte) {
 	if a.flat {
 		a.files[name] = packed.Bytes()
 	} else {
-		a.files["dists/bookworm/main/binary-amd64/by-hash/SHA256/"+sum] = packed.Bytes()
+		a.files[a.folder()+"main/binary-amd64/by-hash/SHA256/"+sum] = packed.Bytes()
 		name = "main/binary-amd64/Packages.xz"
 		release += "Acquire-By-Hash: yes\n"
 	}
@@ -109,7 +112,7 @@ func (a *archive) folder() string {
 	if a.flat {
 		return ""
 	}
-	return "dists/bookworm/"
+	return "dists/" + cmp.Or(a.dist, "bookworm") + "/"
 }
 
 func (a *archive) sign(t *testing.T, release string) {
