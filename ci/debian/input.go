@@ -125,3 +125,20 @@ func (l locked) Make(ctx context.Context, o input.Options) (input.Made, error) {
 	made.Path, err = RootfsFile(ctx, name(packages.Hash()), packages, l.lock.Snapshot, temp, o.Report)
 	return made, err
 }
+
+var _ input.Keeper = locked{}
+
+// Unkept implements input.Keeper. The names are those below a mirror's base URL.
+func (l locked) Unkept(ctx context.Context, o input.Options) (map[string]string, error) {
+	urls, part := l.lock.urls(), l.lock
+	part.Packages = slices.DeleteFunc(slices.Clone(l.lock.Packages), func(p Package) bool { return urls[p.Archive] == "" })
+	packages, err := Fetch(ctx, part, FetchOptions{Options: hostOptions("", o), Locked: o.Locked})
+	if err != nil {
+		return nil, err
+	}
+	files := map[string]string{}
+	for _, f := range packages.Files {
+		files[f.Archive+"/"+f.File] = f.Path
+	}
+	return files, nil
+}

@@ -53,7 +53,7 @@ const lockHeader = "# Written by `go tool mage pin`. A package a line: name, ver
 
 // unkept warns of packages that no snapshot has.
 const unkept = "# No snapshot service keeps the packages of %s: what its url drops is gone. `go tool mage materials`\n" +
-	"# writes them to a folder, from which you can serve them (see BERTH_DEBIAN_MIRROR).\n"
+	"# writes them to rootfs.kept, from which they can be served again (BERTH_DEBIAN_MIRROR).\n"
 
 const snapshotLayout = "20060102T150405Z"
 

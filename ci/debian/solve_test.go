@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/internal/advice"
 )
 
@@ -227,6 +228,12 @@ func TestOtherArchives(t *testing.T) {
 			require.NoError(t, Rootfs(t.Context(), &tar, packages, epoch, t.TempDir(), nil))
 			_, files := listing(t, tar.Bytes())
 			assert.Equal(t, "tool 1", files["usr/tool"])
+
+			kept, err := locked{read}.Unkept(t.Context(), input.Options{Cache: o.Cache})
+			require.NoError(t, err)
+			require.Contains(t, kept, "own/pool/tool_1.deb")
+			assert.Len(t, kept, 1, "the snapshot service keeps the others")
+			assert.NoError(t, verify(kept["own/pool/tool_1.deb"], read.Packages[1]))
 		})
 	}
 }

@@ -56,6 +56,16 @@ type Dated interface {
 	Date() time.Time
 }
 
+// A Keeper is a Locked that is made from files of which some are gone when whoever serves
+// them drops them: no service keeps them.
+type Keeper interface {
+	Locked
+
+	// Unkept returns the paths of these files, which are fetched if need be, by names with
+	// slashes under which they can be served again.
+	Unkept(ctx context.Context, o Options) (map[string]string, error)
+}
+
 // Pinned is what Pin returns.
 type Pinned struct {
 	Locked
