@@ -38,6 +38,7 @@ type archive struct {
 	suite string
 	dist  string    // folder below dists; bookworm if empty
 	more  string    // further lines of the release
+	split bool      // packages of no architecture have an index of their own
 	flat  bool      // index and InRelease lie where the packages do, and aren't to be had by hash
 	apart bool      // the signature is a file of its own
 	have  []Package // that it publishes
@@ -73,38 +74,59 @@ func (a *archive) serve(w http.ResponseWriter, r *http.Request) {
 func (a *archive) publish(t *testing.T, debs ...[]byte) {
 	t.Helper()
 	a.files, a.have = map[string][]byte{}, nil
-	var index strings.Builder
+	indices := map[string]string{"amd64": "", "arm64": ""} // by architecture
 	for _, data := range debs {
 		control := controlOf(t, data)
 		p := parse(t, control)
 		file := fmt.Sprintf("pool/%s_%s.deb", p["Package"], p["Version"])
 		a.files[file] = data
-		a.have = append(a.have, Package{
+		one := Package{
 			Name: p["Package"], Version: p["Version"], Architecture: p["Architecture"], Archive: "debian", File: file,
 			Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data)),
-		})
-		fmt.Fprintf(&index, "%s\nFilename: %s\nSize: %d\nSHA256: %x\n\n", strings.TrimSpace(control), file, len(data), sha256.Sum256(data))
+		}
+		a.have = append(a.have, one)
+		text := fmt.Sprintf("%s\nFilename: %s\nSize: %d\nSHA256: %s\n\n", strings.TrimSpace(control), file, len(data), one.SHA256)
+		for architecture := range indices {
+			if p["Architecture"] == architecture || p["Architecture"] == "all" && !a.split || a.flat {
+				indices[architecture] += text
+			}
+		}
+		if p["Architecture"] == "all" && a.split {
+			indices["all"] += text
+		}
 	}
-	var packed bytes.Buffer
-	z, err := xz.NewWriter(&packed)
-	require.NoError(t, err)
-	_, err = z.Write([]byte(index.String()))
-	require.NoError(t, err)
-	require.NoError(t, z.Close())
-	sum := fmt.Sprintf("%x", sha256.Sum256(packed.Bytes()))
 	release := fmt.Sprintf("Codename: %s\nDate: %s\n%s", a.suite, a.date.Format(time.RFC1123), a.more)
 	if !a.until.IsZero() {
 		release += fmt.Sprintf("Valid-Until: %s\n", a.until.Format(time.RFC1123))
 	}
-	name := "Packages.xz"
-	if a.flat {
-		a.files[name] = packed.Bytes()
-	} else {
-		a.files[a.folder()+"main/binary-amd64/by-hash/SHA256/"+sum] = packed.Bytes()
-		name = "main/binary-amd64/Packages.xz"
+	if a.split {
+		release += "Architectures: all amd64 arm64\n"
+	}
+	if !a.flat {
 		release += "Acquire-By-Hash: yes\n"
 	}
-	a.sign(t, release+fmt.Sprintf("SHA256:\n %s %d %s\n", sum, packed.Len(), name))
+	release += "SHA256:\n"
+	for architecture, text := range indices {
+		var packed bytes.Buffer
+		z, err := xz.NewWriter(&packed)
+		require.NoError(t, err)
+		_, err = z.Write([]byte(text))
+		require.NoError(t, err)
+		require.NoError(t, z.Close())
+		sum := fmt.Sprintf("%x", sha256.Sum256(packed.Bytes()))
+		name := "Packages.xz"
+		if a.flat {
+			a.files[name] = packed.Bytes()
+		} else {
+			a.files[a.folder()+"main/binary-"+architecture+"/by-hash/SHA256/"+sum] = packed.Bytes()
+			name = "main/binary-" + architecture + "/Packages.xz"
+		}
+		release += fmt.Sprintf(" %s %d %s\n", sum, packed.Len(), name)
+		if a.flat {
+			break // it has all of them
+		}
+	}
+	a.sign(t, release)
 }
 
 // folder is that of the InRelease file.
@@ -274,7 +296,12 @@ func save(t testing.TB, data []byte) string {
 // simple is a package with one file.
 func simple(t testing.TB, name, version string, fields ...string) []byte {
 	t.Helper()
-	control := fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\nMaintainer: x\nDescription: x\n%s", name, version,
+	return simpleFor(t, "amd64", name, version, fields...)
+}
+
+func simpleFor(t testing.TB, architecture, name, version string, fields ...string) []byte {
+	t.Helper()
+	control := fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: %s\nMaintainer: x\nDescription: x\n%s", name, version, architecture,
 		strings.Join(fields, "\n"))
 	return makeDeb(t, control, []fileOf{{name: "./usr/"}, {name: "./usr/" + name, content: name + " " + version}})
 }

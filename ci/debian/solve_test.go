@@ -138,6 +138,37 @@ func TestWhy(t *testing.T) {
 	assert.NotContains(t, err.Error(), "Installing", "apt's trace is no explanation")
 }
 
+// The lock is for one architecture, whichever apt itself runs on. Packages of none may have
+// an index of their own.
+func TestArchitectures(t *testing.T) {
+	needsApt(t)
+	for _, split := range []bool{false, true} {
+		a := newArchive(t)
+		a.split = split
+		a.publish(t, simpleFor(t, "amd64", "core", "1", "Essential: yes"), simpleFor(t, "arm64", "core", "2", "Essential: yes"),
+			simpleFor(t, "arm64", "tool", "1", "Depends: data, core (= 2)"), simpleFor(t, "all", "data", "1"),
+			simpleFor(t, "amd64", "other", "1", "Depends: data"))
+		o := a.fetchOptions(t)
+		m := manifest("tool")
+		m.Architecture = "arm64"
+		l, err := Pin(t.Context(), m, Lock{}, o.Options)
+		require.NoError(t, err)
+		assert.Equal(t, "core 2, data 1, tool 1", listed(l.Packages))
+		packages, err := Fetch(t.Context(), l, o)
+		require.NoError(t, err)
+		var tar bytes.Buffer
+		require.NoError(t, Rootfs(t.Context(), &tar, packages, epoch, t.TempDir(), nil))
+		_, files := listing(t, tar.Bytes())
+		assert.Contains(t, files["var/lib/dpkg/status"], "\nArchitecture: arm64\n")
+
+		l, err = Pin(t.Context(), manifest("other"), Lock{}, o.Options)
+		require.NoError(t, err)
+		assert.Equal(t, "core 1, data 1, other 1", listed(l.Packages))
+		_, err = Pin(t.Context(), manifest("tool"), Lock{}, o.Options)
+		assert.ErrorContains(t, err, "apt can't choose packages")
+	}
+}
+
 // Archives that aren't Debian's, with keys of their own.
 func TestOtherArchives(t *testing.T) {
 	needsApt(t)
