@@ -202,13 +202,16 @@ func parseTrace(output string) map[string]cause {
 	return all
 }
 
+// progressOfApt begins the lines in which apt says what it is about to do.
+var progressOfApt = regexp.MustCompile(`^(Reading package lists|Building dependency tree|Reading state information)\.\.\.`)
+
 // unsatisfiable is the error about wishes that apt can't fulfil: its own explanation,
 // and the places of the wishes that this names.
 func (m Manifest) unsatisfiable(explanation string) error {
-	var b strings.Builder
+	var said strings.Builder
 	for line := range strings.Lines(explanation) {
-		if line = strings.TrimRight(line, " \n"); line != "" && !strings.HasPrefix(line, "'") {
-			fmt.Fprintf(&b, "\t%s\n", line)
+		if line = strings.TrimRight(line, " \n"); line != "" && line[0] != '\'' && !progressOfApt.MatchString(line) {
+			said.WriteString("\n\t" + line)
 		}
 	}
 	words := map[string]bool{}
@@ -217,12 +220,16 @@ func (m Manifest) unsatisfiable(explanation string) error {
 	}) {
 		words[word], words[strings.TrimRight(word, ".")] = true, true
 	}
+	var places []string
 	for _, w := range m.Packages {
 		if words[w.Name] {
-			fmt.Fprintf(&b, "%s wants %s\n", m.where(w), w.Name)
+			places = append(places, m.where(w)+" wants "+w.Name)
 		}
 	}
-	return advice.With(fmt.Errorf("apt can't choose packages for what %s asks for. It says:\n%s", m.name(), strings.TrimRight(b.String(), "\n")),
+	if len(places) == 0 {
+		places = []string{"for what " + m.name() + " wants"}
+	}
+	return advice.With(fmt.Errorf("apt can't choose packages: %s. It says:%s", strings.Join(places, ", "), said.String()),
 		"Change these wishes, or add the suite that has what is missing.")
 }
 
