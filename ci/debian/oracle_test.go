@@ -10,10 +10,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/testenv"
 )
 
@@ -158,4 +160,47 @@ func TestAsApt(t *testing.T) {
 		t.Logf("%s, %d packages: %s", release, len(have), strings.Join(names, " "))
 	}
 	t.Logf("%d of %d equal; %d of them apt refuses", equal, sets, refused)
+}
+
+// BenchmarkPin resolves the packages of the image twice, with nothing in the cache and
+// then with the indices there, in turn with this machine's apt: update and --print-uris
+// in new folders, and once more in the same ones.
+func BenchmarkPin(b *testing.B) {
+	needsApt(b)
+	testenv.NeedsCommand(b, testenv.Apt, "apt-get")
+	m, err := ReadManifest("../../docker/packages.toml")
+	require.NoError(b, err)
+	var names []string
+	for _, w := range m.Packages {
+		names = append(names, w.Name)
+	}
+	seconds := map[string][]float64{}
+	timed := func(what string, do func()) {
+		start := time.Now()
+		do()
+		seconds[what] = append(seconds[what], time.Since(start).Seconds())
+	}
+	for range b.N {
+		dir, err := cache.OpenAt(b.TempDir())
+		require.NoError(b, err)
+		ours := func() {
+			_, err := Pin(b.Context(), m, Lock{}, Options{Mirrors: HostMirrors(), Cache: dir})
+			require.NoError(b, err)
+		}
+		p := newPeer(b, m.Suites, HostMirrors())
+		update := func() {
+			out, err := p.run(b, "update")
+			require.NoError(b, err, out)
+		}
+		timed("cold", ours)
+		timed("cold-update", update)
+		timed("warm", ours)
+		timed("warm-update", update)
+		timed("print-uris", func() { require.NotEqual(b, []string{"refused"}, p.solve(b, names)) })
+	}
+	for what, all := range seconds {
+		slices.Sort(all)
+		b.ReportMetric(all[len(all)/2], what+"-s")
+	}
+	b.ReportMetric(0, "ns/op")
 }
