@@ -188,6 +188,31 @@ func FuzzManifest(f *testing.F) {
 	})
 }
 
+// Whatever an archive signs is read without a panic, and only what was asked for.
+func FuzzIndex(f *testing.F) {
+	f.Add("Package: a\nEssential: yes\nFilename: ./pool/a\n\nPackage: b\nDescription: x\n Package: c\n")
+	f.Add("Codename: bookworm\nDate: Sat, 1 Nov 2026 09:15:44 +0000\nValid-Until: Sat, 01 Nov 2126 09:15:44 UTC\nSHA256:\n " + strings.Repeat("0", 64) + " 7 ./main/Packages\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		if r, err := (archiveReader{now: epoch}).parseRelease([]byte(text), manifest().Suites[0]); err == nil {
+			for name, file := range r.files {
+				require.GreaterOrEqual(t, file.size, int64(0), name)
+				require.Len(t, file.sum, 64)
+			}
+			r.find("main/binary-amd64")
+		}
+		path := filepath.Join(t.TempDir(), "Packages")
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+		index{path: path}.eachPackage(func(text []byte) bool { return fieldOf(text, "Package") == "a" }, func(p paragraph) error { return nil })
+	})
+}
+
+func TestFieldOf(t *testing.T) {
+	const text = "Package: a\nDescription: Version: 1\n Version: 2\nX-Version: 3\nVersion:  4 \nFilename:"
+	for name, want := range map[string]string{"Package": "a", "Version": "4", "Filename": "", "None": ""} {
+		assert.Equal(t, want, fieldOf([]byte(text), name), name)
+	}
+}
+
 func TestNearest(t *testing.T) {
 	for name, c := range map[string]struct{ have, got string }{
 		"the lowest above":      {"1 5 4 3", "3"},

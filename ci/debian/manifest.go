@@ -18,6 +18,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 )
@@ -208,7 +210,7 @@ func (s Suite) check() error {
 	case !isPlainURL(s.URL):
 		return fmt.Errorf("archive %s: its url is no http or https address of a folder, without user and password (name a mirror that wants these in %s)",
 			s.Archive, EnvMirror)
-	case !filepath.IsLocal(filepath.FromSlash(s.Keyring)) || strings.ContainsFunc(s.Keyring, func(r rune) bool { return r <= ' ' }):
+	case !filepath.IsLocal(filepath.FromSlash(s.Keyring)) || !isOneWord(s.Keyring):
 		return fmt.Errorf("archive %s: its keyring %q is no path of a file below the checkout's root, without spaces", s.Archive, s.Keyring)
 	}
 	return nil
@@ -218,7 +220,13 @@ func (s Suite) check() error {
 func isPlainURL(address string) bool {
 	u, err := url.Parse(address)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == "" &&
-		!strings.HasSuffix(address, "/") && !strings.ContainsAny(address, " \t@?#")
+		!strings.HasSuffix(address, "/") && !strings.ContainsAny(address, "@?#") && isOneWord(address)
+}
+
+// isOneWord reports whether a text is one word in a line of a lock.
+func isOneWord(text string) bool {
+	fields := strings.Fields(text)
+	return len(fields) == 1 && fields[0] == text && utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)
 }
 
 // isPlainWord reports whether a word can stand in a line of the lock and in a path.
