@@ -113,8 +113,8 @@ func Why(ctx context.Context, p Project, name string, o PinOptions) (chains [][]
 		}
 	}
 	if len(chains) == 0 {
-		return nil, advice.With(fmt.Errorf("nothing that is wanted brings a package %q", name), "What would be locked is listed by\n\t%s pin -dry",
-			advice.Berth)
+		err := fmt.Errorf("nothing that is wanted brings a package %q", name)
+		return nil, advice.With(err, "What would be locked is listed by\n\t%s pin -dry", advice.Berth)
 	}
 	return chains, nil
 }

@@ -116,7 +116,8 @@ func (q question) texts() map[string]string {
 		all[aptLists+listName(n, s.aptFolder(), s.release.name)] = string(s.release.text)
 	}
 	if len(q.recommend) > 0 {
-		all[aptLists+listName(len(q.sources), ".", "Packages")] = fmt.Sprintf(extraIndex, strings.Join(slices.Sorted(maps.Values(q.recommend)), ", "))
+		fields := strings.Join(slices.Sorted(maps.Values(q.recommend)), ", ")
+		all[aptLists+listName(len(q.sources), ".", "Packages")] = fmt.Sprintf(extraIndex, fields)
 	}
 	return all
 }

@@ -22,7 +22,8 @@ func TestQuestion(t *testing.T) {
 		sources: []source{
 			{Suite: m.Suites[0], release: release{text: []byte("signed"), name: "InRelease"},
 				indices: []index{{"main", "binary-amd64", "/cache/1"}, {"main", "binary-all", "/cache/2"}}},
-			{Suite: Suite{Archive: "flat", Name: "./"}, release: release{text: []byte("flat"), name: "Release"}, indices: []index{{path: "/cache/3"}}},
+			{Suite: Suite{Archive: "flat", Name: "./"}, release: release{text: []byte("flat"), name: "Release"},
+				indices: []index{{path: "/cache/3"}}},
 			{Suite: Suite{Archive: "odd", Name: "a_b~c/"}, release: release{name: "Release"}, indices: []index{{path: "/cache/4"}}},
 		},
 	}
@@ -45,7 +46,9 @@ func TestParseURIs(t *testing.T) {
 		"'http://berth/0/./b.deb' b_1_all.deb 7 \n0 upgraded\n")
 	require.NoError(t, err)
 	assert.Equal(t, []origin{{12, "pool/a/a_1+b~c_all.deb"}, {0, "b.deb"}}, all)
-	for _, bad := range []string{"'http://other/0/x' x 1 ", "'http://berth/x/y' ", "'http://berth/0/%zz' x 1 ", "'http://berth/99999999999999999999/x' "} {
+	for _, bad := range []string{
+		"'http://other/0/x' x 1 ", "'http://berth/x/y' ", "'http://berth/0/%zz' x 1 ", "'http://berth/99999999999999999999/x' ",
+	} {
 		_, err := parseURIs(bad + "\n")
 		assert.Error(t, err, bad)
 	}
@@ -118,19 +121,19 @@ func TestManifestOptions(t *testing.T) {
 		flat("https://user:secret@example.org/cuda", "x"):                                                 "no http or https address",
 		flat("https://example.org/cuda", "../cuda.gpg"):                                                   "no path of a file below",
 		flat("https://example.org/a", "x") + strings.TrimPrefix(flat("https://example.org/b", "x"), head): "two URLs or keyrings",
-		suite(`archive = "debian"`, `name = "x"`, `components = ["main"]`, `url = "https://example.org/x"`, `keyring = "x"`): "the name of Debian's own",
-		suite(`archive = "debian"`, `name = "bookworm"`):                                                                     "a suite needs",
-		suite(`archive = "debian"`, `name = "./"`, `components = ["main"]`):                                                  "a suite needs",
-		suite(`archive = "debian"`, `name = "../"`):                                                                          "a suite needs",
-		wish(`name = "libc6"`, `version = "2.3*"`):                                                                           "",
-		wish(`name = "libc6"`, `from = "bookworm"`, `recommends = true`):                                                     "",
-		"recommends = true\n" + good:                                                                                         "",
-		wish(`name = "libc6"`, `from = "sid"`):                                                                               "none of the suites",
-		wish(`name = "libc6"`, `from = "bookworm"`, `version = "1"`):                                                         "Give one of them",
-		wish(`name = "libc6"`, `version = "1 2"`):                                                                            "is no version",
-		wish(`name = "~nfoo"`):                                                                                               "is no name of a package",
-		wish(`name = "foo bar"`):                                                                                             "is no name of a package",
-		wish(`name = "x11"`, `pin = "1"`):                                                                                    "what is",
+		strings.Replace(flat("https://example.org/cuda", "x"), `"cuda"`, `"debian"`, 1):                   "the name of Debian's own",
+		suite(`archive = "debian"`, `name = "bookworm"`):                                                  "a suite needs",
+		suite(`archive = "debian"`, `name = "./"`, `components = ["main"]`):                               "a suite needs",
+		suite(`archive = "debian"`, `name = "../"`):                                                       "a suite needs",
+		wish(`name = "libc6"`, `version = "2.3*"`):                                                        "",
+		wish(`name = "libc6"`, `from = "bookworm"`, `recommends = true`):                                  "",
+		"recommends = true\n" + good:                                                                      "",
+		wish(`name = "libc6"`, `from = "sid"`):                                                            "none of the suites",
+		wish(`name = "libc6"`, `from = "bookworm"`, `version = "1"`):                                      "Give one of them",
+		wish(`name = "libc6"`, `version = "1 2"`):                                                         "is no version",
+		wish(`name = "~nfoo"`):                                                                            "is no name of a package",
+		wish(`name = "foo bar"`):                                                                          "is no name of a package",
+		wish(`name = "x11"`, `pin = "1"`):                                                                 "what is",
 	} {
 		_, err := parseManifest(text)
 		if says == "" {
@@ -163,7 +166,8 @@ func TestWantsStayTheSame(t *testing.T) {
 }
 
 func FuzzManifest(f *testing.F) {
-	f.Add("architecture = \"amd64\"\n[[suite]]\narchive = \"cuda\"\nname = \"./\"\nurl = \"http://x/y\"\nkeyring = \"z\"\n[[package]]\nname = \"abc\"\nwhy = \"x\"\n")
+	f.Add("architecture = \"amd64\"\n[[suite]]\narchive = \"cuda\"\nname = \"./\"\nurl = \"http://x/y\"\nkeyring = \"z\"\n" +
+		"[[package]]\nname = \"abc\"\nwhy = \"x\"\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		m, err := parseManifest(text)
 		if err != nil {
@@ -191,7 +195,8 @@ func FuzzManifest(f *testing.F) {
 // Whatever an archive signs is read without a panic, and only what was asked for.
 func FuzzIndex(f *testing.F) {
 	f.Add("Package: a\nEssential: yes\nFilename: ./pool/a\n\nPackage: b\nDescription: x\n Package: c\n")
-	f.Add("Codename: bookworm\nDate: Sat, 1 Nov 2026 09:15:44 +0000\nValid-Until: Sat, 01 Nov 2126 09:15:44 UTC\nSHA256:\n " + strings.Repeat("0", 64) + " 7 ./main/Packages\n")
+	f.Add("Codename: bookworm\nDate: Sat, 1 Nov 2026 09:15:44 +0000\nValid-Until: Sat, 01 Nov 2126 09:15:44 UTC\n" +
+		"SHA256:\n " + strings.Repeat("0", 64) + " 7 ./main/Packages\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		if r, err := (archiveReader{now: epoch}).parseRelease([]byte(text), manifest().Suites[0]); err == nil {
 			for name, file := range r.files {

@@ -100,8 +100,8 @@ func (a archiveReader) source(ctx context.Context, s Suite, architecture string,
 // explain says what to do about a suite that no mirror has a good release of.
 func (s Suite) explain(err error) error {
 	if s.URL != "" {
-		return fmt.Errorf("archive %s (%s) has no good InRelease for suite %s. If it has a new key, compare its fingerprint with what the archive's "+
-			"own site says, and put it into %s:\n%w", s.Archive, s.URL, s.Name, s.Keyring, err)
+		return fmt.Errorf("archive %s (%s) has no good InRelease for suite %s. If it has a new key, compare its fingerprint with what the "+
+			"archive's own site says, and put it into %s:\n%w", s.Archive, s.URL, s.Name, s.Keyring, err)
 	}
 	return fmt.Errorf("no mirror has a good InRelease of suite %s. Name another mirror in %s:\n%w", s.Name, EnvMirror, err)
 }

@@ -30,8 +30,8 @@ const Recipe = "1"
 
 // A Suite is one part of an archive from which packages may come.
 type Suite struct {
-	Archive    string   `toml:"archive"`    // "debian" or "debian-security", the folder that mirrors serve it under; of others a name to tell them apart
-	Name       string   `toml:"name"`       // codename, such as bookworm or bookworm-security; with a slash at its end, such as ./, the folder of a flat archive
+	Archive    string   `toml:"archive"`    // "debian" or "debian-security", as mirrors name its folder; of others any name
+	Name       string   `toml:"name"`       // codename, such as bookworm-security; or, with a slash at its end, the folder of a flat archive
 	Components []string `toml:"components"` // none of a flat archive
 
 	// Of an archive that isn't Debian's.
@@ -81,8 +81,8 @@ func parseManifest(text string) (m Manifest, err error) {
 		return Manifest{}, err
 	}
 	if extra := meta.Undecoded(); len(extra) > 0 {
-		return Manifest{}, fmt.Errorf("what is %q? It knows architecture, recommends, [[suite]] with archive, name, components, url and keyring, "+
-			"[[package]] with name, why, version, from and recommends", extra[0])
+		return Manifest{}, fmt.Errorf("what is %q? It knows architecture, recommends, [[suite]] with archive, name, components, url and "+
+			"keyring, [[package]] with name, why, version, from and recommends", extra[0])
 	}
 	for i := range m.Suites {
 		m.Suites[i].URL = strings.TrimRight(m.Suites[i].URL, "/")
@@ -208,8 +208,8 @@ func (s Suite) check() error {
 	case s.Archive == "debian" || s.Archive == "debian-security":
 		return fmt.Errorf("archive %s has a URL, but this is the name of Debian's own. Give it another one", s.Archive)
 	case !isPlainURL(s.URL):
-		return fmt.Errorf("archive %s: its url is no http or https address of a folder, without user and password (name a mirror that wants these in %s)",
-			s.Archive, EnvMirror)
+		return fmt.Errorf("archive %s: its url is no http or https address of a folder, without user and password "+
+			"(name a mirror that wants these in %s)", s.Archive, EnvMirror)
 	case !filepath.IsLocal(filepath.FromSlash(s.Keyring)) || !isOneWord(s.Keyring):
 		return fmt.Errorf("archive %s: its keyring %q is no path of a file below the checkout's root, without spaces", s.Archive, s.Keyring)
 	}
@@ -219,7 +219,7 @@ func (s Suite) check() error {
 // isPlainURL reports whether an address can stand in a lock and have a path added.
 func isPlainURL(address string) bool {
 	u, err := url.Parse(address)
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == "" &&
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" &&
 		!strings.HasSuffix(address, "/") && !strings.ContainsAny(address, "@?#") && isOneWord(address)
 }
 

@@ -60,7 +60,8 @@ func newPeer(t testing.TB, suites []Suite, mirrors Mirrors) peer {
 	for name, text := range map[string]string{
 		"etc/apt/sources.list": sources, "var/lib/dpkg/status": "",
 		"apt.conf": fmt.Sprintf(`Dir "%s"; Dir::State::status "%[1]s/var/lib/dpkg/status"; Dir::Etc "etc/apt"; Dir::Etc::Parts "/dev/null";
-APT::Architecture "amd64"; APT::Architectures { "amd64"; }; APT::Install-Recommends "false"; APT::Sandbox::User ""; Acquire::Languages "none";
+APT::Architecture "amd64"; APT::Architectures { "amd64"; }; APT::Install-Recommends "false";
+APT::Sandbox::User ""; Acquire::Languages "none";
 `, dir),
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))

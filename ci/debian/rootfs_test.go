@@ -271,7 +271,8 @@ URIs: https://source.example/debian
 	t.Setenv(EnvMirror, "https://mirror.example/")
 	assert.Equal(t, []string{"https://mirror.example/debian", "https://snapshot.debian.org/archive/debian/20231114T221320Z"},
 		HostMirrors().bases("debian", "", epoch))
-	assert.Equal(t, []string{"https://mirror.example/cuda", "https://cuda.example"}, HostMirrors().bases("cuda", "https://cuda.example", epoch))
+	assert.Equal(t, []string{"https://mirror.example/cuda", "https://cuda.example"},
+		HostMirrors().bases("cuda", "https://cuda.example", epoch))
 }
 
 func TestManifestIsStrict(t *testing.T) {

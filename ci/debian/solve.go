@@ -165,7 +165,9 @@ func ask(ctx context.Context, docker *daemon.Client, image string, q question, o
 }
 
 // output runs a container and returns what it prints, and its exit code.
-func output(ctx context.Context, docker *daemon.Client, scope *owned.Scope, spec daemon.Container) (stdout, stderr string, code int, err error) {
+func output(ctx context.Context, docker *daemon.Client, scope *owned.Scope, spec daemon.Container) (
+	stdout, stderr string, code int, err error,
+) {
 	id, err := scope.Container(ctx, spec)
 	if err != nil {
 		return "", "", 0, err
