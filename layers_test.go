@@ -24,7 +24,7 @@ var layers = map[string][]string{
 	"ci/engine":           {"ci/debian", "ci/golang", "ci/image", "docker/daemon", "docker/owned", "internal"},
 	"ci/image":            {"docker/daemon", "docker/owned", "internal"},
 	"ci/input":            {"internal"},
-	"ci/debian":           {"ci/input", "internal"},
+	"ci/debian":           {"ci/image", "ci/input", "docker/daemon", "docker/owned", "internal"},
 	"ci/golang":           {"ci/input", "internal"},
 	"ci/shell":            {"ci/input", "internal", "rootfs"},
 	"ci/stage":            {"internal"},
@@ -37,10 +37,12 @@ var layers = map[string][]string{
 	"docker/display":      {"internal"},
 	"docker/identity":     {"internal"},
 	"internal":            {},
-	"internal/dockertest": {"ci/debian", "docker/daemon", "internal", "rootfs"}, // for tests alone
+	"internal/dockertest": {"docker/daemon", "internal", "rootfs"}, // for tests alone
 	"rootfs":              {},
 	"testdata":            {},
 	"trainer":             {"testdata"},
+
+	"internal/dockertest/loader": {"ci/debian", "docker/daemon", "internal"}, // builds its images
 }
 
 // forTests are rooms that nothing but tests may import.

@@ -68,7 +68,7 @@ func contextOf(p Project) ([]contextFile, error) {
 	}
 	made := map[string]bool{} // what stands for these is their locks
 	for _, in := range p.Inputs {
-		made[in.Name()] = true
+		made[in.Name()], made[keptFolder(in)] = true, true
 	}
 	files, seen, err := readContext(p.Root, p.Dockerfile, p.ignoreFiles(), made, known, time.Now())
 	if err != nil {
@@ -126,7 +126,7 @@ func readContext(
 			return err
 		}
 		if e.IsDir() {
-			if skip && !mayHold(ignored, rel) && !strings.HasPrefix(dockerfile, rel+"/") {
+			if made[rel] || skip && !mayHold(ignored, rel) && !strings.HasPrefix(dockerfile, rel+"/") {
 				return fs.SkipDir
 			}
 			return nil

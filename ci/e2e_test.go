@@ -325,13 +325,13 @@ func fakeClock(t *testing.T, p Project) string {
 	manifest, err := debian.ReadManifest(project.Path("docker/packages.toml"))
 	require.NoError(t, err)
 	manifest.Packages = []debian.Requirement{{Name: "libfaketime", Why: "a clock that is wrong"}}
-	o := debian.PinOptions{Mirrors: debian.HostMirrors()}
+	dir, err := cache.Open()
+	require.NoError(t, err)
+	o := debian.Options{Mirrors: debian.HostMirrors(), Cache: dir}
 	lock, err := debian.Pin(t.Context(), manifest, debian.Lock{}, o)
 	require.NoError(t, err)
 	lock.Packages = slices.DeleteFunc(lock.Packages, func(p debian.Package) bool { return p.Name != "libfaketime" })
-	dir, err := cache.Open()
-	require.NoError(t, err)
-	packages, err := debian.Fetch(t.Context(), lock, debian.FetchOptions{PinOptions: o, Cache: dir})
+	packages, err := debian.Fetch(t.Context(), lock, debian.FetchOptions{Options: o})
 	require.NoError(t, err)
 	var files bytes.Buffer
 	require.NoError(t, debian.Rootfs(t.Context(), &files, packages, lock.Snapshot, t.TempDir(), nil))

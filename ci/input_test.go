@@ -76,6 +76,12 @@ func (l lockedTarball) Make(_ context.Context, o input.Options) (input.Made, err
 	return input.Made{Path: path}, err
 }
 
+// Unkept is the tarball itself.
+func (l lockedTarball) Unkept(ctx context.Context, o input.Options) (map[string]string, error) {
+	made, err := l.Make(ctx, o)
+	return map[string]string{"from/server.tar": made.Path}, err
+}
+
 func (l lockedTarball) fetch() ([]byte, error) {
 	answer, err := http.Get(l.url)
 	if err != nil {
@@ -138,6 +144,18 @@ func TestAnotherKindOfInput(t *testing.T) {
 	require.NoError(t, err)
 	assert.NotEqual(t, first.Inputs, second.Inputs)
 	assert.Equal(t, "two", thing())
+
+	// What nobody keeps is written to the checkout, and isn't part of the context.
+	appendTo(t, p, p.Dockerfile+".dockerignore", "!thing.kept\n")
+	before, err := ReadInputs(p)
+	require.NoError(t, err)
+	names, err := Materials(t.Context(), p, MaterialsOptions{})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"thing.tar", "thing.kept/from/server.tar"}, names)
+	assert.Equal(t, readFile(t, p, "thing.tar"), readFile(t, p, "thing.kept/from/server.tar"))
+	after, err := ReadInputs(p)
+	require.NoError(t, err)
+	assert.Equal(t, before.Hash, after.Hash)
 
 	served["/2"] = "three"
 	dir := dockertest.Cache(t) // what the shared one has was locked

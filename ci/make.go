@@ -251,7 +251,8 @@ type MaterialsOptions struct {
 }
 
 // Materials writes what the Dockerfile takes in addition to the checkout's own files
-// into a folder, so that plain docker build can build the image too, and returns the
+// into a folder, so that plain docker build can build the image too, and, into a folder
+// there, what no service is known to keep of what they are made from. It returns the
 // names.
 func Materials(ctx context.Context, p Project, o MaterialsOptions) ([]string, error) {
 	in, err := ReadInputs(p)
@@ -267,14 +268,42 @@ func Materials(ctx context.Context, p Project, o MaterialsOptions) ([]string, er
 	if err != nil {
 		return nil, err
 	}
-	names := slices.Sorted(maps.Keys(made))
+	kept, err := m.unkept(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names := append(slices.Sorted(maps.Keys(made)), slices.Sorted(maps.Keys(kept))...)
+	maps.Copy(made, kept)
 	for _, name := range names {
-		if err := unpack(filepath.Join(cmp.Or(o.Dir, p.Root), name), made[name]); err != nil {
+		if err := unpack(filepath.Join(cmp.Or(o.Dir, p.Root), filepath.FromSlash(name)), made[name]); err != nil {
 			return nil, fmt.Errorf("writing %s: %w", name, err)
 		}
 	}
 	return names, nil
 }
+
+// unkept returns the paths of the files that no service is known to keep, by the names
+// that Materials gives them.
+func (m maker) unkept(ctx context.Context) (map[string]string, error) {
+	all := map[string]string{}
+	for i, l := range m.inputs.Locked {
+		k, ok := l.(input.Keeper)
+		if !ok {
+			continue
+		}
+		files, err := k.Unkept(ctx, m.options(m.project.Inputs[i]))
+		if err != nil {
+			return nil, err
+		}
+		for name, path := range files {
+			all[keptFolder(m.project.Inputs[i])+"/"+name] = path
+		}
+	}
+	return all, nil
+}
+
+// keptFolder is where Materials keeps files of an input. It isn't part of the build context.
+func keptFolder(in input.Input) string { return folderOf(in) + ".kept" }
 
 // unpack writes a file without its compression, if that is Zstandard, which only new
 // versions of Docker's own builder undo.

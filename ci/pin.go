@@ -32,13 +32,13 @@ func Pin(ctx context.Context, p Project, o PinOptions) (changes []string, err er
 		return nil, err
 	}
 	m := maker{project: p, cache: dir, entries: string(dir), report: o.Report}
+	all, err := m.pin(ctx)
+	if err != nil {
+		return nil, err
+	}
 	files := map[string][]byte{}
 	var locked []input.Locked
-	for _, in := range p.Inputs {
-		pinned, err := in.Pin(ctx, p.Root, m.options(in))
-		if err != nil {
-			return nil, err
-		}
+	for _, pinned := range all {
 		locked = append(locked, pinned.Locked)
 		changes = append(changes, pinned.Changes...)
 		for name, data := range pinned.Files {
@@ -56,6 +56,67 @@ func Pin(ctx context.Context, p Project, o PinOptions) (changes []string, err er
 		files[p.Path(p.BaseDigest)] = baseRecord{digest, locked[0].Hash()}.marshal()
 	}
 	return changes, writeFiles(files)
+}
+
+// pin resolves what each input asks for. It writes nothing.
+func (m maker) pin(ctx context.Context) (all []input.Pinned, err error) {
+	for _, in := range m.project.Inputs {
+		one, err := in.Pin(ctx, m.project.Root, m.options(in))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// A Resolved is a part of what Pin would lock, such as a package.
+type Resolved struct {
+	Input string `json:"input"` // its name, such as rootfs.tar
+	input.Item
+}
+
+// Resolve returns all that Pin would lock, and writes nothing.
+func Resolve(ctx context.Context, p Project, o PinOptions) (items []Resolved, err error) {
+	dir, err := cache.Open()
+	if err != nil {
+		return nil, err
+	}
+	all, err := maker{project: p, cache: dir, entries: string(dir), report: o.Report}.pin(ctx)
+	for i, pinned := range all {
+		for _, item := range pinned.Items {
+			items = append(items, Resolved{p.Inputs[i].Name(), item})
+		}
+	}
+	return items, err
+}
+
+// Why returns how a package comes into what Pin would lock, from the package to the wish
+// that brings it. Several inputs may have it, each for a reason of its own.
+func Why(ctx context.Context, p Project, name string, o PinOptions) (chains [][]string, err error) {
+	dir, err := cache.Open()
+	if err != nil {
+		return nil, err
+	}
+	m := maker{project: p, cache: dir, entries: string(dir), report: o.Report}
+	for _, in := range p.Inputs {
+		explainer, ok := in.(input.Explainer)
+		if !ok {
+			continue
+		}
+		chain, err := explainer.Why(ctx, p.Root, name, m.options(in))
+		if err != nil {
+			return nil, err
+		}
+		if len(chain) > 0 {
+			chains = append(chains, chain)
+		}
+	}
+	if len(chains) == 0 {
+		err := fmt.Errorf("nothing that is wanted brings a package %q", name)
+		return nil, advice.With(err, "What would be locked is listed by\n\t%s pin -dry", advice.Berth)
+	}
+	return chains, nil
 }
 
 // writeFiles writes files, by path, or puts back those that it has written.

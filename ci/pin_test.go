@@ -104,12 +104,14 @@ func TestPinIsAllOrNothing(t *testing.T) {
 	if len(debian.HostMirrors()["debian"]) == 0 {
 		testenv.Skip(t, testenv.Mirror, "neither BERTH_DEBIAN_MIRROR nor apt names one")
 	}
+	dockertest.Connect(t)
 	p := checkout(t, 0o022)
 	writeFile(t, p, "other.toml", readFile(t, p, "docker/packages.toml"))
 	appendTo(t, p, "docker/packages.toml", "\n[[package]]\nname = \"no-such-package\"\nwhy = \"to fail\"\n")
 	p.Inputs = []input.Input{named{debian.Input{Manifest: "other.toml", Lock: "other.lock"}, "other.tar"}, debian.Input{}}
 	_, err := Pin(t.Context(), p, PinOptions{})
-	require.ErrorContains(t, err, "no suite has a package no-such-package")
+	require.ErrorContains(t, err, "Unable to locate package no-such-package")
+	assert.Regexp(t, `docker/packages\.toml:\d+ wants no-such-package`, err.Error())
 	assert.NoFileExists(t, p.Path("other.lock"))
 	for _, name := range []string{lockFile, goLockFile, p.BaseDigest} {
 		assert.Equal(t, readFile(t, project, name), readFile(t, p, name))

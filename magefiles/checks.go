@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/berthdev/berth/ci"
+	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/engine"
 	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/internal/progress"
@@ -60,8 +61,8 @@ func Test(
 	})
 }
 
-// PinEngine does for the packages around the engine, which travel in the module,
-// what pin does for those of the image.
+// PinEngine does for the packages around the engine, and around apt, which travel in the
+// module, what pin does for those of the image.
 func PinEngine(ctx context.Context) error {
 	return berth.Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
 		changes, err := ci.Pin(ctx, enginePins(p), ci.PinOptions{Report: report})
@@ -74,7 +75,7 @@ func PinEngine(ctx context.Context) error {
 }
 
 func enginePins(p ci.Project) ci.Project {
-	return ci.Project{Root: p.Root, Inputs: []input.Input{engine.Packages}}
+	return ci.Project{Root: p.Root, Inputs: []input.Input{engine.Packages, debian.Apt}}
 }
 
 // Bench measures speed and memory, each beside a peer in the same run. The

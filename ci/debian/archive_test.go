@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
 	"fmt"
@@ -35,6 +36,12 @@ type archive struct {
 	date  time.Time
 	until time.Time // left out if zero
 	suite string
+	dist  string    // folder below dists; bookworm if empty
+	more  string    // further lines of the release
+	split bool      // packages of no architecture have an index of their own
+	flat  bool      // index and InRelease lie where the packages do, and aren't to be had by hash
+	apart bool      // the signature is a file of its own
+	have  []Package // that it publishes
 	// answer, if set, answers instead of the archive where it returns true.
 	answer func(w http.ResponseWriter, r *http.Request) bool
 }
@@ -66,28 +73,68 @@ func (a *archive) serve(w http.ResponseWriter, r *http.Request) {
 // publish puts packages into the archive, and an index of them.
 func (a *archive) publish(t *testing.T, debs ...[]byte) {
 	t.Helper()
-	a.files = map[string][]byte{}
-	var index strings.Builder
+	a.files, a.have = map[string][]byte{}, nil
+	indices := map[string]string{"amd64": "", "arm64": ""} // by architecture
 	for _, data := range debs {
 		control := controlOf(t, data)
 		p := parse(t, control)
 		file := fmt.Sprintf("pool/%s_%s.deb", p["Package"], p["Version"])
 		a.files[file] = data
-		fmt.Fprintf(&index, "%s\nFilename: %s\nSize: %d\nSHA256: %x\n\n", strings.TrimSpace(control), file, len(data), sha256.Sum256(data))
+		one := Package{
+			Name: p["Package"], Version: p["Version"], Architecture: p["Architecture"], Archive: "debian", File: file,
+			Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data)),
+		}
+		a.have = append(a.have, one)
+		text := fmt.Sprintf("%s\nFilename: %s\nSize: %d\nSHA256: %s\n\n", strings.TrimSpace(control), file, len(data), one.SHA256)
+		for architecture := range indices {
+			if p["Architecture"] == architecture || p["Architecture"] == "all" && !a.split || a.flat {
+				indices[architecture] += text
+			}
+		}
+		if p["Architecture"] == "all" && a.split {
+			indices["all"] += text
+		}
 	}
-	var packed bytes.Buffer
-	z, err := xz.NewWriter(&packed)
-	require.NoError(t, err)
-	_, err = z.Write([]byte(index.String()))
-	require.NoError(t, err)
-	require.NoError(t, z.Close())
-	sum := fmt.Sprintf("%x", sha256.Sum256(packed.Bytes()))
-	a.files["dists/bookworm/main/binary-amd64/by-hash/SHA256/"+sum] = packed.Bytes()
-	release := fmt.Sprintf("Codename: %s\nDate: %s\n", a.suite, a.date.Format(time.RFC1123))
+	release := fmt.Sprintf("Codename: %s\nDate: %s\n%s", a.suite, a.date.Format(time.RFC1123), a.more)
 	if !a.until.IsZero() {
 		release += fmt.Sprintf("Valid-Until: %s\n", a.until.Format(time.RFC1123))
 	}
-	a.sign(t, release+fmt.Sprintf("SHA256:\n %s %d main/binary-amd64/Packages.xz\n", sum, packed.Len()))
+	if a.split {
+		release += "Architectures: all amd64 arm64\n"
+	}
+	if !a.flat {
+		release += "Acquire-By-Hash: yes\n"
+	}
+	release += "SHA256:\n"
+	for architecture, text := range indices {
+		var packed bytes.Buffer
+		z, err := xz.NewWriter(&packed)
+		require.NoError(t, err)
+		_, err = z.Write([]byte(text))
+		require.NoError(t, err)
+		require.NoError(t, z.Close())
+		sum := fmt.Sprintf("%x", sha256.Sum256(packed.Bytes()))
+		name := "Packages.xz"
+		if a.flat {
+			a.files[name] = packed.Bytes()
+		} else {
+			a.files[a.folder()+"main/binary-"+architecture+"/by-hash/SHA256/"+sum] = packed.Bytes()
+			name = "main/binary-" + architecture + "/Packages.xz"
+		}
+		release += fmt.Sprintf(" %s %d %s\n", sum, packed.Len(), name)
+		if a.flat {
+			break // it has all of them
+		}
+	}
+	a.sign(t, release)
+}
+
+// folder is that of the InRelease file.
+func (a *archive) folder() string {
+	if a.flat {
+		return ""
+	}
+	return "dists/" + cmp.Or(a.dist, "bookworm") + "/"
 }
 
 func (a *archive) sign(t *testing.T, release string) {
@@ -100,26 +147,59 @@ func (a *archive) sign(t *testing.T, release string) {
 			keys = append(keys, key.PrivateKey)
 		}
 	}
+	if a.apart {
+		for _, key := range a.keys {
+			require.NoError(t, openpgp.ArmoredDetachSign(&signed, key, strings.NewReader(release), nil))
+		}
+		a.files[a.folder()+"Release"], a.files[a.folder()+"Release.gpg"] = []byte(release), signed.Bytes()
+		return
+	}
 	w, err := clearsign.EncodeMulti(&signed, keys, nil)
 	require.NoError(t, err)
 	_, err = w.Write([]byte(release))
 	require.NoError(t, err)
 	require.NoError(t, w.Close())
-	a.files["dists/bookworm/InRelease"] = signed.Bytes()
+	a.files[a.folder()+"InRelease"] = signed.Bytes()
 }
 
 // base is the archive's address as a mirror.
 func (a *archive) base() string { return a.URL + "/debian" }
 
 // options trust the archive, and ask it and then the others.
-func (a *archive) options(others ...string) PinOptions {
-	return PinOptions{Mirrors: Mirrors{"debian": append([]string{a.base()}, others...)}, Keys: openpgp.EntityList{a.key}}
+func (a *archive) options(t *testing.T, others ...string) Options {
+	t.Helper()
+	t.Setenv("BERTH_CACHE", t.TempDir())
+	return Options{
+		Mirrors: Mirrors{"debian": append([]string{a.base()}, others...)}, Keys: openpgp.EntityList{a.key}, Cache: openCache(t),
+	}
 }
 
 func (a *archive) fetchOptions(t *testing.T, others ...string) FetchOptions {
 	t.Helper()
-	t.Setenv("BERTH_CACHE", t.TempDir())
-	return FetchOptions{PinOptions: a.options(others...), Cache: openCache(t)}
+	return FetchOptions{Options: a.options(t, others...)}
+}
+
+// lock pins all that the archive has.
+func (a *archive) lock() Lock {
+	var names []string
+	for _, p := range a.have {
+		names = append(names, p.Name)
+	}
+	m := manifest(names...)
+	packages := slices.Clone(a.have)
+	slices.SortFunc(packages, func(a, b Package) int { return strings.Compare(a.Name, b.Name) })
+	return Lock{
+		Snapshot: a.date, Wants: m.hash(), Architecture: m.Architecture, Suites: m.Suites,
+		Dates: map[string]time.Time{m.Suites[0].id(): a.date}, Packages: packages,
+	}
+}
+
+// read fetches and verifies the archive's index.
+func read(t *testing.T, o Options, known map[string]time.Time) ([]source, error) {
+	t.Helper()
+	r, err := o.reader()
+	require.NoError(t, err)
+	return r.sources(t.Context(), manifest().Suites, "amd64", known)
 }
 
 func openCache(t testing.TB) cache.Dir {
@@ -130,9 +210,9 @@ func openCache(t testing.TB) cache.Dir {
 }
 
 func manifest(names ...string) Manifest {
-	m := Manifest{Architecture: "amd64", Suites: []Suite{{"debian", "bookworm", []string{"main"}}}}
+	m := Manifest{Architecture: "amd64", Suites: []Suite{{Archive: "debian", Name: "bookworm", Components: []string{"main"}}}}
 	for _, name := range names {
-		m.Packages = append(m.Packages, Requirement{name, "a test"})
+		m.Packages = append(m.Packages, Requirement{Name: name, Why: "a test"})
 	}
 	return m
 }
@@ -162,7 +242,7 @@ func makeDeb(t testing.TB, control string, files []fileOf, more ...fileOf) []byt
 	for _, member := range []struct {
 		name string
 		data []byte
-	}{{"debian-binary", []byte("2.0\n")}, {"control.tar.gz", tarball(t, more)}, {"data.tar.gz", tarball(t, files)}} {
+	}{{"debian-binary", []byte("2.0\n")}, {"control.tar.gz", makeTar(t, more)}, {"data.tar.gz", makeTar(t, files)}} {
 		fmt.Fprintf(&b, "%-16s%-12d%-6d%-6d%-8s%-10d`\n", member.name, 0, 0, 0, "100644", len(member.data))
 		b.Write(member.data)
 		if len(member.data)%2 == 1 {
@@ -172,7 +252,7 @@ func makeDeb(t testing.TB, control string, files []fileOf, more ...fileOf) []byt
 	return b.Bytes()
 }
 
-func tarball(t testing.TB, files []fileOf) []byte {
+func makeTar(t testing.TB, files []fileOf) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
@@ -216,16 +296,22 @@ func save(t testing.TB, data []byte) string {
 // simple is a package with one file.
 func simple(t testing.TB, name, version string, fields ...string) []byte {
 	t.Helper()
-	control := fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\nMaintainer: x\nDescription: x\n%s", name, version,
+	return simpleFor(t, "amd64", name, version, fields...)
+}
+
+func simpleFor(t testing.TB, architecture, name, version string, fields ...string) []byte {
+	t.Helper()
+	control := fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: %s\nMaintainer: x\nDescription: x\n%s", name, version, architecture,
 		strings.Join(fields, "\n"))
 	return makeDeb(t, control, []fileOf{{name: "./usr/"}, {name: "./usr/" + name, content: name + " " + version}})
 }
 
 func TestPinAndFetch(t *testing.T) {
+	needsApt(t)
 	debs := [][]byte{simple(t, "a", "1", "Depends: b (>= 2)"), simple(t, "b", "2"), simple(t, "c", "1", "Essential: yes"), simple(t, "d", "1")}
 	a := newArchive(t, debs...)
 	o := a.fetchOptions(t)
-	l, err := Pin(t.Context(), manifest("a"), Lock{}, o.PinOptions)
+	l, err := Pin(t.Context(), manifest("a"), Lock{}, o.Options)
 	require.NoError(t, err)
 	var names []string
 	for _, p := range l.Packages {
@@ -243,13 +329,15 @@ func TestPinAndFetch(t *testing.T) {
 
 	a.date = a.date.Add(time.Minute)
 	a.publish(t, debs...)
-	again, err := Pin(t.Context(), manifest("a"), l, PinOptions{Mirrors: o.Mirrors, Keys: o.Keys, Now: time.Now().Add(time.Minute)})
+	later := o.Options
+	later.Now = time.Now().Add(time.Minute)
+	again, err := Pin(t.Context(), manifest("a"), l, later)
 	require.NoError(t, err)
 	assert.Equal(t, l, again, "pinning again changes nothing")
 
 	undated := l
 	undated.Dates = nil
-	again, err = Pin(t.Context(), manifest("a"), undated, o.PinOptions)
+	again, err = Pin(t.Context(), manifest("a"), undated, o.Options)
 	require.NoError(t, err)
 	assert.Equal(t, map[string]time.Time{"debian bookworm": a.date}, again.Dates, "an older lock gets its dates")
 	assert.Equal(t, l.Hash(), again.Hash(), "dates change nothing in what is made from a lock")
@@ -264,24 +352,24 @@ func TestPinAndFetch(t *testing.T) {
 
 func TestInReleaseIsChecked(t *testing.T) {
 	for name, c := range map[string]struct {
-		spoil func(a *archive, o *PinOptions)
+		spoil func(a *archive, o *Options)
 		says  string
 	}{
-		"unsigned": {func(a *archive, _ *PinOptions) {
+		"unsigned": {func(a *archive, _ *Options) {
 			a.files["dists/bookworm/InRelease"] = []byte("Codename: bookworm\n")
 		}, "isn't signed"},
-		"unsigned text before": {func(a *archive, _ *PinOptions) {
+		"unsigned text before": {func(a *archive, _ *Options) {
 			a.files["dists/bookworm/InRelease"] = append([]byte("Codename: other\n"), a.files["dists/bookworm/InRelease"]...)
 		}, "isn't signed"},
-		"changed": {func(a *archive, _ *PinOptions) {
+		"changed": {func(a *archive, _ *Options) {
 			a.files["dists/bookworm/InRelease"] = bytes.Replace(a.files["dists/bookworm/InRelease"], []byte("bookworm"), []byte("bookw0rm"), 1)
 		}, "isn't signed"},
-		"foreign key":   {func(_ *archive, o *PinOptions) { o.Keys = nil }, "isn't signed"},
-		"expired":       {func(_ *archive, o *PinOptions) { o.Now = time.Now().Add(1000 * time.Hour) }, "has expired"},
-		"another suite": {func(a *archive, _ *PinOptions) { a.suite = "sid"; a.publish(t) }, "of another suite"},
-		"no date":       {func(a *archive, _ *PinOptions) { a.sign(t, "Codename: bookworm\nSHA256:\n") }, "Date: "},
-		"not there":     {func(a *archive, _ *PinOptions) { delete(a.files, "dists/bookworm/InRelease") }, "404"},
-		"another index": {func(a *archive, _ *PinOptions) {
+		"foreign key":   {func(_ *archive, o *Options) { o.Keys = nil }, "isn't signed"},
+		"expired":       {func(_ *archive, o *Options) { o.Now = time.Now().Add(1000 * time.Hour) }, "has expired"},
+		"another suite": {func(a *archive, _ *Options) { a.suite = "sid"; a.publish(t) }, "of another suite"},
+		"no date":       {func(a *archive, _ *Options) { a.sign(t, "Codename: bookworm\nSHA256:\n") }, "Date: "},
+		"not there":     {func(a *archive, _ *Options) { delete(a.files, "dists/bookworm/InRelease") }, "404"},
+		"another index": {func(a *archive, _ *Options) {
 			for name := range a.files {
 				if strings.Contains(name, "by-hash") {
 					a.files[name] = []byte("another")
@@ -292,9 +380,9 @@ func TestInReleaseIsChecked(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := newArchive(t)
 			a.publish(t, simple(t, "a", "1"))
-			o := a.options()
+			o := a.options(t)
 			c.spoil(a, &o)
-			_, err := Pin(t.Context(), manifest("a"), Lock{}, o)
+			_, err := read(t, o, nil)
 			require.Error(t, err)
 			assert.Contains(t, err.Error(), c.says)
 			assert.Contains(t, err.Error(), EnvMirror, "what to do is missing")
@@ -311,13 +399,12 @@ func TestRollbackIsRefused(t *testing.T) {
 	a.date = a.date.Add(time.Hour)
 	a.publish(t, simple(t, "a", "2"))
 	o := a.fetchOptions(t)
-	l, err := Pin(t.Context(), manifest("a"), Lock{}, o.PinOptions)
-	require.NoError(t, err)
+	l := a.lock()
 	require.Equal(t, "a 2", l.Packages[0].String())
 
 	newer := a.files
 	a.files = older
-	_, err = Pin(t.Context(), manifest("a"), l, o.PinOptions)
+	_, err := read(t, o.Options, l.Dates)
 	require.ErrorIs(t, err, errOlder)
 	assert.ErrorContains(t, err, olderDate.Format(time.RFC1123))
 	assert.ErrorContains(t, err, a.date.Format(time.RFC1123))
@@ -329,9 +416,8 @@ func TestRollbackIsRefused(t *testing.T) {
 	good := newArchive(t)
 	good.files = newer
 	o.Mirrors["debian"] = append(o.Mirrors["debian"], good.base())
-	again, err := Pin(t.Context(), manifest("a"), l, o.PinOptions)
+	_, err = read(t, o.Options, l.Dates)
 	require.NoError(t, err)
-	assert.Equal(t, l, again)
 }
 
 func TestAnyGoodSignatureWillDo(t *testing.T) {
@@ -358,63 +444,14 @@ func TestAnyGoodSignatureWillDo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a.keys = c.keys
 			a.publish(t, simple(t, "a", "1"))
-			o := a.options()
+			o := a.options(t)
 			o.Keys = openpgp.EntityList{expired, good}
-			_, err := Pin(t.Context(), manifest("a"), Lock{}, o)
+			_, err := read(t, o, nil)
 			if c.good {
 				assert.NoError(t, err)
 			} else {
 				assert.ErrorIs(t, err, errUnsigned)
 			}
-		})
-	}
-}
-
-func TestResolve(t *testing.T) {
-	type pkg struct{ name, version, fields string }
-	for name, c := range map[string]struct {
-		have   []pkg
-		wanted string
-		got    string // or
-		says   string
-	}{
-		"newest":             {have: []pkg{{"a", "1", ""}, {"a", "1:0", ""}, {"a", "2", ""}}, wanted: "a", got: "a 1:0"},
-		"first alternative":  {have: []pkg{{"a", "1", "Depends: x | y"}, {"x", "1", ""}, {"y", "1", ""}}, wanted: "a", got: "a 1,x 1"},
-		"wanted alternative": {have: []pkg{{"a", "1", "Depends: x | y"}, {"x", "1", ""}, {"y", "1", ""}}, wanted: "a y", got: "a 1,y 1"},
-		"cheaper alternative": {have: []pkg{{"a", "1", "Depends: x | y"}, {"x", "1", "Depends: z"}, {"y", "1", ""}, {"z", "1", ""}},
-			wanted: "a", got: "a 1,y 1"},
-		"possible alternative": {have: []pkg{{"a", "1", "Depends: x | y"}, {"x", "1", "Depends: nothing"}, {"y", "1", ""}}, wanted: "a",
-			got: "a 1,y 1"},
-		"virtual": {have: []pkg{{"a", "1", "Depends: v"}, {"x", "1", "Provides: v"}}, wanted: "a", got: "a 1,x 1"},
-		"versioned Provides": {have: []pkg{{"a", "1", "Depends: v (>= 2)"}, {"x", "1", "Provides: v"}, {"y", "1", "Provides: v (= 3)"}},
-			wanted: "a", got: "a 1,y 1"},
-		"any architecture":      {have: []pkg{{"a", "1", "Pre-Depends: x:any (<< 2)"}, {"x", "1", ""}}, wanted: "a", got: "a 1,x 1"},
-		"a circle":              {have: []pkg{{"a", "1", "Depends: b"}, {"b", "1", "Depends: a"}}, wanted: "a", got: "a 1,b 1"},
-		"conflict with oneself": {have: []pkg{{"a", "1", "Provides: v\nConflicts: v"}}, wanted: "a", got: "a 1"},
-		"no such package":       {have: []pkg{{"a", "1", ""}}, wanted: "b", says: "no suite has a package b"},
-		"unmet": {have: []pkg{{"a", "1", "Depends: b"}, {"b", "1", "Depends: c (>= 2)"}, {"c", "1", ""}}, wanted: "a",
-			says: "c (>= 2) (the archive has 1) of b 1 <- a, packages.toml wants it"},
-		"conflict": {have: []pkg{{"a", "1", "Conflicts: b"}, {"b", "1", ""}}, wanted: "a b", says: "a can't be installed beside b"},
-		"breaks": {have: []pkg{{"a", "1", "Breaks: b (<< 2)"}, {"b", "1", ""}}, wanted: "a b",
-			says: "a can't be installed beside b"},
-		"breaks an older one": {have: []pkg{{"a", "1", "Breaks: b (<< 2)"}, {"b", "2", ""}}, wanted: "a b", got: "a 1,b 2"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var all []candidate
-			for _, p := range c.have {
-				all = append(all, offer(t, p.name, p.version, p.fields))
-			}
-			packages, err := resolve(all, strings.Fields(c.wanted))
-			if c.says != "" {
-				assert.ErrorContains(t, err, c.says)
-				return
-			}
-			require.NoError(t, err)
-			var got []string
-			for _, p := range packages {
-				got = append(got, p.String())
-			}
-			assert.Equal(t, c.got, strings.Join(got, ","))
 		})
 	}
 }

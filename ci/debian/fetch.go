@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"pault.ag/go/debian/version"
 
 	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
@@ -25,12 +24,10 @@ import (
 // parallel is how many files are fetched at once.
 const parallel = 8
 
-// FetchOptions says where to look for packages and where to keep them.
+// FetchOptions says where to look for packages, and what to do where they are gone.
 type FetchOptions struct {
-	PinOptions           // of the mirrors; keys and clock matter only for what is gone
-	Cache      cache.Dir // .deb files are kept in its folder debs, by their hash
-	Locked     bool      // refuse any other version than the locked one
-	Stall      time.Duration
+	Options      // keys and clock matter only for what is gone
+	Locked  bool // refuse any other version than the locked one
 }
 
 // A Fetched is a verified .deb file.
@@ -74,17 +71,17 @@ var errGone = errors.New("gone from every mirror")
 // the suites still have takes its place, which is reported loudly, or, with
 // Locked, is an error.
 func Fetch(ctx context.Context, l Lock, o FetchOptions) (Packages, error) {
-	reader, report, err := o.reader()
+	reader, err := o.reader()
 	if err != nil {
 		return Packages{}, err
 	}
-	reader.getter.stall = o.Stall
+	report := reader.report
 	unlock, err := o.Cache.Lock(ctx, "debs", func() { report.Printf("Waiting for another fetch of packages to end") })
 	if err != nil {
 		return Packages{}, err
 	}
 	defer unlock()
-	f := fetcher{archiveReader: reader, dir: o.Cache.Path("debs"), snapshot: l.Snapshot, report: report}
+	f := fetcher{archiveReader: reader, dir: o.Cache.Path("debs"), snapshot: l.Snapshot, urls: l.urls()}
 	if err := os.MkdirAll(f.dir, 0o755); err != nil {
 		return Packages{}, err
 	}
@@ -131,7 +128,12 @@ func Fetch(ctx context.Context, l Lock, o FetchOptions) (Packages, error) {
 
 // replace fetches the nearest versions of the packages that are gone.
 func (f *fetcher) replace(ctx context.Context, l Lock, missing []int, result *Packages) error {
-	offers, _, err := f.packages(ctx, l.Suites, l.Architecture, l.Dates, f.report)
+	names := map[string]bool{}
+	for _, i := range missing {
+		names[l.Packages[i].Name] = true
+	}
+	suites := slices.DeleteFunc(slices.Clone(l.Suites), func(s Suite) bool { return s.URL != "" }) // the next version is another's word
+	offers, err := f.offers(ctx, suites, l, names)
 	if err != nil {
 		return err
 	}
@@ -154,34 +156,25 @@ func (f *fetcher) replace(ctx context.Context, l Lock, missing []int, result *Pa
 	return nil
 }
 
-// nearest is the lowest version on offer that isn't below the locked one, else
-// the highest.
-func nearest(offers []candidate, locked Package) (Package, error) {
-	want, err := version.Parse(locked.Version)
+// offers lists all versions that suites have of the packages of these names.
+func (f *fetcher) offers(ctx context.Context, suites []Suite, l Lock, names map[string]bool) (offers []Package, err error) {
+	sources, err := f.sources(ctx, suites, l.Architecture, l.Dates)
 	if err != nil {
-		return Package{}, err
+		return nil, err
 	}
-	var best *candidate
-	for i := range offers {
-		c := &offers[i]
-		if c.Name != locked.Name {
-			continue
-		}
-		if best == nil {
-			best = c
-			continue
-		}
-		above, bestAbove := version.Compare(c.version, want) >= 0, version.Compare(best.version, want) >= 0
-		higher := version.Compare(c.version, best.version) > 0
-		if above && !bestAbove || above == bestAbove && higher != above {
-			best = c
+	for _, s := range sources {
+		for _, i := range s.indices {
+			err := i.eachPackage(func(text []byte) bool { return names[fieldOf(text, "Package")] }, func(p paragraph) error {
+				one, err := newPackage(p, s.Archive)
+				offers = append(offers, one)
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
 		}
 	}
-	if best == nil {
-		err := fmt.Errorf("%s is %w, and no suite of the lock has another version", locked, errGone)
-		return Package{}, advice.With(err, "Type\n\t%s pin", advice.Berth)
-	}
-	return best.Package, nil
+	return offers, nil
 }
 
 // A fetcher fetches single files.
@@ -189,8 +182,8 @@ type fetcher struct {
 	archiveReader
 	dir      string
 	snapshot time.Time
-	report   Progress
-	total    int64 // bytes
+	urls     map[string]string // of the archives that have one
+	total    int64             // bytes
 	done     atomic.Int64
 }
 
@@ -205,7 +198,7 @@ func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
 	part := path + ".part"
 	var tried []string
 	answered, gone := 0, true
-	for _, base := range f.mirrors.bases(p.Archive, f.snapshot) {
+	for _, base := range f.mirrors.bases(p.Archive, f.urls[p.Archive], f.snapshot) {
 		err := f.download(ctx, base+"/"+p.File, part, p)
 		if errors.Is(err, errResumed) { // perhaps an earlier part was wrong
 			err = f.download(ctx, base+"/"+p.File, part, p)

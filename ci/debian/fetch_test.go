@@ -34,9 +34,7 @@ func pinned(t *testing.T, version string) (*archive, Lock, FetchOptions) {
 	t.Helper()
 	a := newArchive(t, simple(t, "a", version))
 	o := a.fetchOptions(t)
-	l, err := Pin(t.Context(), manifest("a"), Lock{}, o.PinOptions)
-	require.NoError(t, err)
-	return a, l, o
+	return a, a.lock(), o
 }
 
 func TestBadMirrors(t *testing.T) {
@@ -171,7 +169,7 @@ func TestPasswordsStayOut(t *testing.T) {
 		_, err := Fetch(t.Context(), l, o)
 		require.Error(t, err)
 		assert.NotRegexp(t, `secret|cret@`, err.Error(), base)
-		_, err = Pin(t.Context(), manifest("a"), Lock{}, o.PinOptions)
+		_, err = read(t, o.Options, nil)
 		require.Error(t, err)
 		assert.NotRegexp(t, `secret|cret@`, err.Error(), base)
 	}
@@ -184,7 +182,8 @@ func TestRealMirror(t *testing.T) {
 	}
 	m, err := ReadManifest("../../docker/packages.toml")
 	require.NoError(t, err)
-	l, err := Pin(t.Context(), m, Lock{}, PinOptions{Mirrors: mirrors})
+	needsApt(t)
+	l, err := Pin(t.Context(), m, Lock{}, Options{Mirrors: mirrors, Cache: openCache(t)})
 	if err != nil && strings.Contains(err.Error(), errExpired.Error()) {
 		testenv.Skip(t, testenv.Mirror, "it is out of date: %v", err)
 	}
@@ -208,7 +207,7 @@ func TestRealPackages(t *testing.T) {
 	require.NoError(t, err)
 	t.Setenv("BERTH_CACHE", t.TempDir())
 	dir := openCache(t)
-	packages, err := Fetch(t.Context(), l, FetchOptions{PinOptions: PinOptions{Mirrors: mirrors}, Cache: dir})
+	packages, err := Fetch(t.Context(), l, FetchOptions{Options: Options{Mirrors: mirrors, Cache: dir}})
 	if errors.Is(err, errExpired) {
 		testenv.Skip(t, testenv.Mirror, "it is out of date: %v", err)
 	}

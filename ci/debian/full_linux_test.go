@@ -17,10 +17,6 @@ import (
 	"github.com/berthdev/berth/internal/testenv"
 )
 
-// onFullDisk names the folder on which the test, run once more in a namespace of
-// its own, mounts a file system that is too small.
-const onFullDisk = "BERTH_TEST_FULL_DISK"
-
 func TestDiskFull(t *testing.T) {
 	if dir := os.Getenv(onFullDisk); dir != "" {
 		require.NoError(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"))
@@ -60,14 +56,12 @@ func large(t *testing.T, size int) []byte {
 
 func fetchOnFullDisk(t *testing.T, dir string) {
 	a := newArchive(t, large(t, 256), simple(t, "small", "1"))
-	l, err := Pin(t.Context(), manifest("large", "small"), Lock{}, a.options())
-	require.NoError(t, err)
-	o := a.fetchOptions(t)
+	l, o := a.lock(), a.fetchOptions(t)
 	full := o
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "cache"), 0o755))
 	t.Setenv("BERTH_CACHE", filepath.Join(dir, "cache"))
 	full.Cache = openCache(t)
-	_, err = Fetch(t.Context(), l, full)
+	_, err := Fetch(t.Context(), l, full)
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	assert.ErrorContains(t, err, "keeping package ") // whichever of the two got there first
 	assert.NoFileExists(t, full.Cache.Path("debs", l.Packages[0].SHA256+".deb"))

@@ -4,259 +4,283 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"embed"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"slices"
+	"os"
+	"path"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
-	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
-	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	"golang.org/x/sync/errgroup"
 	"pault.ag/go/debian/deb"
-)
+	"pault.ag/go/debian/version"
 
-// keyFiles are the public keys of the Debian archive, from Debian's package
-// debian-archive-keyring 2023.3+deb12u2.
-//
-//go:embed keys/*.gpg
-var keyFiles embed.FS
-
-// archiveKeys returns Debian's own keys.
-func archiveKeys() (openpgp.EntityList, error) {
-	names, err := fs.Glob(keyFiles, "keys/*.gpg")
-	if err != nil {
-		return nil, err
-	}
-	var all openpgp.EntityList
-	for _, name := range names {
-		data, err := keyFiles.ReadFile(name)
-		if err != nil {
-			return nil, err
-		}
-		keys, err := openpgp.ReadKeyRing(bytes.NewReader(data))
-		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w", name, err)
-		}
-		all = append(all, keys...)
-	}
-	return all, nil
-}
-
-// The ways in which an InRelease file is refused.
-var (
-	errUnsigned = errors.New("it isn't signed by a key of the Debian archive")
-	errExpired  = errors.New("it has expired: the mirror is out of date, or someone holds updates back")
-	errForeign  = errors.New("it is of another suite")
-	errOlder    = errors.New("it is older than the one that the lock was made from: the mirror is out of date, or someone holds updates back")
+	"github.com/berthdev/berth/internal/advice"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 // An archiveReader reads the signed indices of archives.
 type archiveReader struct {
 	getter  getter
 	mirrors Mirrors
-	keys    openpgp.EntityList
+	keys    openpgp.EntityList // of the Debian archive
+	root    string             // of the checkout, below which the keyrings of others lie
 	now     time.Time
+	cache   cache.Dir // indices are kept in its folder indices, by their hash
+	report  Progress
 }
 
-const (
-	maxRelease = 4 << 20
-	maxIndex   = 256 << 20
-)
+// A source is a suite with its indices, fetched and verified.
+type source struct {
+	Suite
+	release release
+	indices []index
+}
 
-// packages returns every package that the suites have for an architecture, and
-// the dates of the suites. A suite that is older than its date in known is refused.
-func (a archiveReader) packages(
-	ctx context.Context, suites []Suite, architecture string, known map[string]time.Time, report Progress,
-) (all []candidate, dates map[string]time.Time, err error) {
-	dates = map[string]time.Time{}
-	for _, s := range suites {
-		report.Update("Reading the index of %s", s.Name)
-		some, date, err := a.suite(ctx, s, architecture, known[s.id()])
-		if err != nil {
-			return nil, nil, err
-		}
-		all = append(all, some...)
-		dates[s.id()] = date
+// An index is a list of packages: a plain Packages file in the cache.
+type index struct {
+	component string // "" of a flat archive
+	folder    string // below the component, such as binary-amd64; "" of a flat archive
+	path      string
+}
+
+// sources returns the suites with their indices for an architecture. A suite that is
+// older than its date in known is refused.
+func (a archiveReader) sources(
+	ctx context.Context, suites []Suite, architecture string, known map[string]time.Time,
+) ([]source, error) {
+	all := make([]source, len(suites))
+	work, ctx := errgroup.WithContext(ctx)
+	work.SetLimit(parallel)
+	for i, s := range suites {
+		work.Go(func() (err error) {
+			all[i], err = a.source(ctx, s, architecture, known[s.id()])
+			return err
+		})
 	}
-	return all, dates, nil
+	return all, work.Wait()
 }
 
-func (a archiveReader) suite(
-	ctx context.Context, s Suite, architecture string, known time.Time,
-) (all []candidate, date time.Time, err error) {
-	bases := a.mirrors.bases(s.Archive, a.now)
-	var r release
-	dist := "dists/" + s.Name
-	_, err = a.getter.getAll(ctx, bases, dist+"/InRelease", maxRelease, func(data []byte) (err error) {
-		if r, err = a.release(data, s); err == nil && r.date.Before(known) {
-			err = fmt.Errorf("%w (it is of %s, the lock is of %s; to go back on purpose, remove the line \"date %s\" from the lock)",
+func (a archiveReader) source(ctx context.Context, s Suite, architecture string, known time.Time) (source, error) {
+	a.report.Update("Reading the index of %s", s.Name)
+	if _, _, err := a.keysOf(s); err != nil {
+		return source{}, err // no mirror's fault
+	}
+	bases := a.mirrors.bases(s.Archive, s.URL, a.now)
+	r, err := a.newestRelease(ctx, bases, s, known)
+	if err != nil {
+		return source{}, s.explain(err)
+	}
+	src := source{Suite: s, release: r}
+	if s.flat() {
+		one, err := a.index(ctx, bases, r, s, "")
+		src.indices = []index{one}
+		return src, err
+	}
+	for _, component := range s.Components {
+		folders := []string{"binary-" + architecture}
+		if _, _, there := r.find(component + "/binary-all"); there && !r.allIn {
+			folders = append(folders, "binary-all")
+		}
+		for _, folder := range folders {
+			one, err := a.index(ctx, bases, r, s, component+"/"+folder)
+			if err != nil {
+				return source{}, err
+			}
+			one.component, one.folder = component, folder
+			src.indices = append(src.indices, one)
+		}
+	}
+	return src, nil
+}
+
+// explain says what to do about a suite that no mirror has a good release of.
+func (s Suite) explain(err error) error {
+	if s.URL != "" {
+		return fmt.Errorf("archive %s (%s) has no good InRelease for suite %s. If it has a new key, compare its fingerprint with what the "+
+			"archive's own site says, and put it into %s:\n%w", s.Archive, s.URL, s.Name, s.Keyring, err)
+	}
+	return fmt.Errorf("no mirror has a good InRelease of suite %s. Name another mirror in %s:\n%w", s.Name, EnvMirror, err)
+}
+
+// newestRelease returns the release of the first base that has a good one, which isn't
+// older than known.
+func (a archiveReader) newestRelease(ctx context.Context, bases []string, s Suite, known time.Time) (r release, err error) {
+	notOlder := func() error {
+		if r.date.Before(known) {
+			return fmt.Errorf("%w (it is of %s, the lock is of %s; to go back on purpose, remove the line \"date %s\" from the lock)",
 				errOlder, r.date.Format(time.RFC1123), known.Format(time.RFC1123), s.id())
+		}
+		return nil
+	}
+	_, err = a.getter.getAll(ctx, bases, path.Join(s.folder(), "InRelease"), maxRelease, func(data []byte) (err error) {
+		if r, err = a.release(data, s); err == nil {
+			err = notOlder()
 		}
 		return err
 	})
+	if s.URL == "" || !errors.Is(err, errNotThere) {
+		return r, err
+	}
+	// Older tools sign it apart.
+	signature, gerr := a.getter.getAll(ctx, bases, path.Join(s.folder(), "Release.gpg"), maxRelease, func([]byte) error { return nil })
+	if gerr != nil {
+		return r, errors.Join(err, gerr)
+	}
+	_, gerr = a.getter.getAll(ctx, bases, path.Join(s.folder(), "Release"), maxRelease, func(data []byte) (err error) {
+		if r, err = a.detached(data, signature, s); err == nil {
+			err = notOlder()
+		}
+		return err
+	})
+	return r, gerr
+}
+
+// find returns the name below the suite's folder of the list of packages in a folder,
+// and what the release promises of it.
+func (r release) find(folder string) (name string, file indexFile, there bool) {
+	for _, folder := range []string{folder, "updates/" + folder} { // as debian-security lists them
+		for _, kind := range []string{".xz", ".gz", ""} {
+			name := path.Join(folder, "Packages"+kind)
+			if file, there := r.files[name]; there {
+				return name, file, true
+			}
+		}
+	}
+	return "", indexFile{}, false
+}
+
+// index brings a list of packages to the cache.
+func (a archiveReader) index(ctx context.Context, bases []string, r release, s Suite, folder string) (index, error) {
+	name, file, there := r.find(folder)
+	if !there {
+		return index{}, fmt.Errorf("suite %s has no component and architecture %q", s.Name, folder)
+	}
+	entry := a.cache.Path("indices", file.sum)
+	if kept, err := cache.Find(entry); kept != "" || err != nil {
+		return index{path: kept}, err
+	}
+	where := path.Join(s.folder(), name)
+	if r.byHash { // the name may have been given to a newer file meanwhile
+		where = path.Join(s.folder(), path.Dir(name), "by-hash/SHA256", file.sum)
+	}
+	data, err := a.getter.getAll(ctx, bases, where, file.size, file.check)
 	if err != nil {
-		return nil, date, fmt.Errorf("no mirror has a good InRelease of suite %s. Name another mirror in %s:\n%w", s.Name, EnvMirror, err)
+		return index{}, fmt.Errorf("no mirror has the index %s of suite %s that its InRelease promises. "+
+			"Try again in an hour, or name another mirror in %s:\n%w", name, s.Name, EnvMirror, err)
 	}
-	for _, component := range s.Components {
-		name := component + "/binary-" + architecture + "/Packages.xz"
-		if _, ok := r.files[name]; !ok {
-			name = "updates/" + name // as debian-security lists them
-		}
-		file, ok := r.files[name]
-		if !ok {
-			return nil, date, fmt.Errorf("suite %s has no component %s for %s", s.Name, component, architecture)
-		}
-		// By its hash: the name may have been given to a newer file meanwhile.
-		dir := name[:strings.LastIndex(name, "/")]
-		data, err := a.getter.getAll(ctx, bases, dist+"/"+dir+"/by-hash/SHA256/"+file.sum, file.size, file.check)
-		if err != nil {
-			return nil, date, fmt.Errorf("no mirror has the index %s of suite %s that its InRelease promises. "+
-				"Try again in an hour, or name another mirror in %s:\n%w", name, s.Name, EnvMirror, err)
-		}
-		some, err := readIndex(data, s.Archive, architecture)
-		if err != nil {
-			return nil, date, fmt.Errorf("reading the index %s of suite %s: %w", name, s.Name, err)
-		}
-		all = append(all, some...)
+	temp, remove, err := a.cache.Temp("index")
+	if err != nil {
+		return index{}, err
 	}
-	return all, r.date, nil
+	defer remove()
+	kept, err := cache.Keep(entry, temp, 0o644, func(w io.Writer) error { return unpackIndex(w, data, path.Ext(name)) })
+	if err != nil {
+		return index{}, fmt.Errorf("reading the index %s of suite %s: %w", name, s.Name, err)
+	}
+	return index{path: kept}, nil
 }
 
-// A release is what an InRelease file says.
-type release struct {
-	date  time.Time            // when the archive made it
-	files map[string]indexFile // that it promises, by path
+// maxUnpacked is how large an index may be without its compression: twenty times
+// Debian's largest.
+const maxUnpacked = 1 << 30
+
+func unpackIndex(w io.Writer, data []byte, extension string) error {
+	plain, err := deb.DecompressorFor(extension)(bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	defer plain.Close()
+	n, err := io.Copy(w, io.LimitReader(plain, maxUnpacked+1))
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("it is cut short")
+	} else if err == nil && n > maxUnpacked {
+		return fmt.Errorf("it has more than %d bytes", maxUnpacked)
+	}
+	return err
 }
 
-// An indexFile is a file that an InRelease promises.
-type indexFile struct {
-	size int64
-	sum  string
-}
-
-func (f indexFile) check(data []byte) error {
-	if sum := sha256.Sum256(data); int64(len(data)) != f.size || hex.EncodeToString(sum[:]) != f.sum {
-		return errors.New("it sent another file than the one promised")
+// eachPackage calls do with the paragraphs of an index for which wanted, which sees
+// their text, returns true. To parse them all would take seconds.
+func (i index) eachPackage(wanted func(text []byte) bool, do func(paragraph) error) error {
+	data, err := os.ReadFile(i.path)
+	if err != nil {
+		return err
+	}
+	for len(data) > 0 {
+		text, rest, _ := bytes.Cut(data, []byte("\n\n"))
+		data = rest
+		if !wanted(text) {
+			continue
+		}
+		if err := eachParagraph(bufio.NewReader(bytes.NewReader(text)), do); err != nil {
+			return fmt.Errorf("reading an index: %w", err)
+		}
 	}
 	return nil
 }
 
-// release checks an InRelease file and returns what it says.
-// Source: https://wiki.debian.org/DebianRepository/Format.
-func (a archiveReader) release(data []byte, s Suite) (r release, err error) {
-	block, rest := clearsign.Decode(data)
-	if block == nil || len(bytes.TrimSpace(rest)) > 0 ||
-		!bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----BEGIN PGP SIGNED MESSAGE-----")) {
-		return r, errUnsigned
-	}
-	if err := a.signed(block.Bytes, block.ArmoredSignature.Body); err != nil {
-		return r, err
-	}
-	var p paragraph
-	err = eachParagraph(bufio.NewReader(bytes.NewReader(block.Plaintext)), func(one paragraph) error {
-		if p != nil {
-			return errors.New("it has a second paragraph")
+// fieldOf is the value of a field of one line in the text of a paragraph.
+func fieldOf(text []byte, name string) string {
+	for {
+		i := bytes.Index(text, []byte(name+":"))
+		if i < 0 {
+			return ""
 		}
-		p = one
-		return nil
-	})
-	if err != nil {
-		return r, err
-	}
-	if p["Codename"] != s.Name && p["Suite"] != s.Name {
-		return r, fmt.Errorf("%w: %q", errForeign, p["Codename"])
-	}
-	if r.date, err = time.Parse(time.RFC1123, p["Date"]); err != nil {
-		return r, fmt.Errorf("reading its Date: %w", err)
-	}
-	r.date = r.date.UTC()
-	if until := p["Valid-Until"]; until != "" {
-		end, err := time.Parse(time.RFC1123, until)
-		if err != nil {
-			return r, fmt.Errorf("Valid-Until: %w", err)
+		if i == 0 || text[i-1] == '\n' {
+			line, _, _ := bytes.Cut(text[i+len(name)+1:], []byte("\n"))
+			return string(bytes.TrimSpace(line))
 		}
-		if a.now.After(end) {
-			return r, fmt.Errorf("%w (on %s)", errExpired, until)
-		}
+		text = text[i+1:]
 	}
-	r.files = map[string]indexFile{}
-	for line := range strings.Lines(p["SHA256"]) {
-		words := strings.Fields(line)
-		if len(words) == 0 {
-			continue
-		}
-		if len(words) != 3 {
-			return r, fmt.Errorf("%q is no line of its list of files", line)
-		}
-		size, err := strconv.ParseInt(words[1], 10, 64)
-		if err != nil || size < 0 || size > maxIndex || len(words[0]) != 2*sha256.Size {
-			continue // of files that aren't read here
-		}
-		r.files[words[2]] = indexFile{size, words[0]}
-	}
-	return r, nil
 }
 
-// maxSignatures is how many signatures of an InRelease are looked at. Debian's have
-// three; each costs a pass over the text.
-const maxSignatures = 16
-
-// signed returns nil if any of the signatures is good and by a key that is known and
-// valid. The openpgp package stops at the first by a known key: one that has
-// expired would hide the others.
-func (a archiveReader) signed(text []byte, signatures io.Reader) error {
-	config := &packet.Config{Time: func() time.Time { return a.now }}
-	packets := packet.NewOpaqueReader(signatures)
-	var failed []error
-	for range maxSignatures {
-		one, err := packets.Next()
-		if err == nil {
-			var signature bytes.Buffer
-			if err = one.Serialize(&signature); err == nil {
-				_, err = openpgp.CheckDetachedSignature(a.keys, bytes.NewReader(text), &signature, config)
-			}
-			if err == nil {
-				return nil
-			}
-			failed = append(failed, err)
-			continue
-		}
-		if err != io.EOF {
-			failed = append(failed, err)
-		}
-		break
+// newPackage is the package of a paragraph.
+func newPackage(p paragraph, archive string) (Package, error) {
+	size, err := strconv.ParseInt(p["Size"], 10, 64)
+	if err != nil {
+		return Package{}, fmt.Errorf("package %s: its size: %w", p["Package"], err)
 	}
-	return fmt.Errorf("%w: %w", errUnsigned, errors.Join(failed...))
+	one := Package{
+		Name: p["Package"], Version: p["Version"], Architecture: p["Architecture"],
+		Archive: archive, File: path.Clean(strings.TrimSpace(p["Filename"])), Size: size, SHA256: p["SHA256"],
+	}
+	if err := one.check(); err != nil {
+		return Package{}, fmt.Errorf("package %s: %w", p["Package"], err)
+	}
+	return one, nil
 }
 
-// readIndex reads a Packages.xz.
-func readIndex(data []byte, archive, architecture string) ([]candidate, error) {
-	plainText, err := deb.DecompressorFor(".xz")(bytes.NewReader(data))
+// nearest is, of the packages on offer under the locked one's name, that with the lowest
+// version that isn't below the locked one's, else the highest.
+func nearest(offers []Package, locked Package) (Package, error) {
+	want, err := version.Parse(locked.Version)
 	if err != nil {
-		return nil, err
+		return Package{}, err
 	}
-	defer plainText.Close()
-	var all []candidate
-	err = eachParagraph(bufio.NewReaderSize(plainText, 1<<16), func(p paragraph) error {
-		if !slices.Contains([]string{"all", architecture}, p["Architecture"]) {
-			return nil
+	var best *Package
+	var bestVersion version.Version
+	for i := range offers {
+		c := &offers[i]
+		if c.Name != locked.Name {
+			continue
 		}
-		c, err := newCandidate(p, archive)
+		v, err := version.Parse(c.Version)
 		if err != nil {
-			return fmt.Errorf("package %s: %w", p["Package"], err)
+			return Package{}, err
 		}
-		all = append(all, c)
-		return nil
-	})
-	if err == io.ErrUnexpectedEOF {
-		err = errors.New("it is cut short")
+		above, bestAbove := version.Compare(v, want) >= 0, best != nil && version.Compare(bestVersion, want) >= 0
+		higher := best != nil && version.Compare(v, bestVersion) > 0
+		if best == nil || above && !bestAbove || above == bestAbove && higher != above {
+			best, bestVersion = c, v
+		}
 	}
-	return all, err
+	if best == nil {
+		err := fmt.Errorf("%s is %w, and no suite of the lock has another version", locked, errGone)
+		return Package{}, advice.With(err, "Type\n\t%s pin", advice.Berth)
+	}
+	return *best, nil
 }

@@ -6,8 +6,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/berthdev/berth/ci/input"
@@ -20,7 +23,7 @@ type Input struct {
 	Lock     string // docker/packages.lock if empty
 }
 
-var _ input.Input = Input{}
+var _ input.Explainer = Input{}
 
 func (i Input) manifest(root string) string {
 	return filepath.Join(root, filepath.FromSlash(cmp.Or(i.Manifest, "docker/packages.toml")))
@@ -53,15 +56,37 @@ func (i Input) Pin(ctx context.Context, root string, o input.Options) (input.Pin
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return input.Pinned{}, err
 	}
-	lock, err := Pin(ctx, manifest, old, PinOptions{Mirrors: HostMirrors(), Progress: o.Report})
+	lock, err := Pin(ctx, manifest, old, hostOptions(root, o))
 	if err != nil {
 		return input.Pinned{}, err
 	}
 	p := input.Pinned{Locked: locked{lock}, Files: map[string][]byte{i.lock(): lock.Marshal()}}
+	for _, archive := range slices.Sorted(maps.Keys(lock.Signers)) {
+		if was, is := old.Signers[archive], lock.Signers[archive]; was != is {
+			p.Changes = append(p.Changes, fmt.Sprintf("~ archive %s is signed by key %s, it was %s", archive, is, cmp.Or(was, "none before")))
+		}
+	}
 	for _, c := range Diff(old, lock) {
 		p.Changes = append(p.Changes, c.String())
 	}
+	for _, one := range lock.Packages {
+		p.Items = append(p.Items, input.Item{Name: one.Name, Version: one.Version})
+	}
 	return p, nil
+}
+
+// Why implements input.Explainer. It resolves the packages as Pin does.
+func (i Input) Why(ctx context.Context, root, name string, o input.Options) (chain []string, err error) {
+	manifest, err := ReadManifest(i.manifest(root))
+	if err != nil {
+		return nil, err
+	}
+	return why(ctx, manifest, name, hostOptions(root, o))
+}
+
+// hostOptions are those of this machine, for a checkout.
+func hostOptions(root string, o input.Options) Options {
+	return Options{Mirrors: HostMirrors(), Cache: o.Cache, Root: root, Progress: o.Report}
 }
 
 // locked is a lock as an input.Locked.
@@ -81,9 +106,7 @@ func (l locked) Make(ctx context.Context, o input.Options) (input.Made, error) {
 	if path, err := cache.Find(name(l.lock.Hash())); path != "" || err != nil {
 		return input.Made{Path: path}, err
 	}
-	packages, err := Fetch(ctx, l.lock, FetchOptions{
-		PinOptions: PinOptions{Mirrors: HostMirrors(), Progress: o.Report}, Cache: o.Cache, Locked: o.Locked,
-	})
+	packages, err := Fetch(ctx, l.lock, FetchOptions{Options: hostOptions("", o), Locked: o.Locked})
 	if err != nil {
 		return input.Made{}, err
 	}
@@ -101,4 +124,21 @@ func (l locked) Make(ctx context.Context, o input.Options) (input.Made, error) {
 	defer remove()
 	made.Path, err = RootfsFile(ctx, name(packages.Hash()), packages, l.lock.Snapshot, temp, o.Report)
 	return made, err
+}
+
+var _ input.Keeper = locked{}
+
+// Unkept implements input.Keeper. The names are those below a mirror's base URL.
+func (l locked) Unkept(ctx context.Context, o input.Options) (map[string]string, error) {
+	urls, part := l.lock.urls(), l.lock
+	part.Packages = slices.DeleteFunc(slices.Clone(l.lock.Packages), func(p Package) bool { return urls[p.Archive] == "" })
+	packages, err := Fetch(ctx, part, FetchOptions{Options: hostOptions("", o), Locked: o.Locked})
+	if err != nil {
+		return nil, err
+	}
+	files := map[string]string{}
+	for _, f := range packages.Files {
+		files[f.Archive+"/"+f.File] = f.Path
+	}
+	return files, nil
 }

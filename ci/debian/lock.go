@@ -43,6 +43,7 @@ type Lock struct {
 	Architecture string
 	Suites       []Suite
 	Dates        map[string]time.Time // of the suites that it was made from, by archive and name; none of a suite in older locks
+	Signers      map[string]string    // fingerprints of the keys that signed archives other than Debian's, by archive
 	Packages     []Package            // sorted by name
 }
 
@@ -50,7 +51,22 @@ const lockHeader = "# Written by `go tool mage pin`. A package a line: name, ver
 	"# archive, file, size, SHA-256. Every file is for good at\n" +
 	"# https://snapshot.debian.org/archive/<archive>/<snapshot>/<file>.\n"
 
+// unkept warns of packages that no snapshot has.
+const unkept = "# No snapshot service keeps the packages of %s: what its url drops is gone. `go tool mage materials`\n" +
+	"# writes them to rootfs.kept, from which they can be served again (BERTH_DEBIAN_MIRROR).\n"
+
 const snapshotLayout = "20060102T150405Z"
+
+// urls are those of the archives that have one.
+func (l Lock) urls() map[string]string {
+	all := map[string]string{}
+	for _, s := range l.Suites {
+		if s.URL != "" {
+			all[s.Archive] = s.URL
+		}
+	}
+	return all
+}
 
 // WriteFile writes the lock, whole or not at all.
 func (l Lock) WriteFile(path string) error { return cache.WriteFile(path, l.Marshal(), 0o644) }
@@ -60,8 +76,13 @@ func (l Lock) Marshal() []byte {
 	var b bytes.Buffer
 	b.WriteString(lockHeader)
 	fmt.Fprintf(&b, "snapshot %s\nwants %s\narchitecture %s\n", l.Snapshot.UTC().Format(snapshotLayout), l.Wants, l.Architecture)
+	archives := map[string]bool{}
 	for _, s := range l.Suites {
-		fmt.Fprintf(&b, "suite %s %s %s\n", s.Archive, s.Name, strings.Join(s.Components, " "))
+		if s.URL != "" && !archives[s.Archive] {
+			archives[s.Archive] = true
+			fmt.Fprintf(&b, unkept+"archive %s %s %s %s\n", s.Archive, s.Archive, s.URL, s.Keyring, l.Signers[s.Archive])
+		}
+		fmt.Fprintln(&b, strings.Join(append([]string{"suite", s.Archive, s.Name}, s.Components...), " "))
 	}
 	for _, suite := range slices.Sorted(maps.Keys(l.Dates)) {
 		fmt.Fprintf(&b, "date %s %s\n", suite, l.Dates[suite].UTC().Format(snapshotLayout))
@@ -105,13 +126,14 @@ func ReadLock(path string) (Lock, error) {
 // ParseLock reads the text of a packages.lock.
 func ParseLock(r io.Reader) (Lock, error) {
 	var l Lock
+	archives := map[string]Suite{} // URL and keyring
 	lines := bufio.NewScanner(r)
 	for n := 1; lines.Scan(); n++ {
 		text := lines.Text()
 		if text == "" || strings.HasPrefix(text, "#") {
 			continue
 		}
-		if err := l.parseLine(strings.Fields(text)); err != nil {
+		if err := l.parseLine(strings.Fields(text), archives); err != nil {
 			return Lock{}, fmt.Errorf("line %d: %w", n, err)
 		}
 	}
@@ -120,6 +142,9 @@ func ParseLock(r io.Reader) (Lock, error) {
 	}
 	if l.Snapshot.IsZero() || l.Wants == "" || l.Architecture == "" || len(l.Suites) == 0 {
 		return Lock{}, errors.New("it lacks its first lines (snapshot, wants, architecture, suite)")
+	}
+	if err := checkSuites(l.Suites); err != nil {
+		return Lock{}, err
 	}
 	if !slices.IsSortedFunc(l.Packages, func(a, b Package) int { return strings.Compare(a.Name, b.Name) }) {
 		return Lock{}, errors.New("its packages aren't sorted by name")
@@ -132,7 +157,7 @@ func ParseLock(r io.Reader) (Lock, error) {
 	return l, nil
 }
 
-func (l *Lock) parseLine(words []string) (err error) {
+func (l *Lock) parseLine(words []string, archives map[string]Suite) (err error) {
 	switch {
 	case len(words) == 2 && words[0] == "snapshot":
 		l.Snapshot, err = time.Parse(snapshotLayout, words[1])
@@ -140,8 +165,18 @@ func (l *Lock) parseLine(words []string) (err error) {
 		l.Wants = words[1]
 	case len(words) == 2 && words[0] == "architecture":
 		l.Architecture = words[1]
-	case len(words) >= 4 && words[0] == "suite":
-		s := Suite{Archive: words[1], Name: words[2], Components: words[3:]}
+	case len(words) == 5 && words[0] == "archive":
+		archives[words[1]] = Suite{URL: words[2], Keyring: words[3]}
+		if l.Signers == nil {
+			l.Signers = map[string]string{}
+		}
+		l.Signers[words[1]] = words[4]
+	case len(words) >= 3 && words[0] == "suite":
+		s := archives[words[1]]
+		s.Archive, s.Name = words[1], words[2]
+		if len(words) > 3 {
+			s.Components = words[3:]
+		}
 		l.Suites = append(l.Suites, s)
 		err = s.check()
 	case len(words) == 4 && words[0] == "date":

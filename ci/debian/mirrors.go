@@ -11,14 +11,16 @@ import (
 	"time"
 )
 
-// EnvMirror names the variable with the base URL of a Debian mirror, below which
-// debian/ and debian-security/ lie, each with its dists/ and pool/.
+// EnvMirror names the variable with the base URL of a mirror, below which debian/ and
+// debian-security/ lie, each with its dists/ and pool/, and perhaps other archives, each
+// under its name in packages.toml.
 const EnvMirror = "BERTH_DEBIAN_MIRROR"
 
 // snapshots keeps every file that was ever in the archive.
 const snapshots = "https://snapshot.debian.org/archive"
 
-// Mirrors are the base URLs of each archive, the first to ask first.
+// Mirrors are the base URLs of each archive, the first to ask first. Those of "" have
+// other archives than Debian's below them, by name.
 type Mirrors map[string][]string
 
 // HostMirrors returns the mirror that BERTH_DEBIAN_MIRROR names or, without it,
@@ -27,7 +29,7 @@ type Mirrors map[string][]string
 func HostMirrors() Mirrors {
 	if base := os.Getenv(EnvMirror); base != "" {
 		base = strings.TrimRight(base, "/")
-		return Mirrors{"debian": {base + "/debian"}, "debian-security": {base + "/debian-security"}}
+		return Mirrors{"debian": {base + "/debian"}, "debian-security": {base + "/debian-security"}, "": {base}}
 	}
 	m := Mirrors{}
 	files, _ := filepath.Glob("/etc/apt/sources.list.d/*")
@@ -91,7 +93,15 @@ func parseSources(text string) (urls []string) {
 	return urls
 }
 
-// bases returns the URLs below which an archive's files may be found.
-func (m Mirrors) bases(archive string, snapshot time.Time) []string {
-	return append(slices.Clone(m[archive]), snapshots+"/"+archive+"/"+snapshot.UTC().Format(snapshotLayout))
+// bases returns the URLs below which an archive's files may be found. An archive with a
+// URL of its own has no snapshots.
+func (m Mirrors) bases(archive, url string, snapshot time.Time) []string {
+	if url == "" {
+		return append(slices.Clone(m[archive]), snapshots+"/"+archive+"/"+snapshot.UTC().Format(snapshotLayout))
+	}
+	var all []string
+	for _, base := range m[""] {
+		all = append(all, base+"/"+archive)
+	}
+	return append(all, url)
 }

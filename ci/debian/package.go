@@ -23,9 +23,7 @@ func (i Input) Extract(ctx context.Context, root, name, folder, dir string, o in
 		err := fmt.Errorf("%w: %s doesn't lock the package %q", input.ErrPinsDiffer, i.lock(), name)
 		return nil, advice.With(err, "Name it in the list of packages that are wanted, if it isn't there, and type\n\t%s pin", advice.Berth)
 	}
-	packages, err := Fetch(ctx, lock, FetchOptions{
-		PinOptions: PinOptions{Mirrors: HostMirrors(), Progress: o.Report}, Cache: o.Cache, Locked: o.Locked,
-	})
+	packages, err := Fetch(ctx, lock, FetchOptions{Options: hostOptions("", o), Locked: o.Locked})
 	if err != nil {
 		return nil, err
 	}

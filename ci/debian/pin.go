@@ -5,52 +5,76 @@ import (
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
+
+	"github.com/berthdev/berth/internal/cache"
 )
 
-// PinOptions says where to look and whom to trust.
-type PinOptions struct {
+// Options says where to look, whom to trust, and where to keep what was fetched.
+type Options struct {
 	Mirrors  Mirrors
+	Cache    cache.Dir          // .deb files are kept in its folder debs, indices in its folder indices, by their hashes
+	Root     string             // of the checkout, below which keyrings lie
 	Progress Progress           // may be nil
 	Keys     openpgp.EntityList // the Debian archive's own if nil
 	Now      time.Time          // the clock's if zero
+	Stall    time.Duration      // how long a mirror may send nothing; the usual if zero
 }
 
-// Pin resolves what the manifest wants against the archives as they are now. If
-// that gives the same packages as the previous lock, its times stay, so that
+// Pin has apt resolve what the manifest wants, in Docker, against the archives as they
+// are now. If that gives the same packages as the previous lock, its times stay, so that
 // pinning again changes nothing. A suite that is older than the one that the previous
 // lock was made from is refused, whoever signed it.
-func Pin(ctx context.Context, m Manifest, previous Lock, o PinOptions) (Lock, error) {
-	reader, report, err := o.reader()
+func Pin(ctx context.Context, m Manifest, previous Lock, o Options) (Lock, error) {
+	reader, err := o.reader()
 	if err != nil {
 		return Lock{}, err
 	}
-	all, dates, err := reader.packages(ctx, m.Suites, m.Architecture, previous.Dates, report)
+	sources, err := reader.sources(ctx, m.Suites, m.Architecture, previous.Dates)
 	if err != nil {
 		return Lock{}, err
 	}
-	report.Update("Resolving dependencies")
-	wanted := make([]string, 0, len(m.Packages))
-	for _, p := range m.Packages {
-		wanted = append(wanted, p.Name)
-	}
-	packages, err := resolve(all, wanted)
+	chosen, err := solve(ctx, m, sources, o, false)
 	if err != nil {
 		return Lock{}, err
 	}
-	lock := Lock{Snapshot: reader.now, Wants: m.hash(), Architecture: m.Architecture, Suites: m.Suites, Dates: dates, Packages: packages}
+	lock := Lock{Snapshot: reader.now, Wants: m.hash(), Architecture: m.Architecture, Suites: m.Suites, Packages: chosen.packages}
+	lock.Dates, lock.Signers = map[string]time.Time{}, signers(sources)
+	for _, s := range sources {
+		lock.Dates[s.id()] = s.release.date
+		if s.URL != "" {
+			reader.report.Printf("Archive %s is signed by key %s%s, of %s", s.Archive, s.release.fingerprint(), s.release.owner(), s.Keyring)
+		}
+	}
 	if len(Diff(previous, lock)) == 0 {
 		lock.Snapshot = previous.Snapshot
 		for suite, date := range previous.Dates {
-			if _, wanted := dates[suite]; wanted {
-				dates[suite] = date
+			if _, wanted := lock.Dates[suite]; wanted {
+				lock.Dates[suite] = date
 			}
 		}
 	}
 	return lock, nil
 }
 
-func (o PinOptions) reader() (archiveReader, Progress, error) {
-	r := archiveReader{mirrors: o.Mirrors, keys: o.Keys, now: o.Now}
+// signers are the fingerprints of the keys by which archives other than Debian's are
+// signed; nil if there are none.
+func signers(sources []source) map[string]string {
+	var all map[string]string
+	for _, s := range sources {
+		if s.URL != "" {
+			if all == nil {
+				all = map[string]string{}
+			}
+			all[s.Archive] = s.release.fingerprint()
+		}
+	}
+	return all
+}
+
+func (o Options) reader() (archiveReader, error) {
+	r := archiveReader{
+		getter: getter{stall: o.Stall}, mirrors: o.Mirrors, keys: o.Keys, root: o.Root, now: o.Now, cache: o.Cache, report: o.Progress,
+	}
 	if r.now.IsZero() {
 		r.now = time.Now()
 	}
@@ -58,12 +82,11 @@ func (o PinOptions) reader() (archiveReader, Progress, error) {
 	if r.keys == nil {
 		var err error
 		if r.keys, err = archiveKeys(); err != nil {
-			return r, nil, err
+			return r, err
 		}
 	}
-	report := o.Progress
-	if report == nil {
-		report = noProgress{}
+	if r.report == nil {
+		r.report = noProgress{}
 	}
-	return r, report, nil
+	return r, nil
 }

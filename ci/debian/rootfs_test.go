@@ -217,6 +217,7 @@ func FuzzUnpackDeb(f *testing.F) {
 func FuzzParseLock(f *testing.F) {
 	f.Add(lockHeader + "snapshot 20260102T030405Z\nwants x\narchitecture amd64\nsuite debian bookworm main\n")
 	f.Add("snapshot 20260102T030405Z\nwants x\narchitecture amd64\nsuite debian bookworm main\ndate debian bookworm 20260102T000000Z\n")
+	f.Add("snapshot 20260102T030405Z\nwants x\narchitecture amd64\narchive cuda http://x/y docker/cuda.gpg ABCD\nsuite cuda ./\n")
 	f.Add("package a 1 all debian pool/x 1 " + strings.Repeat("0", 64))
 	f.Fuzz(func(t *testing.T, text string) {
 		l, err := ParseLock(strings.NewReader(text))
@@ -233,9 +234,10 @@ func FuzzParagraphs(f *testing.F) {
 	f.Add("Package: a\nDepends: b (>= 1) | c,\n d:any\n\nPackage: b\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		eachParagraph(reader(text), func(p paragraph) error {
-			if c, err := newCandidate(p, "debian"); err == nil {
-				possibilities(c.depends)
+			if one, err := newPackage(p, "debian"); err == nil {
+				require.NoError(t, one.check())
 			}
+			possibilities(p["Depends"])
 			return nil
 		})
 		parseSources(text)
@@ -268,7 +270,9 @@ URIs: https://source.example/debian
 
 	t.Setenv(EnvMirror, "https://mirror.example/")
 	assert.Equal(t, []string{"https://mirror.example/debian", "https://snapshot.debian.org/archive/debian/20231114T221320Z"},
-		HostMirrors().bases("debian", epoch))
+		HostMirrors().bases("debian", "", epoch))
+	assert.Equal(t, []string{"https://mirror.example/cuda", "https://cuda.example"},
+		HostMirrors().bases("cuda", "https://cuda.example", epoch))
 }
 
 func TestManifestIsStrict(t *testing.T) {
@@ -327,7 +331,7 @@ func BenchmarkRootfs(b *testing.B) {
 	require.NoError(b, err)
 	dir, err := cache.Open()
 	require.NoError(b, err)
-	packages, err := Fetch(b.Context(), l, FetchOptions{PinOptions: PinOptions{Mirrors: HostMirrors()}, Cache: dir})
+	packages, err := Fetch(b.Context(), l, FetchOptions{Options: Options{Mirrors: HostMirrors(), Cache: dir}})
 	require.NoError(b, err)
 	var ours time.Duration
 	b.Run("berth", func(b *testing.B) {

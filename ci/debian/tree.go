@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"pault.ag/go/debian/dependency"
 	"pault.ag/go/debian/version"
 )
 
@@ -218,4 +219,22 @@ func (t tree) write(ctx context.Context, w io.Writer, epoch time.Time) error {
 		}
 	}
 	return errors.Join(out.Close(), buffered.Flush())
+}
+
+// possibilities parses a relation field: a list of groups of alternatives.
+func possibilities(field string) ([][]dependency.Possibility, error) {
+	if field == "" {
+		return nil, nil
+	}
+	d, err := dependency.Parse(field)
+	if err != nil {
+		return nil, err
+	}
+	var groups [][]dependency.Possibility
+	for _, relation := range d.Relations {
+		if len(relation.Possibilities) > 0 {
+			groups = append(groups, relation.Possibilities)
+		}
+	}
+	return groups, nil
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/advice"
@@ -180,7 +181,10 @@ func Prune(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	if err := p.removeImages(ctx); err != nil {
+	if err := owned.RemoveImages(ctx, p.Cache, p.docker, role, repository, ""); err != nil {
+		return err
+	}
+	if err := debian.RemoveAptImages(ctx, p.Cache, p.docker); err != nil {
 		return err
 	}
 	return p.removePrograms()
@@ -216,40 +220,6 @@ func (p *provider) removeEngine(ctx context.Context) error {
 		}
 	}
 	return os.RemoveAll(p.socketFolder())
-}
-
-// removeImages removes the images on record that no container uses. Names that
-// others gave them stay.
-func (p *provider) removeImages(ctx context.Context) error {
-	id, err := p.docker.ID(ctx)
-	if err != nil {
-		return err
-	}
-	images, err := owned.Recorded(p.Cache, owned.KindImage, id)
-	if err != nil {
-		return err
-	}
-	for _, l := range images {
-		if l.For != role {
-			continue
-		}
-		i, err := p.docker.Image(ctx, l.ID)
-		for _, tag := range i.Tags {
-			if strings.HasPrefix(tag, repository+":") {
-				err = errors.Join(err, p.docker.RemoveImage(ctx, tag))
-			}
-		}
-		if errors.Is(err, daemon.ErrConflict) {
-			continue // in use
-		}
-		if err == nil || errors.Is(err, daemon.ErrNotFound) {
-			err = owned.Forget(p.Cache, l)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // removePrograms removes the compiled programs. The sockets of engines of other names

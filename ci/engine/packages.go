@@ -22,7 +22,7 @@ func (b *builder) packages(ctx context.Context, temp string) (rootfs string, err
 		return "", fmt.Errorf("reading which packages the engine's image has: %w", err)
 	}
 	packages, err := debian.Fetch(ctx, lock, debian.FetchOptions{
-		PinOptions: debian.PinOptions{Mirrors: debian.HostMirrors(), Progress: b.Report}, Cache: b.Cache,
+		Options: debian.Options{Mirrors: debian.HostMirrors(), Cache: b.Cache, Progress: b.Report},
 	})
 	if err != nil {
 		return "", err

@@ -95,7 +95,7 @@ func (i Input) Pin(ctx context.Context, root string, o input.Options) (input.Pin
 		return input.Pinned{}, err
 	}
 	l, err := i.program(root, t)
-	p := input.Pinned{Locked: l, Files: map[string][]byte{i.lock(): t.Marshal()}}
+	p := input.Pinned{Locked: l, Files: map[string][]byte{i.lock(): t.Marshal()}, Items: []input.Item{{Name: "go", Version: t.Version}}}
 	if old, err := ReadLock(i.Path(root)); err != nil || old != t {
 		p.Changes = []string{fmt.Sprintf("go %s -> %s", cmp.Or(old.Version, "(none)"), t.Version)}
 	}

@@ -56,11 +56,38 @@ type Dated interface {
 	Date() time.Time
 }
 
+// A Keeper is a Locked that is made from files of which some are gone when whoever serves
+// them drops them: no service keeps them.
+type Keeper interface {
+	Locked
+
+	// Unkept returns the paths of these files, which are fetched if need be, by names with
+	// slashes under which they can be served again.
+	Unkept(ctx context.Context, o Options) (map[string]string, error)
+}
+
 // Pinned is what Pin returns.
 type Pinned struct {
 	Locked
 	Files   map[string][]byte // the lock, and whatever else is to be written, by path
 	Changes []string          // from the lock that there is, a line each
+	Items   []Item            // all that the lock has; none of an input that has no such parts
+}
+
+// An Item is a part of a lock, such as a package.
+type Item struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
+
+// An Explainer is an Input that can tell why something is in it.
+type Explainer interface {
+	Input
+
+	// Why returns how a package comes into the lock that Pin would make: the package, what
+	// brings it, what brings that, up to the wish. None is returned for a package that
+	// wouldn't be locked.
+	Why(ctx context.Context, root, name string, o Options) (chain []string, err error)
 }
 
 // Options are what making and pinning take.

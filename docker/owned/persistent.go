@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/cache"
@@ -146,6 +148,45 @@ func RemoveUntaggedImages(ctx context.Context, dir cache.Dir, docker *daemon.Cli
 			err = Forget(dir, l)
 		case errors.Is(err, daemon.ErrConflict):
 			err = nil // in use
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RemoveImages removes the images on record that belong to something and have a tag in
+// its repository, but for the one with the tag to keep, and those that a container uses.
+// Names that others gave them stay.
+func RemoveImages(ctx context.Context, dir cache.Dir, docker *daemon.Client, to, repository, keep string) error {
+	locked, err := LockImages(ctx, dir, docker)
+	if err != nil {
+		return err
+	}
+	defer locked.Unlock()
+	images, err := Recorded(dir, KindImage, locked.where)
+	if err != nil {
+		return err
+	}
+	for _, l := range images {
+		if l.For != to {
+			continue
+		}
+		i, err := docker.Image(ctx, l.ID)
+		if keep != "" && slices.Contains(i.Tags, keep) {
+			continue
+		}
+		for _, tag := range i.Tags {
+			if strings.HasPrefix(tag, repository+":") {
+				err = errors.Join(err, docker.RemoveImage(ctx, tag))
+			}
+		}
+		if errors.Is(err, daemon.ErrConflict) {
+			continue // in use
+		}
+		if err == nil || errors.Is(err, daemon.ErrNotFound) {
+			err = Forget(dir, l)
 		}
 		if err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/ci/debian"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 // With BERTH_UPDATE set, the locks are rewritten.
@@ -23,7 +24,9 @@ func TestLocksAreWhatIsAskedFor(t *testing.T) {
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				t.Log(err)
 			}
-			lock, err := debian.Pin(context.Background(), manifest, old, debian.PinOptions{Mirrors: debian.HostMirrors()})
+			dir, err := cache.Open()
+			require.NoError(t, err)
+			lock, err := debian.Pin(context.Background(), manifest, old, debian.Options{Mirrors: debian.HostMirrors(), Cache: dir})
 			require.NoError(t, err)
 			require.NoError(t, lock.WriteFile(kind+".lock"))
 		}

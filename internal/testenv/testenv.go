@@ -28,6 +28,7 @@ const (
 	Mirror        = "mirror"         // a mirror of Debian, with the archive of now
 	Snapshot      = "snapshot"       // the packages as they are locked, also those that the archive has replaced
 	JQ            = "jq"             // its command line, as on a runner that refuses forks
+	Apt           = "apt"            // Debian's own apt-get, to compare with
 	DpkgDeb       = "dpkg-deb"       // Debian's own unpacker, to measure against
 	VectorKernel  = "vector-kernel"  // a processor that the trainer has a kernel for
 	NoGPU         = "no-gpu"         // neither a GPU nor a Docker that passes one on
@@ -46,7 +47,7 @@ func init() {
 
 var needs = []string{
 	Docker, DockerCommand, DockerSocket, ClassicStore, Dockerd, Linux, AMD64, Cgo,
-	Root, Namespaces, Mirror, Snapshot, JQ, DpkgDeb, VectorKernel, NoGPU,
+	Root, Namespaces, Mirror, Snapshot, JQ, Apt, DpkgDeb, VectorKernel, NoGPU,
 }
 
 // envRequire lists, separated by commas, what this machine has: a test that

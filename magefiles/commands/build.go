@@ -3,9 +3,11 @@ package commands
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/berthdev/berth/ci"
 	"github.com/berthdev/berth/internal/progress"
+	"github.com/berthdev/berth/internal/usage"
 	"github.com/berthdev/berth/magefiles/targets"
 )
 
@@ -48,8 +50,15 @@ func (c Set) Verify(ctx context.Context, f targets.VerifyFlags) error {
 // Pin carries out targets.Pin.
 func (c Set) Pin(ctx context.Context, f targets.PinFlags) error {
 	return c.Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
-		if f.Check {
+		switch {
+		case f.Check && f.Dry:
+			return fmt.Errorf("-check: %w: it and -dry exclude each other. Give one of them", usage.Err)
+		case f.JSON && !f.Dry:
+			return fmt.Errorf("-json: %w: it is for -dry. Add that", usage.Err)
+		case f.Check:
 			return ci.CheckPins(p)
+		case f.Dry:
+			return printResolved(ctx, p, f.JSON, report)
 		}
 		changes, err := ci.Pin(ctx, p, ci.PinOptions{Report: report})
 		report.Close()
@@ -60,6 +69,36 @@ func (c Set) Pin(ctx context.Context, f targets.PinFlags) error {
 			fmt.Println(change)
 		}
 		fmt.Printf("%d changes\n", len(changes))
+		return nil
+	})
+}
+
+func printResolved(ctx context.Context, p ci.Project, json bool, report *progress.Reporter) error {
+	items, err := ci.Resolve(ctx, p, ci.PinOptions{Report: report})
+	report.Close()
+	if err != nil {
+		return err
+	}
+	if json {
+		return printJSON(items)
+	}
+	for _, i := range items {
+		fmt.Println(i.Name, i.Version)
+	}
+	return nil
+}
+
+// Why carries out targets.Why.
+func (c Set) Why(ctx context.Context, name string) error {
+	return c.Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
+		chains, err := ci.Why(ctx, p, name, ci.PinOptions{Report: report})
+		report.Close()
+		if err != nil {
+			return err
+		}
+		for _, chain := range chains {
+			fmt.Println(strings.Join(chain, "\n\t<- "))
+		}
 		return nil
 	})
 }

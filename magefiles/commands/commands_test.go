@@ -2,10 +2,13 @@ package commands
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/magefile/mage/mg"
@@ -16,6 +19,7 @@ import (
 	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/testenv"
 	"github.com/berthdev/berth/magefiles/targets"
 )
 
@@ -62,18 +66,68 @@ func TestPinCheck(t *testing.T) {
 		files["docker/"+name] = string(data)
 	}
 	in(t, ci.Project{}, files)
-	_, err := printed(t, func() error { return targets.Pin(t.Context(), &yes) })
+	_, err := printed(t, func() error { return targets.Pin(t.Context(), &yes, nil, nil) })
 	require.NoError(t, err)
 
 	files["docker/packages.toml"] += "\n[[package]]\nname = \"hello\"\nwhy = \"to say so\"\n"
 	in(t, ci.Project{}, files)
-	_, err = printed(t, func() error { return targets.Pin(t.Context(), &yes) })
+	_, err = printed(t, func() error { return targets.Pin(t.Context(), &yes, nil, nil) })
 	assert.Equal(t, ci.ExitPinsDiffer, mg.ExitStatus(err))
 	assert.ErrorContains(t, err, "Type\n\t"+os.Args[0]+" pin", "advice is for what was typed")
 
 	t.Chdir(t.TempDir())
-	_, err = printed(t, func() error { return targets.Pin(t.Context(), &yes) })
+	_, err = printed(t, func() error { return targets.Pin(t.Context(), &yes, nil, nil) })
 	assert.Equal(t, ci.ExitUsage, mg.ExitStatus(err))
+}
+
+// TestPinDry asks a real mirror, and writes nothing.
+func TestPinDry(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it reads the index of a real mirror")
+	}
+	dockertest.Connect(t)
+	if len(debian.HostMirrors()["debian"]) == 0 {
+		testenv.Skip(t, testenv.Mirror, "neither BERTH_DEBIAN_MIRROR nor apt names one")
+	}
+	in(t, ci.Project{Inputs: []input.Input{debian.Input{}}}, map[string]string{"docker/packages.toml": `architecture = "amd64"
+[[suite]]
+archive = "debian"
+name = "bookworm"
+components = ["main"]
+[[package]]
+name = "curl"
+why = "to fetch things"
+`})
+	yes := true
+	text, err := printed(t, func() error { return targets.Pin(t.Context(), nil, &yes, nil) })
+	require.NoError(t, err)
+	assert.Regexp(t, `(?m)^bash \d\S+$`, text)
+	assert.Regexp(t, `(?m)^curl \d\S+$`, text)
+	data, err := printed(t, func() error { return targets.Pin(t.Context(), nil, &yes, &yes) })
+	require.NoError(t, err)
+	var items []ci.Resolved
+	require.NoError(t, json.Unmarshal([]byte(data), &items))
+	var lines strings.Builder
+	for _, i := range items {
+		assert.Equal(t, "rootfs.tar", i.Input)
+		fmt.Fprintln(&lines, i.Name, i.Version)
+	}
+	assert.Equal(t, text, lines.String())
+	assert.NoFileExists(t, "docker/packages.lock")
+
+	text, err = printed(t, func() error { return targets.Why(t.Context(), "libcurl4") })
+	require.NoError(t, err)
+	assert.Regexp(t, `^libcurl4 \S+\n\t<- curl \(Depends\)\n\t<- docker/packages.toml:7: to fetch things\n$`, text)
+	_, err = printed(t, func() error { return targets.Why(t.Context(), "libcurl5") })
+	assert.ErrorContains(t, err, `nothing that is wanted brings a package "libcurl5"`)
+
+	for _, typed := range []func() error{
+		func() error { return targets.Pin(t.Context(), &yes, &yes, nil) },
+		func() error { return targets.Pin(t.Context(), nil, nil, &yes) },
+	} {
+		_, err = printed(t, typed)
+		assert.Equal(t, ci.ExitUsage, mg.ExitStatus(err))
+	}
 }
 
 func TestWrongProjects(t *testing.T) {
@@ -86,7 +140,7 @@ func TestWrongProjects(t *testing.T) {
 		"/elsewhere isn't a path wi": {Dockerfile: "/elsewhere"},
 	} {
 		in(t, p, nil)
-		_, err := printed(t, func() error { return targets.Pin(t.Context(), &yes) })
+		_, err := printed(t, func() error { return targets.Pin(t.Context(), &yes, nil, nil) })
 		assert.ErrorContains(t, err, says)
 		assert.Equal(t, ci.ExitUsage, mg.ExitStatus(err))
 	}

@@ -38,12 +38,18 @@ type VerifyFlags struct{ Locked, JSON bool }
 func Pin(
 	ctx context.Context,
 	check *bool, // change nothing; exit with 4 unless the locks are what is asked for
+	dry *bool, // change nothing; print all that would be locked, name and version a line
+	json *bool, // with -dry: as JSON
 ) error {
-	return commands().Pin(ctx, PinFlags{Check: deref(check)})
+	return commands().Pin(ctx, PinFlags{Check: deref(check), Dry: deref(dry), JSON: deref(json)})
 }
 
 // PinFlags are those of Pin.
-type PinFlags struct{ Check bool }
+type PinFlags struct{ Check, Dry, JSON bool }
+
+// Why prints which wish brings a package into the image, and by which other packages. It
+// resolves what is asked for as it is available now.
+func Why(ctx context.Context, name string) error { return commands().Why(ctx, name) }
 
 // Materials writes what the Dockerfile takes in addition to the checkout's own
 // files, such as rootfs.tar, so that plain docker build can build it too.

@@ -43,6 +43,6 @@ type EngineLogsFlags struct {
 	Tail        string
 }
 
-// Prune removes the engine, and the one that hands GPUs on, their state and their images.
-// The next build makes them again.
+// Prune removes the engine, and the one that hands GPUs on, their state and their images,
+// and the image in which pin runs apt. The next build or pin makes them again.
 func (Engine) Prune(ctx context.Context) error { return commands().EnginePrune(ctx) }

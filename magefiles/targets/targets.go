@@ -27,6 +27,7 @@ type Commands interface {
 	Build(context.Context, BuildFlags) error
 	Verify(context.Context, VerifyFlags) error
 	Pin(context.Context, PinFlags) error
+	Why(ctx context.Context, name string) error
 	Materials(context.Context, MaterialsFlags) error
 	Clean(context.Context) error
 

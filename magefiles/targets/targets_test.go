@@ -24,6 +24,7 @@ func (k *taker) Build(_ context.Context, f BuildFlags) error         { return k.
 func (k *taker) Verify(_ context.Context, f VerifyFlags) error       { return k.take("Verify", f) }
 func (k *taker) Pin(_ context.Context, f PinFlags) error             { return k.take("Pin", f) }
 func (k *taker) Materials(_ context.Context, f MaterialsFlags) error { return k.take("Materials", f) }
+func (k *taker) Why(_ context.Context, name string) error            { return k.take("Why", name) }
 func (k *taker) Clean(context.Context) error                         { return k.take("Clean", struct{}{}) }
 func (k *taker) CI(_ context.Context, f CIFlags) error               { return k.take("CI", f) }
 func (k *taker) Workflows(_ context.Context, f WorkflowsFlags) error { return k.take("Workflows", f) }
@@ -100,6 +101,14 @@ func TestFlags(t *testing.T) {
 		assert.ElementsMatch(t, each, call(every...), name)
 		assert.Equal(t, len(args)-first, reflect.ValueOf(got.flags).NumField(), "%s has a field that no flag sets", name)
 	}
+}
+
+// TestWhy takes its one argument without a flag.
+func TestWhy(t *testing.T) {
+	got := Use(&taker{})
+	t.Cleanup(func() { used = nil })
+	require.NoError(t, Why(t.Context(), "libc6"))
+	assert.Equal(t, taker{"Why", "libc6"}, *got)
 }
 
 func TestWithoutUse(t *testing.T) {

@@ -1,6 +1,7 @@
 // Loader loads an image for tests into Docker. It is a program of its own for its
 // speed: with the race detector, which tests have, unpacking packages takes ten times as
-// long.
+// long. It is also what knows of packages, so that package debian's own tests, and those of
+// all that it imports, can use dockertest.
 package main
 
 import (
@@ -9,7 +10,6 @@ import (
 	"os"
 
 	"github.com/berthdev/berth/docker/daemon"
-	"github.com/berthdev/berth/internal/dockertest"
 )
 
 func main() {
@@ -25,5 +25,5 @@ func load(ctx context.Context, kind string) error {
 		return err
 	}
 	defer docker.Close()
-	return dockertest.Build(ctx, docker, kind)
+	return build(ctx, docker, kind)
 }
