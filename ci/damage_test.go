@@ -2,9 +2,9 @@ package ci
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -167,23 +167,26 @@ func TestDamagedCache(t *testing.T) {
 // addForeign puts a file in front of a compressed tar, as repacking it would.
 func addForeign(t *testing.T, name string) {
 	t.Helper()
-	packed, err := os.ReadFile(name)
+	packed, err := os.Open(name)
 	require.NoError(t, err)
-	z, err := zstd.NewReader(nil)
+	defer packed.Close()
+	require.NoError(t, os.Remove(name))
+	content, err := zstd.NewReader(packed)
 	require.NoError(t, err)
-	defer z.Close()
-	content, err := z.DecodeAll(packed, nil)
+	defer content.Close()
+	f, err := os.Create(name)
 	require.NoError(t, err)
-	var with bytes.Buffer
-	front := tar.NewWriter(&with) // not closed: more follows
+	defer f.Close()
+	w, err := zstd.NewWriter(f)
+	require.NoError(t, err)
+	front := tar.NewWriter(w) // not closed: more follows
 	require.NoError(t, front.WriteHeader(&tar.Header{Name: "foreign", Mode: 0o644, Size: 7}))
 	_, err = front.Write([]byte("planted"))
 	require.NoError(t, err)
 	require.NoError(t, front.Flush())
-	with.Write(content)
-	w, err := zstd.NewWriter(nil)
+	_, err = io.Copy(w, content)
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(name, w.EncodeAll(with.Bytes(), nil), 0o644))
+	require.NoError(t, w.Close())
 }
 
 // TestVerifyComparesTheBaseStage changes the digest that is pinned.
