@@ -350,3 +350,34 @@ func TestSeal(t *testing.T) {
 		assert.False(t, Sealed(i), name)
 	}
 }
+
+// TestRemoveImages removes what belongs to one thing, but for the image to keep, and no
+// name that somebody else gave.
+func TestRemoveImages(t *testing.T) {
+	l := newLoader(t)
+	repository := dockertest.Name(t)
+	tag := func(version string) string { return repository + ":" + version }
+	for version, to := range map[string]string{"1": "thing", "2": "thing", "3": "other"} {
+		id, err := Load(t.Context(), l.Client, l.dir, l.build(t, files(t)), tag(version), to)
+		require.NoError(t, err)
+		l.ids[id] = true
+		t.Cleanup(func() { l.remove(t, tag(version)) })
+	}
+	require.Len(t, l.ids, 3)
+	foreign := dockertest.Name(t) + ":latest"
+	require.NoError(t, l.Tag(t.Context(), tag("1"), foreign))
+	t.Cleanup(func() { l.remove(t, foreign) })
+	stays := func(ref string) {
+		_, err := l.Image(t.Context(), ref)
+		assert.NoError(t, err)
+	}
+
+	require.NoError(t, owned.RemoveImages(t.Context(), l.dir, l.Client, "thing", repository, tag("2")))
+	l.gone(t, tag("1"))
+	stays(foreign)
+	stays(tag("2"))
+	stays(tag("3"))
+	require.NoError(t, owned.RemoveImages(t.Context(), l.dir, l.Client, "thing", repository, ""))
+	l.gone(t, tag("2"))
+	stays(tag("3"))
+}
