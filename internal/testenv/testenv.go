@@ -30,6 +30,7 @@ const (
 	JQ            = "jq"             // its command line, as on a runner that refuses forks
 	DpkgDeb       = "dpkg-deb"       // Debian's own unpacker, to measure against
 	VectorKernel  = "vector-kernel"  // a processor that the trainer has a kernel for
+	Clang         = "clang-19"       // the compiler that makes the kernels' PTX, in the version that made it
 	NoGPU         = "no-gpu"         // neither a GPU nor a Docker that passes one on
 )
 
@@ -46,7 +47,7 @@ func init() {
 
 var needs = []string{
 	Docker, DockerCommand, DockerSocket, ClassicStore, Dockerd, Linux, AMD64, Cgo,
-	Root, Namespaces, Mirror, Snapshot, JQ, DpkgDeb, VectorKernel, NoGPU,
+	Root, Namespaces, Mirror, Snapshot, JQ, DpkgDeb, VectorKernel, Clang, NoGPU,
 }
 
 // envRequire lists, separated by commas, what this machine has: a test that
