@@ -31,15 +31,17 @@ __device__ void convolve(float *out, const float *in, const float *w, float *mom
   }
   for (int channel = 0; channel < k; channel += Depth) {
     for (int tap = 0; tap < taps; tap++) {
-      for (int i = threadX(); i < Lines * Depth / 4; i += Threads) {
-        int l = i / 4, kk = i % 4 * 4;
+#pragma unroll
+      for (int j = 0; j < Lines * Depth / 4; j += Threads) {
+        int i = j + threadX(), l = i / 4, kk = i % 4 * 4;
         float4 v = {0, 0, 0, 0};
         if (first + l < rows && channel + kk < k) v = load4(in + u64(neighbour(first + l, tap, width, log)) * k + channel + kk);
         store4(a + l * StrideA + kk, v);
       }
-      for (int i = threadX(); i < Depth * Columns; i += Threads) {
+#pragma unroll
+      for (int j = 0; j < Depth * Columns; j += Threads) {
         // Neighbouring threads read neighbouring weights.
-        int kk = backward ? i % 16 : i / 16, c = backward ? i / 16 : i % 16;
+        int i = j + threadX(), kk = backward ? i % 16 : i / 16, c = backward ? i / 16 : i % 16;
         float v = 0;
         if (channel + kk < k && column + c < n)
           v = backward ? w[((taps - 1 - tap) * n + column + c) * k + channel + kk] : w[(tap * k + channel + kk) * n + column + c];
@@ -53,8 +55,9 @@ __device__ void convolve(float *out, const float *in, const float *w, float *mom
   float *c = a; // [line][StrideC]
   sum.each([&](int l, int j, float v0, float v1) { *(float2 *)(c + l * StrideC + j) = {v0, v1}; });
   barrier();
-  for (int i = threadX(); i < Lines * Columns / 4; i += Threads) {
-    int l = i / 4, j = i % 4 * 4;
+#pragma unroll
+  for (int at = 0; at < Lines * Columns / 4; at += Threads) {
+    int i = at + threadX(), l = i / 4, j = i % 4 * 4;
     if (first + l < rows && column + j < n) store4(out + u64(first + l) * n + column + j, load4(c + l * StrideC + j));
   }
   if (!moments) return;

@@ -21,6 +21,8 @@ var shapes = []Shape{
 	{Rows: 3 * 4, K: 64, N: 32, Width: 3, Log: 1},
 	{Rows: 17 * 4, K: 20, N: 36, Width: 3, Log: 1},
 	{Rows: 3 * 1, K: 4, N: 4, Width: 3, Log: 0},
+	{Rows: 9 * 4, K: 20, N: 4, Width: 1, Log: 1},
+	{Rows: 13 * 4, K: 16, N: 20, Width: 1, Log: 1},
 	{Rows: 9 * 256, K: 4, N: 4, Width: 1, Log: 4},
 }
 
@@ -55,7 +57,6 @@ type convolution struct {
 	Shape
 	in, w, grad []float32
 	out, dx, dw []sum
-	moments     []sum
 }
 
 func newConvolution(seed uint64, s Shape) *convolution {

@@ -14,15 +14,16 @@ __device__ void weigh(float *dw, const float *in, const float *grad, int rows, i
   int end = min((blockZ() + 1) * part, rows);
   Accumulator sum;
   for (int first = blockZ() * part; first < end; first += Depth) {
-    for (int i = threadX(); i < Depth * Lines / 4; i += Threads) {
-      int r = i / 16, l = i % 16 * 4;
+#pragma unroll
+    for (int j = 0; j < Depth * Lines / 4; j += Threads) {
+      int i = j + threadX(), r = i / 16, l = i % 16 * 4;
       float4 v = {0, 0, 0, 0};
       if (first + r < end && line + l < lines)
         v = load4(in + u64(neighbour(first + r, (line + l) / k, width, log)) * k + (line + l) % k);
       store4(a + r * StrideT + l, v);
     }
-    for (int i = threadX(); i < Depth * Columns / 4; i += Threads) {
-      int r = i / 4, c = i % 4 * 4;
+    if (threadX() < Depth * Columns / 4) {
+      int r = threadX() / 4, c = threadX() % 4 * 4;
       float4 v = {0, 0, 0, 0};
       if (first + r < end && column + c < n) v = load4(grad + u64(first + r) * n + column + c);
       store4(b + r * StrideB + c, v);

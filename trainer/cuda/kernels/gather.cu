@@ -18,9 +18,8 @@ __device__ static float pixel(const u8 *image, int y, int x, int height, int wid
 }
 
 KERNEL(256) gather(float *x, int *labels, const u8 *pixels, const u8 *classes, const int *order, const State *state,
-                   u64 seed, int images, int channels, int height, int width, int augment) {
-  int i = index(256);
-  if (i >= images * 256) return;
+                   u64 seed, int channels, int height, int width, int augment) {
+  int i = index(256); // a block for each image
   int n = i / 256, py = i / 16 % 16 * 2, px = i % 16 * 2;
   int number = order[state->first + n];
   if (i % 256 == 0) labels[n] = classes[number];

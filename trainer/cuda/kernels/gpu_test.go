@@ -156,12 +156,3 @@ func near(want []sum, got []float32, share float64) error {
 	}
 	return nil
 }
-
-// plain is sums without terms of their own.
-func plain(v []float64) []sum {
-	s := make([]sum, len(v))
-	for i, x := range v {
-		s[i] = sum{x, math.Abs(x)}
-	}
-	return s
-}

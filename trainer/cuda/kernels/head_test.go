@@ -3,6 +3,7 @@ package kernels
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -12,7 +13,7 @@ import (
 )
 
 func checkHead(t testing.TB) {
-	for _, c := range []struct{ images, classes int }{{1, 10}, {3, 2}, {2, 130}, {1, MaxClasses}} {
+	for _, c := range []struct{ images, classes int }{{1, 10}, {8, 2}, {3, 4}, {3, 5}, {3, 8}, {2, 130}, {1, MaxClasses}} {
 		rng := rand.New(rand.NewPCG(10, uint64(c.classes)))
 		j := newJoint(11, c.images*4, 128)
 		weights, bias, labels := random(rng, c.classes*Features), random(rng, c.classes), make([]int32, c.images)
@@ -180,15 +181,23 @@ func checkLoss(t testing.TB) {
 func checkAdam(t testing.TB) {
 	for _, step := range []uint64{1, 2, 1000, 123456} {
 		rng := rand.New(rand.NewPCG(15, step))
-		const first, second, lr = 304, 16, 1e-3 // parameters with three parts, and with one
-		w, m, v := random(rng, first+second), random(rng, first+second), random(rng, first+second)
+		// Groups of parameters whose gradients have so many parts.
+		const lr = 1e-3
+		groups := []struct{ size, parts int }{{304, 3}, {16, 1}, {16, 2}, {32, 8}, {16, 9}, {16, 17}}
+		var pieces []Piece
+		total, places := 0, 0
+		for _, c := range groups {
+			for i := 0; i < c.size; i += PieceSize {
+				pieces = append(pieces, Piece{int32(total + i), int32(min(PieceSize, c.size-i)), int32(places + i), int32(c.parts), int32(c.size)})
+			}
+			total += c.size
+			places += c.size * c.parts
+		}
+		w, m, v := random(rng, total), random(rng, total), random(rng, total)
 		for i := range v {
 			v[i] *= v[i]
 		}
-		parts := random(rng, 3*first+second)
-		pieces := []Piece{
-			{0, 256, 0, 3, first}, {256, first - 256, 256, 3, first}, {first, second, 3 * first, 1, second},
-		}
+		parts := random(rng, places)
 		run := func(s State) (a, b, c []float32) {
 			g := newGPU(t)
 			pw, pm, pv := g.floats("w", w), g.floats("m", m), g.floats("v", v)
@@ -212,9 +221,14 @@ func checkAdam(t testing.TB) {
 			Beta1: 0.9, OneMinusBeta1: 1 - 0.9, Beta2: 0.999, OneMinusBeta2: 1 - 0.999, Epsilon: 1e-8,
 			StepSize: float32(float64(float32(lr)) / (1 - power(0.9))), Correction: float32(math.Sqrt(1 - power(0.999))),
 		}
-		grad := append(append([]float32{}, parts[:first]...), parts[3*first:]...)
-		gemm.Add(grad[:first], parts[first:])
-		gemm.Add(grad[:first], parts[2*first:])
+		grad, rest := make([]float32, 0, total), parts
+		for _, c := range groups {
+			sum := slices.Clone(rest[:c.size])
+			for k := 1; k < c.parts; k++ {
+				gemm.Add(sum, rest[k*c.size:])
+			}
+			grad, rest = append(grad, sum...), rest[c.size*c.parts:]
+		}
 		gemm.Adam(w, m, v, grad, &args)
 		assert.Equal(t, m, b)
 		assert.Equal(t, v, c)

@@ -82,11 +82,11 @@ func (s Set) Gather(x, labels Pointer, from Images, state Pointer, images int) e
 		augment = 1
 	}
 	return s.line("gather", images*256, 256, x, labels, from.Pixels, from.Labels, from.Order, state, from.Seed,
-		images, from.Channels, from.Height, from.Width, augment)
+		from.Channels, from.Height, from.Width, augment)
 }
 
 func (s Set) Haar(x, in Pointer, images, channels int) error {
-	return s.line("haar", images*256*channels, 256, x, in, images, channels)
+	return s.line("haar", images*256*channels, 256, x, in, channels)
 }
 
 // ConvForward also leaves the sums for batch norm in moments, if that isn't zero.

@@ -15,20 +15,20 @@ KERNEL(128) loss(State *state, const double *losses, const int *hits, int images
     l += losses[i];
     h += hits[i];
   }
+  sum[t] = l;
+  hit[t] = h;
   for (int half = 64; half > 0; half /= 2) {
-    sum[t] = l;
-    hit[t] = h;
     barrier();
     if (t < half) {
-      l += sum[t + half];
-      h += hit[t + half];
+      sum[t] += sum[t + half];
+      hit[t] += hit[t + half];
     }
-    barrier();
   }
   if (t != 0 || state->stopped) return;
+  l = sum[0];
   state->loss = l / images;
   state->sum += l;
-  state->correct += h;
+  state->correct += hit[0];
   state->images += images;
   state->first += images;
   if (!(l - l == 0)) state->stopped = 1;

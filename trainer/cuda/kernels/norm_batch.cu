@@ -9,7 +9,7 @@
 struct Moment {
   double n, mean, m2;
 
-  __device__ void add(Moment o) {
+  __device__ void add(const Moment &o) {
     if (o.n == 0) return;
     double delta = o.mean - mean, share = o.n / (n + o.n);
     m2 += o.m2 + delta * delta * (n * share);
@@ -20,7 +20,7 @@ struct Moment {
 
 KERNEL(128) norm_batch(float *norm, float *running_mean, float *running_var, const float *moments, const float *gamma,
                        const float *beta, const State *state, int rows, int channels) {
-  __shared__ double n[128], mean[128], m2[128];
+  __shared__ Moment all[128];
   int c = blockX(), t = threadX();
   Moment m = {0, 0, 0};
   for (int tile = t; tile * TileRows < rows; tile += 128) {
@@ -28,15 +28,13 @@ KERNEL(128) norm_batch(float *norm, float *running_mean, float *running_var, con
     double k = min(TileRows, rows - tile * TileRows), sum = p[channels], d = sum / k;
     m.add({k, p[0] + d, p[2 * channels] - sum * d});
   }
+  all[t] = m;
   for (int half = 64; half > 0; half /= 2) {
-    n[t] = m.n;
-    mean[t] = m.mean;
-    m2[t] = m.m2;
     barrier();
-    if (t < half) m.add({n[t + half], mean[t + half], m2[t + half]});
-    barrier();
+    if (t < half) all[t].add(all[t + half]);
   }
   if (t != 0 || state->stopped) return;
+  m = all[0];
   double sum = m.m2 > 0 ? m.m2 : m.m2 <= 0 ? 0 : m.m2; // NaN stays
   Norm{norm, channels}.line(c, gamma[c], beta[c], m.mean, sum / m.n);
   float variance = float(rows > 1 ? sum / (m.n - 1) : sum / m.n);

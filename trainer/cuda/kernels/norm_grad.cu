@@ -18,17 +18,18 @@ KERNEL(128) norm_grad(float *norm, float *dgamma, float *dbeta, const float *sum
     sum += sums[u64(tile) * 3 * channels + c];
     product += sums[(u64(tile) * 3 + dot) * channels + c];
   }
+  a[t] = sum;
+  b[t] = product;
   for (int half = 64; half > 0; half /= 2) {
-    a[t] = sum;
-    b[t] = product;
     barrier();
     if (t < half) {
-      sum += a[t + half];
-      product += b[t + half];
+      a[t] += a[t + half];
+      b[t] += b[t + half];
     }
-    barrier();
   }
   if (t != 0) return;
+  sum = a[0];
+  product = b[0];
   Norm p = {norm, channels};
   double inv = p.inverse()[c], g = gamma[c] * inv, y = -g * inv * inv * product / rows;
   dbeta[c] = float(sum);

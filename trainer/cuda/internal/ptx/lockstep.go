@@ -127,11 +127,11 @@ func (k *kernel) mma(operands []operand) (func(*warp, uint32) *fault, error) {
 			group, member := l/4, l%4
 			for i, d := range to {
 				row, column := group+i/2*8, member*2+i%2
-				products := []float64{c[row][column]}
+				terms := [9]float64{8: c[row][column]}
 				for j := range 8 {
-					products = append(products, a[row][j]*b[j][column]) // exact: 11 by 11 bits
+					terms[j] = a[row][j] * b[j][column] // exact: 11 by 11 bits
 				}
-				w.registers[d][l] = bits32(sumToZero(products))
+				w.registers[d][l] = bits32(sumToZero(terms[:]))
 			}
 		}
 		for _, d := range to {
@@ -143,17 +143,25 @@ func (k *kernel) mma(operands []operand) (func(*warp, uint32) *fault, error) {
 
 // sumToZero is the exact sum, rounded towards zero.
 func sumToZero(values []float64) float32 {
-	var plain float64
+	sum, exact := 0.0, true
 	for _, v := range values {
-		plain += v
+		next := sum + v
+		// Knuth's TwoSum: what the addition lost.
+		back := float64(next - sum)
+		exact = exact && float64(sum-float64(next-back))+float64(v-back) == 0
+		sum = next
 	}
-	if math.IsNaN(plain) || math.IsInf(plain, 0) {
-		return float32(plain)
+	if !exact && !math.IsNaN(sum) && !math.IsInf(sum, 0) {
+		all := new(big.Float).SetPrec(1200).SetMode(big.ToZero) // exact for products of float32
+		for _, v := range values {
+			all.Add(all, new(big.Float).SetFloat64(v))
+		}
+		f, _ := new(big.Float).SetPrec(24).SetMode(big.ToZero).Set(all).Float32()
+		return f
 	}
-	sum := new(big.Float).SetPrec(1200).SetMode(big.ToZero) // exact for products of float32
-	for _, v := range values {
-		sum.Add(sum, new(big.Float).SetFloat64(v))
+	f := float32(sum)
+	if math.Abs(float64(f)) > math.Abs(sum) && !math.IsInf(float64(f), 0) { // what overflows is infinite all the same
+		f = math.Nextafter32(f, 0)
 	}
-	f, _ := new(big.Float).SetPrec(24).SetMode(big.ToZero).Set(sum).Float32()
 	return f
 }

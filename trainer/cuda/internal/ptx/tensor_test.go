@@ -113,6 +113,10 @@ func TestTensorCoresRoundTowardsZero(t *testing.T) {
 	assert.Equal(t, float32(1), got[0], "1 + 1.5*2^-24")
 	assert.Equal(t, float32(-0x1.fffffcp-1), got[1], "-1 + 1.5*2^-24")
 	assert.Equal(t, float32(1), sumToZero([]float64{0x1p60, 1, -0x1p60}), "the sum before it is rounded is exact")
+	assert.Equal(t, float32(0x1.fffffep0), sumToZero([]float64{2, -0x1p-30}))
+	assert.Equal(t, float32(0x1.fffffep0), sumToZero([]float64{2, -0x1p-60}))
+	assert.Equal(t, float32(-0x1.fffffep0), sumToZero([]float64{-2, 0x1p-60}))
+	assert.Equal(t, "+Inf", fmt.Sprint(sumToZero([]float64{0x1p127, 0x1p127, 0x1p127})))
 	assert.True(t, math.IsNaN(float64(sumToZero([]float64{math.Inf(1), math.Inf(-1)}))))
 	assert.Equal(t, "+Inf", fmt.Sprint(sumToZero([]float64{1, math.Inf(1)})))
 }
