@@ -81,14 +81,14 @@ func (c *convolution) forward(g *gpu, p Precision) error {
 	if err := (Set{g, p}).ConvForward(out, g.floats("in", c.in), g.floats("w", c.w), moments, c.Shape); err != nil {
 		return err
 	}
-	y, err := g.ReadFloats(ptx.Pointer(out))
+	y, err := g.Values(ptx.Pointer(out))
 	if err != nil {
 		return err
 	}
 	if err := near(c.out, y, p.share(c.Width*c.Width*c.K)); err != nil {
 		return err
 	}
-	m, err := g.ReadFloats(ptx.Pointer(moments))
+	m, err := g.Values(ptx.Pointer(moments))
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func (c *convolution) backward(g *gpu, p Precision) error {
 	if err := (Set{g, p}).ConvBackward(dx, grad, w, c.Shape, false); err != nil {
 		return err
 	}
-	once, err := g.ReadFloats(ptx.Pointer(dx))
+	once, err := g.Values(ptx.Pointer(dx))
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func (c *convolution) backward(g *gpu, p Precision) error {
 	if err := (Set{g, p}).ConvBackward(dx, grad, w, c.Shape, true); err != nil {
 		return err
 	}
-	twice, err := g.ReadFloats(ptx.Pointer(dx))
+	twice, err := g.Values(ptx.Pointer(dx))
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func (c *convolution) weight(g *gpu, p Precision) error {
 	if err := (Set{g, p}).ConvWeight(dw, g.floats("in", c.in), g.floats("grad", c.grad), c.Shape); err != nil {
 		return err
 	}
-	all, err := g.ReadFloats(ptx.Pointer(dw))
+	all, err := g.Values(ptx.Pointer(dw))
 	if err != nil {
 		return err
 	}

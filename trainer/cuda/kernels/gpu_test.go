@@ -111,7 +111,7 @@ func (g *gpu) value(name string, v any) Pointer {
 // read reads a value of fixed size, all of which must have been written.
 func (g *gpu) read(t testing.TB, p Pointer, v any) {
 	t.Helper()
-	b, err := g.Read(ptx.Pointer(p))
+	b, err := g.All(ptx.Pointer(p))
 	require.NoError(t, err)
 	require.NoError(t, binary.Read(bytes.NewReader(b), binary.LittleEndian, v))
 }
@@ -119,7 +119,7 @@ func (g *gpu) read(t testing.TB, p Pointer, v any) {
 // get returns float32, all of which must have been written.
 func (g *gpu) get(t testing.TB, p Pointer) []float32 {
 	t.Helper()
-	v, err := g.ReadFloats(ptx.Pointer(p))
+	v, err := g.Values(ptx.Pointer(p))
 	require.NoError(t, err)
 	return v
 }

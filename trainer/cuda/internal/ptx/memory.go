@@ -1,6 +1,7 @@
 package ptx
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -32,49 +33,87 @@ func (m *Memory) Alloc(name string, size int) Pointer {
 	return Pointer(uint64(len(m.regions)) << globalBits)
 }
 
-// Floats allocates and writes.
-func (m *Memory) Floats(name string, values []float32) Pointer {
-	p := m.Alloc(name, 4*len(values))
-	r := m.region(p)
-	for i, v := range values {
-		binary.LittleEndian.PutUint32(r.data[4*i:], math.Float32bits(v))
-	}
-	r.initialise()
-	return p
-}
-
 // Bytes allocates and writes.
 func (m *Memory) Bytes(name string, values []byte) Pointer {
 	p := m.Alloc(name, len(values))
-	copy(m.region(p).data, values)
-	m.region(p).initialise()
+	r := m.regions[len(m.regions)-1]
+	copy(r.data, values)
+	for i := range r.init {
+		r.init[i] = 1
+	}
 	return p
 }
 
-// Write replaces the whole of an allocation.
-func (m *Memory) Write(p Pointer, values []byte) {
-	r := m.region(p)
-	if len(values) != len(r.data) {
-		panic(fmt.Sprintf("%d bytes for %s, which has %d", len(values), r.name, len(r.data)))
+// Floats allocates and writes.
+func (m *Memory) Floats(name string, values []float32) Pointer {
+	var data []byte
+	for _, v := range values {
+		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
 	}
-	copy(r.data, values)
-	r.initialise()
+	return m.Bytes(name, data)
 }
 
-// Read returns the bytes of an allocation, or an error if some were never written.
-func (m *Memory) Read(p Pointer) ([]byte, error) {
-	r := m.region(p)
-	for i, ok := range r.init {
-		if ok == 0 {
-			return nil, fmt.Errorf("byte %d of %s was never written", i, r.name)
-		}
+// Free ends an allocation: using it is a fault from then on.
+func (m *Memory) Free(p Pointer) error {
+	if _, _, err := m.find(p, 0); err != nil {
+		return err
 	}
-	return append([]byte(nil), r.data...), nil
+	m.regions[uint64(p)>>globalBits-1] = nil
+	return nil
 }
 
-// ReadFloats is [Memory.Read] for float32.
-func (m *Memory) ReadFloats(p Pointer) ([]float32, error) {
-	data, err := m.Read(p)
+// Write copies bytes to an allocation, or into one.
+func (m *Memory) Write(p Pointer, data []byte) error {
+	r, offset, err := m.find(p, len(data))
+	if err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	copy(r.data[offset:], data)
+	for i := range data {
+		r.init[offset+i] = 1
+	}
+	return nil
+}
+
+// Read copies bytes from an allocation; that some were never written is an error.
+func (m *Memory) Read(data []byte, p Pointer) error {
+	r, offset, err := m.find(p, len(data))
+	if err != nil {
+		return fmt.Errorf("read: %w", err)
+	}
+	if i := bytes.IndexByte(r.init[offset:][:len(data)], 0); i >= 0 {
+		return fmt.Errorf("read: byte %d of %s was never written", offset+i, r.name)
+	}
+	copy(data, r.data[offset:])
+	return nil
+}
+
+// find is what a pointer points at.
+func (m *Memory) find(p Pointer, size int) (*region, int, error) {
+	i, offset := uint64(p)>>globalBits-1, int(uint32(p))
+	if i >= uint64(len(m.regions)) || m.regions[i] == nil {
+		return nil, 0, fmt.Errorf("there is nothing at address %#x", uint64(p))
+	}
+	r := m.regions[i]
+	if offset+size > len(r.data) {
+		return nil, 0, fmt.Errorf("%d bytes at offset %d of %s, which has %d", size, offset, r.name, len(r.data))
+	}
+	return r, offset, nil
+}
+
+// All returns the bytes of an allocation, all of which must have been written.
+func (m *Memory) All(p Pointer) ([]byte, error) {
+	r, _, err := m.find(p, 0)
+	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, len(r.data))
+	return data, m.Read(data, p)
+}
+
+// Values returns an allocation of float32, all of which must have been written.
+func (m *Memory) Values(p Pointer) ([]float32, error) {
+	data, err := m.All(p)
 	if err != nil {
 		return nil, err
 	}
@@ -83,15 +122,6 @@ func (m *Memory) ReadFloats(p Pointer) ([]float32, error) {
 		values[i] = math.Float32frombits(binary.LittleEndian.Uint32(data[4*i:]))
 	}
 	return values, nil
-}
-
-// region is that of a pointer as Alloc returned it.
-func (m *Memory) region(p Pointer) *region {
-	i := uint64(p)>>globalBits - 1
-	if i >= uint64(len(m.regions)) || uint32(p) != 0 {
-		panic(fmt.Sprintf("%#x is no pointer of this memory", uint64(p)))
-	}
-	return m.regions[i]
 }
 
 // A region is one allocation or one variable.
@@ -105,12 +135,6 @@ type region struct {
 
 func newRegion(name string, size, align int) *region {
 	return &region{name, align, make([]byte, size), make([]byte, size), make([]shadow, (size+3)/4)}
-}
-
-func (r *region) initialise() {
-	for i := range r.init {
-		r.init[i] = 1
-	}
 }
 
 // A shadow is who used a word last in a launch.
@@ -175,7 +199,7 @@ func (s *shadow) write(by access) (other access, race bool) {
 // addresses have the given number of bits below the region's number.
 func find(list []*region, bits uint, address uint64, size, lane int) (r *region, offset int, f *fault) {
 	i, off := address>>bits-1, address&(1<<bits-1)
-	if i >= uint64(len(list)) {
+	if i >= uint64(len(list)) || list[i] == nil {
 		return nil, 0, faultf(OutOfBounds, lane, "there is nothing at address %#x", address)
 	}
 	r = list[i]
@@ -190,30 +214,31 @@ func find(list []*region, bits uint, address uint64, size, lane int) (r *region,
 
 // check notes the use of bytes, and finds races and reads of what was never written.
 func (r *region) check(offset, size int, write bool, by access, lane int) *fault {
-	if !write {
-		for i, ok := range r.init[offset:][:size] {
-			if ok == 0 {
-				return faultf(Uninitialised, lane, "byte %d of %s was never written", offset+i, r.name)
-			}
-		}
+	if init := r.init[offset:][:size]; !write && !bytes.Equal(init, written[:size]) {
+		return faultf(Uninitialised, lane, "byte %d of %s was never written", offset+bytes.IndexByte(init, 0), r.name)
 	}
 	for w := offset / 4; w <= (offset+size-1)/4; w++ {
-		use, verb := r.words[w].read, "reads"
+		var other access
+		race, verb := false, "reads"
 		if write {
-			use, verb = r.words[w].write, "writes"
+			verb = "writes"
+			other, race = r.words[w].write(by)
+		} else {
+			other, race = r.words[w].read(by)
 		}
-		if other, race := use(by); race {
+		if race {
 			return faultf(Race, lane, "it %s bytes %d to %d of %s, which thread %d of block number %d uses without a barrier between",
 				verb, offset, offset+size-1, r.name, other.thread, other.block)
 		}
 	}
 	if write {
-		for i := range r.init[offset:][:size] {
-			r.init[offset+i] = 1
-		}
+		copy(r.init[offset:][:size], written)
 	}
 	return nil
 }
+
+// written is the mark of as many bytes as an instruction can access.
+var written = bytes.Repeat([]byte{1}, 16)
 
 // constant notes that bytes must not change while the kernel runs, as a load by
 // ld.global.nc takes for granted: any write then races with it.
@@ -227,15 +252,22 @@ func (r *region) constant(offset, size int, launch int32, lane int) *fault {
 	return nil
 }
 
-func get(b []byte) (v uint64) {
-	for i := len(b) - 1; i >= 0; i-- {
-		v = v<<8 | uint64(b[i])
+func get(b []byte) uint64 {
+	switch len(b) {
+	case 8:
+		return binary.LittleEndian.Uint64(b)
+	case 4:
+		return uint64(binary.LittleEndian.Uint32(b))
+	case 2:
+		return uint64(binary.LittleEndian.Uint16(b))
 	}
-	return v
+	return uint64(b[0])
 }
 
 func put(b []byte, v uint64) {
-	for i := range b {
-		b[i] = byte(v >> (8 * i))
+	if len(b) == 8 {
+		binary.LittleEndian.PutUint64(b, v)
+	} else {
+		binary.LittleEndian.PutUint32(b, uint32(v))
 	}
 }

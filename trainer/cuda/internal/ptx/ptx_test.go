@@ -58,7 +58,7 @@ func try(t *testing.T, body string, in []uint32, grid, block Dim, number uint32)
 	if err := m.Launch(mem, "k", grid, block, from, to, number); err != nil {
 		return nil, err
 	}
-	b, err = mem.Read(to)
+	b, err = mem.All(to)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func TestThreadsBlocksAndParameters(t *testing.T) {
 	mem := NewMemory()
 	out := mem.Alloc("out", 4*6*60)
 	require.NoError(t, m.Launch(mem, "k", Dim{X: 2, Y: 3}, Dim{X: 5, Y: 4, Z: 3}, out, out, uint32(7)))
-	b, err := mem.Read(out)
+	b, err := mem.All(out)
 	require.NoError(t, err)
 	for i := range 360 {
 		require.EqualValues(t, i+7, binary.LittleEndian.Uint32(b[4*i:]))

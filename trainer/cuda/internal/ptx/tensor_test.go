@@ -61,7 +61,7 @@ func runProduct(t *testing.T, text string, values []float32, threads int) ([]flo
 	if err := m.Launch(mem, "k", Dim{}, Dim{X: threads}, in, out); err != nil {
 		return nil, err
 	}
-	return mem.ReadFloats(out)
+	return mem.Values(out)
 }
 
 // TestTensorCores multiplies small integers, all of whose sums are exact.
