@@ -11,40 +11,40 @@ import (
 	"github.com/berthdev/berth/internal/testenv"
 )
 
-// checks compare kernels with float64, on random data and at edge sizes, in the
-// interpreter. Each has the names of the files that it runs, for faults to be planted.
+// checks compare each kernel with float64, on random data and at edge sizes, in the
+// interpreter.
 var checks = []struct {
-	name, file string
-	check      func(testing.TB)
+	kernel string
+	check  func(testing.TB)
 }{
-	{"forward fp32", "conv_fp32", checkForward(FP32)},
-	{"forward tf32", "conv_tf32", checkForward(TF32)},
-	{"no moments", "conv_fp32", checkConvolutionWithoutMoments},
-	{"backward fp32", "conv_fp32", checkBackward(FP32)},
-	{"backward tf32", "conv_tf32", checkBackward(TF32)},
-	{"weight fp32", "conv_weight_fp32", checkWeight(FP32)},
-	{"weight tf32", "conv_weight_tf32", checkWeight(TF32)},
-	{"norm_batch", "norm_batch", checkNormBatch},
-	{"norm_batch NaN", "norm_batch", checkNormKeepsNaN},
-	{"norm_running", "norm_running", checkNormRunning},
-	{"activate", "activate", checkActivate},
-	{"activate_grad", "activate_grad", checkActivateGrad},
-	{"join_haar", "join_haar", checkJoinHaar},
-	{"join_grad", "join_grad", checkJoinGrad},
-	{"norm_grad", "norm_grad", checkNormGrad},
-	{"norm_apply", "norm_apply", checkNormApply},
-	{"head", "head", checkHead},
-	{"head of huge logits", "head", checkHeadOfHugeLogits},
-	{"linear_grad", "linear_grad", checkLinearGrad},
-	{"loss", "loss", checkLoss},
-	{"adam", "adam", checkAdam},
-	{"gather", "gather", checkGather},
-	{"haar", "haar", checkHaar},
+	{"conv_forward_fp32", checkForward(FP32)},
+	{"conv_forward_tf32", checkForward(TF32)},
+	{"conv_forward_fp32", checkConvolutionWithoutMoments},
+	{"conv_backward_fp32", checkBackward(FP32)},
+	{"conv_backward_tf32", checkBackward(TF32)},
+	{"conv_weight_fp32", checkWeight(FP32)},
+	{"conv_weight_tf32", checkWeight(TF32)},
+	{"norm_batch", checkNormBatch},
+	{"norm_batch", checkNormKeepsNaN},
+	{"norm_running", checkNormRunning},
+	{"activate", checkActivate},
+	{"activate_grad", checkActivateGrad},
+	{"join_haar", checkJoinHaar},
+	{"join_grad", checkJoinGrad},
+	{"norm_grad", checkNormGrad},
+	{"norm_apply", checkNormApply},
+	{"head", checkHead},
+	{"head", checkHeadOfHugeLogits},
+	{"linear_grad", checkLinearGrad},
+	{"loss", checkLoss},
+	{"adam", checkAdam},
+	{"gather", checkGather},
+	{"haar", checkHaar},
 }
 
 func TestKernels(t *testing.T) {
 	for _, c := range checks {
-		t.Run(c.name, func(t *testing.T) { c.check(t) })
+		t.Run(c.kernel, func(t *testing.T) { c.check(t) })
 	}
 }
 
@@ -73,7 +73,7 @@ func TestBoundsOffByOne(t *testing.T) {
 			if found && !testenv.Long() {
 				break
 			}
-			if what := plant(t, file, text[:at[2]]+other[text[at[2]:at[3]]]+text[at[3]:]); what != "" {
+			if what := plant(t, text, at[2:4], other[text[at[2]:at[3]]]); what != "" {
 				found = true
 			} else {
 				t.Logf("%s, line %d: it doesn't matter", file, 1+strings.Count(text[:at[0]], "\n"))
@@ -105,13 +105,14 @@ func TestSwappedFragments(t *testing.T) {
 	assert.Equal(t, 12, seen)
 }
 
-// plant runs the checks of a file with other PTX, and returns what the first of them
-// finds.
-func plant(t *testing.T, file, text string) string {
+// plant replaces a place in a file, and returns what the checks of the kernel find there.
+func plant(t *testing.T, text string, at []int, to string) string {
 	t.Helper()
+	kernel := text[strings.LastIndex(text[:at[0]], ".entry ")+len(".entry "):]
+	kernel, _, _ = strings.Cut(kernel, "(")
 	for _, c := range checks {
-		if c.file == file {
-			if found := try(t, text, c.check); found != "" {
+		if c.kernel == kernel {
+			if found := try(t, text[:at[0]]+to+text[at[1]:], c.check); found != "" {
 				return found
 			}
 		}
@@ -119,9 +120,9 @@ func plant(t *testing.T, file, text string) string {
 	return ""
 }
 
-// requireFound replaces a place in a file, and wants the fault found.
+// requireFound is plant of what must be found.
 func requireFound(t *testing.T, file, text string, at []int, to, want string) {
 	t.Helper()
-	found := plant(t, file, text[:at[0]]+to+text[at[1]:])
+	found := plant(t, text, at, to)
 	require.Contains(t, found, want, "%s, line %d: %s", file, 1+strings.Count(text[:at[0]], "\n"), text[at[0]:at[1]])
 }

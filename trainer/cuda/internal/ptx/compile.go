@@ -215,6 +215,13 @@ func (k *kernel) pure(p pure, operands []operand) (func(*warp, uint32) *fault, e
 			}
 		}
 		a, b, c, dst := v[0], v[1], v[2], &w.registers[d]
+		w.set[d] |= active
+		if active == 1<<warpSize-1 && p.bad == nil {
+			for l := range dst {
+				dst[l] = p.f(a[l], b[l], c[l])
+			}
+			return nil
+		}
 		for l := range dst {
 			if active>>l&1 == 0 {
 				continue
@@ -226,7 +233,6 @@ func (k *kernel) pure(p pure, operands []operand) (func(*warp, uint32) *fault, e
 			}
 			dst[l] = p.f(a[l], b[l], c[l])
 		}
-		w.set[d] |= active
 		return nil
 	}, nil
 }

@@ -13,7 +13,7 @@ type Pointer uint64
 // Memory is the global memory of a device, and what is known of its bytes.
 type Memory struct {
 	regions []*region
-	launch  int32
+	launch  int
 }
 
 // NewMemory returns a memory without allocations.
@@ -137,6 +137,24 @@ func newRegion(name string, size, align int) *region {
 	return &region{name, align, make([]byte, size), make([]byte, size), make([]shadow, (size+3)/4)}
 }
 
+// forgetLaunches leaves nothing of earlier launches in the shadows.
+func forgetLaunches(list []*region) {
+	for _, r := range list {
+		if r != nil {
+			clear(r.words)
+		}
+	}
+}
+
+// forget makes regions as they were when they were new, but for values that nothing may
+// read any more.
+func forget(list []*region) {
+	for _, r := range list {
+		clear(r.init)
+		clear(r.words)
+	}
+}
+
 // A shadow is who used a word last in a launch.
 type shadow struct {
 	writer, reader access
@@ -144,10 +162,29 @@ type shadow struct {
 }
 
 // An access is by a thread of a block, in a phase: the number of barriers that the
-// block has passed.
-type access struct {
-	launch, block, thread, phase int32
+// block has passed. It has the launch, the block, the phase and the thread, from the
+// upper bits to the lower ones, so that two are compared at once.
+type access uint64
+
+// Bits of an access's parts.
+const (
+	launchBits = 14
+	numberBits = 18 // of the block
+	phaseBits  = 22 // as many as the steps that a block may take
+	threadBits = 10 // of as many threads as a block may have
+)
+
+func newAccess(launch, block, phase, thread int) access {
+	return access(launch)<<(numberBits+phaseBits+threadBits) | access(block)<<(phaseBits+threadBits) | access(phase)<<threadBits | access(thread)
 }
+
+// What two accesses have in common, shown by the parts that are equal.
+func (a access) sameLaunch(b access) bool { return (a^b)>>(numberBits+phaseBits+threadBits) == 0 }
+func (a access) sameBlock(b access) bool  { return (a^b)>>(phaseBits+threadBits) == 0 } // and launch
+func (a access) samePhase(b access) bool  { return (a^b)>>threadBits == 0 }             // and block
+
+func (a access) thread() int { return int(a & (1<<threadBits - 1)) }
+func (a access) block() int  { return int(a >> (phaseBits + threadBits) & (1<<numberBits - 1)) }
 
 // readers says how many threads the reader stands for.
 type readers uint8
@@ -160,7 +197,7 @@ const (
 
 // conflicts reports whether no barrier orders two accesses.
 func (a access) conflicts(b access) bool {
-	return a.launch == b.launch && (a.block != b.block || a.phase == b.phase && a.thread != b.thread)
+	return a != b && a.sameLaunch(b) && (a.samePhase(b) || !a.sameBlock(b))
 }
 
 // read notes a read, and returns the write that races with it.
@@ -169,14 +206,15 @@ func (s *shadow) read(by access) (other access, race bool) {
 		return s.writer, true
 	}
 	switch last := s.reader; {
-	case last.launch != by.launch:
+	case last == by:
+	case !last.sameLaunch(by):
 		s.reader, s.readers = by, oneThread
-	case last.block != by.block:
+	case !last.sameBlock(by):
 		s.readers = manyBlocks
 	case s.readers == manyBlocks:
-	case last.phase != by.phase:
+	case !last.samePhase(by):
 		s.reader, s.readers = by, oneThread
-	case last.thread != by.thread:
+	default:
 		s.readers = oneBlock
 	}
 	return other, false
@@ -187,8 +225,7 @@ func (s *shadow) write(by access) (other access, race bool) {
 	if s.writer.conflicts(by) {
 		return s.writer, true
 	}
-	if r := s.reader; r.launch == by.launch &&
-		(s.readers == manyBlocks || r.conflicts(by) || s.readers == oneBlock && r.phase == by.phase) {
+	if r := s.reader; r.sameLaunch(by) && (s.readers == manyBlocks || r.conflicts(by) || s.readers == oneBlock && r.samePhase(by)) {
 		return r, true
 	}
 	s.writer = by
@@ -228,7 +265,7 @@ func (r *region) check(offset, size int, write bool, by access, lane int) *fault
 		}
 		if race {
 			return faultf(Race, lane, "it %s bytes %d to %d of %s, which thread %d of block number %d uses without a barrier between",
-				verb, offset, offset+size-1, r.name, other.thread, other.block)
+				verb, offset, offset+size-1, r.name, other.thread(), other.block())
 		}
 	}
 	if write {
@@ -242,9 +279,9 @@ var written = bytes.Repeat([]byte{1}, 16)
 
 // constant notes that bytes must not change while the kernel runs, as a load by
 // ld.global.nc takes for granted: any write then races with it.
-func (r *region) constant(offset, size int, launch int32, lane int) *fault {
+func (r *region) constant(offset, size int, by access, lane int) *fault {
 	for w := offset / 4; w <= (offset+size-1)/4; w++ {
-		if r.words[w].writer.launch == launch {
+		if r.words[w].writer.sameLaunch(by) {
 			return faultf(Race, lane, "it reads bytes of %s as constant that this kernel writes", r.name)
 		}
 		r.words[w].readers = manyBlocks

@@ -69,15 +69,19 @@ func (m *Module) Launch(mem *Memory, name string, grid, block Dim, args ...any) 
 	if threads > k.maxThreads {
 		return fmt.Errorf("kernel %s: a block of %d threads, of which it may have %d", name, threads, k.maxThreads)
 	}
-	mem.launch++
+	if blocks := g[0] * g[1] * g[2]; blocks > 1<<numberBits {
+		return fmt.Errorf("kernel %s: %d blocks are more than this interpreter takes", name, blocks)
+	}
+	if mem.launch++; mem.launch == 1<<launchBits {
+		mem.launch = 1 // as if what was long ago had never been
+		forgetLaunches(mem.regions)
+	}
+	e := &execution{k: k, mem: mem, params: params, grid: g, dim: b, threads: threads}
+	e.prepare()
 	for z := range g[2] {
 		for y := range g[1] {
 			for x := range g[0] {
-				e := &execution{
-					k: k, mem: mem, params: params, grid: g, dim: b, at: [3]int{x, y, z},
-					number: int32((z*g[1]+y)*g[0] + x), threads: threads,
-				}
-				if err := e.run(); err != nil {
+				if err := e.run(x, y, z); err != nil {
 					return err
 				}
 			}

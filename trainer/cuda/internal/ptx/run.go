@@ -7,7 +7,7 @@ import (
 	"math/bits"
 )
 
-// An execution is that of one block.
+// An execution is a launch, and the block of it that is under way.
 type execution struct {
 	k       *kernel
 	mem     *Memory
@@ -15,15 +15,16 @@ type execution struct {
 	grid    [3]int
 	dim     [3]int
 	at      [3]int
-	number  int32 // of the block in the grid
+	number  int // of the block in the grid
 	threads int
-	phase   int32 // barriers passed
+	phase   int // barriers passed
 	shared  []*region
-	steps   int
+	warps   []*warp
+	steps   int // of the block, by warps
 }
 
 // maxSteps is how many instructions a block may take, by warps.
-const maxSteps = 1 << 22
+const maxSteps = 1<<phaseBits - 1
 
 // A warp is up to 32 threads that go in lockstep. Where they go different ways, one
 // after the other does up to where they meet.
@@ -54,22 +55,41 @@ func newWarp(e *execution, first int) *warp {
 			w.local[l] = append(w.local[l], newRegion(v.name, v.size, v.align))
 		}
 	}
-	w.ways = []way{{0, len(k.program), w.started()}}
 	return w
 }
 
-// run runs all threads of a block.
-func (e *execution) run() error {
+// start makes a warp one of another block, of which nothing is known.
+func (w *warp) start() {
+	w.waiting = false
+	w.ways = append(w.ways[:0], way{0, len(w.e.k.program), w.started()})
+	clear(w.set)
+	for _, list := range w.local {
+		forget(list)
+	}
+}
+
+// prepare makes the shared memory and the warps of all blocks, which run one by one.
+func (e *execution) prepare() {
 	for _, v := range e.k.shared {
 		e.shared = append(e.shared, newRegion(v.name, v.size, v.align))
 	}
-	var warps []*warp
 	for first := 0; first < e.threads; first += warpSize {
-		warps = append(warps, newWarp(e, first))
+		e.warps = append(e.warps, newWarp(e, first))
+	}
+}
+
+// run runs all threads of a block.
+func (e *execution) run(x, y, z int) error {
+	e.at = [3]int{x, y, z}
+	e.number = (z*e.grid[1]+y)*e.grid[0] + x
+	e.phase, e.steps = 0, 0
+	forget(e.shared)
+	for _, w := range e.warps {
+		w.start()
 	}
 	for {
 		var waits, ended *warp
-		for _, w := range warps {
+		for _, w := range e.warps {
 			if err := w.run(); err != nil {
 				return err
 			}
@@ -87,7 +107,7 @@ func (e *execution) run() error {
 				"it waits at a barrier that thread %d will never reach: that has ended", ended.first))
 		}
 		e.phase++
-		for _, w := range warps {
+		for _, w := range e.warps {
 			w.waiting = false
 		}
 	}
@@ -263,27 +283,28 @@ func (k *kernel) memory(op memoryOp, operands []operand) (func(*warp, uint32) *f
 			}
 		}
 		at := *addresses // a load may overwrite its own address
+		list, bits := w.e.mem.regions, uint(globalBits)
+		if op.space == "shared" {
+			list, bits = w.e.shared, blockBits
+		}
+		by := newAccess(w.e.mem.launch, w.e.number, w.e.phase, w.first)
 		for l := range warpSize {
 			if active>>l&1 == 0 {
 				continue
 			}
-			list, bits := w.e.mem.regions, uint(globalBits)
-			switch op.space {
-			case "shared":
-				list, bits = w.e.shared, blockBits
-			case "local":
+			if op.space == "local" {
 				list, bits = w.local[l], blockBits
 			}
 			r, offset, f := find(list, bits, at[l]+place.value, size*op.vector, l)
 			if f != nil {
 				return f
 			}
-			by := access{w.e.mem.launch, w.e.number, int32(w.first + l), w.e.phase}
+			by := by + access(l)
 			if f := r.check(offset, size*op.vector, op.store, by, l); f != nil {
 				return f
 			}
 			if op.space == "global.nc" {
-				if f := r.constant(offset, size*op.vector, by.launch, l); f != nil {
+				if f := r.constant(offset, size*op.vector, by, l); f != nil {
 					return f
 				}
 			}

@@ -81,6 +81,11 @@ func truth(b bool) (one uint64) {
 func fma32(a, b, c float32) float32 {
 	p, z := float64(a)*float64(b), float64(c)
 	s := p + z
+	// Rounding twice goes wrong only where the first one gave a point halfway between two
+	// float32, subnormal ones included: all low bits are zero there.
+	if math.Float64bits(s)&(1<<28-1) != 0 {
+		return float32(s)
+	}
 	back := float64(s - p)
 	e := float64(p-float64(s-back)) + float64(z-back) // what the rounding lost (Knuth's TwoSum)
 	if e == 0 || math.IsNaN(e) || math.IsInf(s, 0) {
