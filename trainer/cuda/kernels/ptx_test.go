@@ -54,6 +54,23 @@ func TestPTXIsThatOfTheSources(t *testing.T) {
 	}
 }
 
+// TestPtxasTakesThePTX has NVIDIA's assembler compile it for several architectures, where
+// it is installed. What it takes it keeps in registers.
+func TestPtxasTakesThePTX(t *testing.T) {
+	ptxas := testenv.NeedsCommand(t, testenv.Ptxas, "ptxas")
+	for name := range PTX() {
+		for _, arch := range []string{"sm_80", "sm_86", "sm_89", "sm_90"} {
+			out, err := exec.Command(ptxas, "-v", "-arch="+arch, "-o", filepath.Join(t.TempDir(), "cubin"), name+".ptx").CombinedOutput()
+			require.NoError(t, err, "%s for %s: %s", name, arch, out)
+			for line := range strings.Lines(string(out)) {
+				if strings.Contains(line, "spill") {
+					assert.Contains(t, line, "0 bytes spill stores, 0 bytes spill loads", "%s for %s", name, arch)
+				}
+			}
+		}
+	}
+}
+
 // TestEverySourceHasItsPTX, and the other way round; and each has its cost in a comment.
 func TestEverySourceHasItsPTX(t *testing.T) {
 	all := PTX()
