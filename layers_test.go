@@ -40,7 +40,7 @@ var layers = map[string][]string{
 	"rootfs":               {},
 	"testdata":             {},
 	"trainer":              {"testdata", "trainer/cuda"},
-	"trainer/cuda":         {"trainer/cuda/kernels", "trainer/nn"},
+	"trainer/cuda":         {"trainer/cuda/kernels", "trainer/data", "trainer/nn"},
 	"trainer/cuda/kernels": {},
 }
 

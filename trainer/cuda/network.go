@@ -140,14 +140,20 @@ func (n *Network) run(images []float32, labels []uint8, s kernels.State, train b
 		return s, err
 	}
 	n.launcher.failed = false
-	err = errors.Join(n.set.Haar(n.blocks[0].x, n.images, len(labels), n.cfg.Channels), n.forward(len(labels), train))
-	if train {
-		err = errors.Join(err, n.backward(len(labels)), n.set.Adam(n.w.at, n.m.at, n.v.at, n.gradients, n.pieces, n.state, n.count, n.cfg.LR))
-	}
+	err = errors.Join(n.set.Haar(n.blocks[0].x, n.images, len(labels), n.cfg.Channels), n.pass(len(labels), train))
 	if err != nil {
 		return s, err
 	}
 	return s, n.read(&s, n.state)
+}
+
+// pass takes the input of the first block through the network, and in training back.
+func (n *Network) pass(images int, train bool) error {
+	err := n.forward(images, train)
+	if train {
+		err = errors.Join(err, n.backward(images), n.set.Adam(n.w.at, n.m.at, n.v.at, n.gradients, n.pieces, n.state, n.count, n.cfg.LR))
+	}
+	return err
 }
 
 // State returns a copy of the network's state.

@@ -1,7 +1,6 @@
 package kernels
 
 import (
-	"math/bits"
 	"math/rand/v2"
 	"testing"
 
@@ -46,10 +45,8 @@ func checkGather(t testing.TB) {
 			for i := range order {
 				order[i] = int32(i)
 			}
-			random := rand.NewPCG(seed, epoch)
-			for i := images - 1; augment && i > 0; i-- {
-				j, _ := bits.Mul64(random.Uint64(), uint64(i+1))
-				order[i], order[j] = order[j], order[i]
+			if augment {
+				data.Shuffle(order, seed, epoch)
 			}
 			first := 0
 			for want, labels := range data.NewLoader(set, batch, augment, seed).Epoch(epoch, 0) {

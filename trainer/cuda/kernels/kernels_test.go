@@ -83,14 +83,16 @@ func TestBoundsOffByOne(t *testing.T) {
 	}
 }
 
-// TestSwappedFragments exchanges two registers of each tensor-core product, in each of its
-// fragments.
+// TestSwappedFragments exchanges two registers of tensor-core products, in each of their
+// fragments: of the first product of each file or, if there is time, of all of them.
 func TestSwappedFragments(t *testing.T) {
 	product := regexp.MustCompile(`(mma\.sync\S+ )\{(\S+), (\S+), (\S+), (\S+)\}, \{(\S+), (\S+), (\S+), (\S+)\}, \{(\S+), (\S+)\}, \{[^}]*\}`)
 	seen := 0
 	for file, text := range PTX() {
-		for _, at := range product.FindAllStringSubmatchIndex(text, -1) {
-			seen++
+		for i, at := range product.FindAllStringSubmatchIndex(text, -1) {
+			if seen++; i > 0 && !testenv.Long() {
+				continue
+			}
 			for _, to := range []string{
 				"${1}{$3, $2, $4, $5}, {$6, $7, $8, $9}, {$10, $11}, {$2, $3, $4, $5}", // d0 and d1
 				"${1}{$2, $3, $4, $5}, {$7, $6, $8, $9}, {$10, $11}, {$2, $3, $4, $5}", // a0 and a1
