@@ -351,17 +351,21 @@ func (w *watch) finish(p checkpoint.Progress, ended error) error {
 	r.Steps = w.opened.Step()
 	r.ImagesPerSecond = perSecond(w.allImages, w.allTime)
 	sum := sha256.New()
-	state := checkpoint.Checkpoint{
-		Run:      checkpoint.Run{Data: r.Data.Name, DataSHA256: r.Data.SHA256, BatchSize: r.Options.BatchSize},
-		Progress: p, State: w.opened.State(),
-	}
 	errs := []error{ended}
 	var diverged *loop.NotFinite
 	if !errors.As(ended, &diverged) { // else it is no state to go on from
-		if err := state.Encode(sum); err != nil {
-			errs = append(errs, err)
+		state, err := w.opened.State()
+		if err == nil {
+			err = (&checkpoint.Checkpoint{
+				Run:      checkpoint.Run{Data: r.Data.Name, DataSHA256: r.Data.SHA256, BatchSize: r.Options.BatchSize},
+				Progress: p, State: state,
+			}).Encode(sum)
 		}
-		r.CheckpointSHA256 = hex.EncodeToString(sum.Sum(nil))
+		if err != nil {
+			errs = append(errs, err)
+		} else {
+			r.CheckpointSHA256 = hex.EncodeToString(sum.Sum(nil))
+		}
 	}
 	charts := report.Charts([]*report.Record{r}, nil)
 	if best, ok := r.Best(); ok && w.console.Level <= report.Info {

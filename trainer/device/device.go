@@ -20,11 +20,16 @@ type Backend interface {
 	Evaluate(images []float32, labels []uint8) (loss float64, correct int, err error)
 	Step() int64
 	NumParameters() int
-	State() nn.State
+	State() (nn.State, error)
 	Restore(nn.State) error
 }
 
-var _ Backend = (*nn.Network)(nil)
+// CPU makes a network of the package nn a backend.
+func CPU(n *nn.Network) Backend { return cpu{n} }
+
+type cpu struct{ *nn.Network }
+
+func (c cpu) State() (nn.State, error) { return c.Network.State(), nil }
 
 // ErrUnavailable is in the chain of errors about a device that is asked for
 // but can't be had.
@@ -81,7 +86,7 @@ func Open(spec Spec, cfg nn.Config) (Opened, error) {
 	if err != nil {
 		return Opened{}, err
 	}
-	return Opened{Backend: network, Name: "cpu", Kernel: nn.Kernel(), Notice: notice}, nil
+	return Opened{Backend: CPU(network), Name: "cpu", Kernel: nn.Kernel(), Notice: notice}, nil
 }
 
 // CUDA says why no CUDA device can be used, or nil if one can.

@@ -78,3 +78,14 @@ func ParsePrecision(s string) (Precision, error) {
 	}
 	return "", fmt.Errorf("no such precision: %q. Give fp32 or tf32", s)
 }
+
+// Entries lists the kernels of a PTX file.
+func Entries(ptx string) (names []string) {
+	for line := range strings.Lines(ptx) {
+		if rest, ok := strings.CutPrefix(line, ".visible .entry "); ok {
+			name, _, _ := strings.Cut(rest, "(")
+			names = append(names, name)
+		}
+	}
+	return names
+}

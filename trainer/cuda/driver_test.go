@@ -1,0 +1,38 @@
+package cuda
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/internal/testenv"
+)
+
+// TestDriver compiles what has the tag cuda, and runs its tests: they have a stand-in for the
+// driver. One program serves machines with and without a GPU: it starts here, too.
+func TestDriver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles for a minute")
+	}
+	testenv.NeedsCommand(t, testenv.Cgo, "gcc")
+	abi, err := filepath.Abs("driver/abi")
+	require.NoError(t, err)
+	run := func(args ...string) string {
+		c := exec.Command("go", args...)
+		c.Env = append(os.Environ(), "CGO_ENABLED=1", "CGO_CFLAGS=-O2 -I"+abi, "CGO_LDFLAGS=-L"+abi)
+		out, err := c.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		return string(out)
+	}
+	run("vet", "-tags=cuda", "./driver", "../device")
+	run("test", "-tags=cuda", "./driver", "../device")
+	program := filepath.Join(t.TempDir(), "trainer")
+	run("build", "-tags=cuda", "-o", program, "..")
+	out, err := exec.Command(program, "info").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	assert.Regexp(t, `cuda +(available|device unavailable: no CUDA: )`, string(out))
+}
