@@ -36,6 +36,7 @@ type TrainOptions struct {
 	DataDir       string
 	Fashion       bool
 	Device        string
+	Precision     string
 	CheckpointDir string
 	Every         int64
 	Resume        bool
@@ -55,6 +56,7 @@ func newTrainCommand() *command {
 	fs.StringVar(&o.DataDir, "data-dir", "", "find the data in folder `DIR` (default: ./data, then "+data.ImageFolder+")")
 	fs.BoolVar(&o.Fashion, "fashion", false, "insist on Fashion-MNIST; else CIFAR-10 if it is there, else what is there")
 	fs.StringVar(&o.Device, "device", "auto", "`DEVICE`: auto, cpu, cuda or cuda:N")
+	fs.StringVar(&o.Precision, "precision", "fp32", "convolutions on a GPU multiply in `P`: fp32, or tf32 on tensor cores")
 	fs.StringVar(&o.CheckpointDir, "checkpoint-dir", "checkpoints", "keep the checkpoint in folder `DIR`; empty: none is kept")
 	fs.Int64Var(&o.Every, "checkpoint-every", 0, "save also every `N` steps, beside every epoch")
 	fs.BoolVar(&o.Resume, "resume", false, "continue from the checkpoint, to the same bits; flags that aren't given are as they were")
@@ -114,7 +116,7 @@ func runTrain(ctx context.Context, console *report.Console, o TrainOptions, give
 	if console.Level, err = report.ParseLevel(o.LogLevel); err != nil {
 		return usagef("%w", err)
 	}
-	spec, err := device.Parse(o.Device)
+	spec, err := device.Parse(o.Device, o.Precision)
 	if err != nil {
 		return usagef("%w", err)
 	}

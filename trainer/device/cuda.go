@@ -22,15 +22,14 @@ func unavailable(err error) error {
 	return err
 }
 
-func openCUDA(index int, cfg nn.Config) (Opened, error) {
-	gpu, err := driver.Open(index)
+func openCUDA(spec Spec, cfg nn.Config) (Opened, error) {
+	gpu, err := driver.Open(spec.Index)
 	if err != nil {
 		return Opened{}, unavailable(err)
 	}
-	const precision = kernels.FP32
-	network, err := cuda.New(gpu, cfg, precision)
+	network, err := cuda.New(gpu, cfg, kernels.Precision(spec.Precision))
 	if err != nil {
 		return Opened{}, err
 	}
-	return Opened{Backend: network, Name: fmt.Sprintf("cuda:%d (%s)", index, gpu.Name), Kernel: string(precision)}, nil
+	return Opened{Backend: network, Name: fmt.Sprintf("cuda:%d (%s)", spec.Index, gpu.Name), Kernel: string(spec.Precision)}, nil
 }

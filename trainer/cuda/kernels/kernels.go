@@ -23,7 +23,6 @@ package kernels
 
 import (
 	"embed"
-	"fmt"
 	"path"
 	"strings"
 )
@@ -70,14 +69,6 @@ const (
 	FP32 Precision = "fp32"
 	TF32 Precision = "tf32"
 )
-
-// ParsePrecision reads one.
-func ParsePrecision(s string) (Precision, error) {
-	if p := Precision(s); p == FP32 || p == TF32 {
-		return p, nil
-	}
-	return "", fmt.Errorf("no such precision: %q. Give fp32 or tf32", s)
-}
 
 // Entries lists the kernels of a PTX file.
 func Entries(ptx string) (names []string) {
