@@ -32,7 +32,16 @@ func TestDriver(t *testing.T) {
 	run("test", "-tags=cuda", "./driver", "../device")
 	program := filepath.Join(t.TempDir(), "trainer")
 	run("build", "-tags=cuda", "-o", program, "..")
-	out, err := exec.Command(program, "info").CombinedOutput()
+	info := func(env ...string) string {
+		c := exec.Command(program, "info")
+		c.Env = append(os.Environ(), env...)
+		out, err := c.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		return string(out)
+	}
+	assert.Regexp(t, `cuda +(available|device unavailable: no CUDA: )`, info())
+	fake := t.TempDir()
+	out, err := exec.Command("gcc", "-shared", "-fPIC", "-I"+abi, "-o", filepath.Join(fake, "libcuda.so.1"), "driver/testdata/libcuda.c").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	assert.Regexp(t, `cuda +(available|device unavailable: no CUDA: )`, string(out))
+	assert.Regexp(t, `cuda +available`, info("LD_LIBRARY_PATH="+fake))
 }
