@@ -25,6 +25,7 @@ require (
 	golang.org/x/term v0.46.0
 	gonum.org/v1/gonum v0.16.0
 	gonum.org/v1/plot v0.15.2
+	gorgonia.org/cu v0.9.6
 	pault.ag/go/debian v0.19.0
 )
 

@@ -16,37 +16,42 @@ const module = "github.com/berthdev/berth"
 // stands for everything below it, and the longest one counts. docs/architecture.md
 // says why.
 var layers = map[string][]string{
-	".":                   {"internal"},
-	"magefiles":           {"ci", "docker", "internal", "magefiles/commands", "magefiles/targets"},
-	"magefiles/commands":  {"ci", "docker", "internal", "magefiles/targets"},
-	"magefiles/targets":   {},
-	"ci":                  {"ci", "docker", "internal"},
-	"ci/engine":           {"ci/debian", "ci/golang", "ci/image", "docker/daemon", "docker/owned", "internal"},
-	"ci/image":            {"docker/daemon", "docker/owned", "internal"},
-	"ci/input":            {"internal"},
-	"ci/debian":           {"ci/image", "ci/input", "docker/daemon", "docker/owned", "internal"},
-	"ci/golang":           {"ci/input", "internal"},
-	"ci/shell":            {"ci/input", "internal", "rootfs"},
-	"ci/stage":            {"internal"},
-	"ci/workflows":        {"internal"},
-	"docker/launch":       {"docker", "internal", "rootfs"},
-	"docker/gpu":          {"docker/daemon", "internal"},
-	"docker/gpu/lease":    {"internal"},
-	"docker/owned":        {"docker/daemon", "internal"},
-	"docker/daemon":       {},
-	"docker/display":      {"internal"},
-	"docker/identity":     {"internal"},
-	"internal":            {},
-	"internal/dockertest": {"docker/daemon", "internal", "rootfs"}, // for tests alone
-	"rootfs":              {},
-	"testdata":            {},
-	"trainer":             {"testdata"},
+	".":                    {"internal"},
+	"magefiles":            {"ci", "docker", "internal", "magefiles/commands", "magefiles/targets"},
+	"magefiles/commands":   {"ci", "docker", "internal", "magefiles/targets"},
+	"magefiles/targets":    {},
+	"ci":                   {"ci", "docker", "internal"},
+	"ci/engine":            {"ci/debian", "ci/golang", "ci/image", "docker/daemon", "docker/owned", "internal"},
+	"ci/image":             {"docker/daemon", "docker/owned", "internal"},
+	"ci/input":             {"internal"},
+	"ci/debian":            {"ci/image", "ci/input", "docker/daemon", "docker/owned", "internal"},
+	"ci/golang":            {"ci/input", "internal"},
+	"ci/shell":             {"ci/input", "internal", "rootfs"},
+	"ci/stage":             {"internal"},
+	"ci/workflows":         {"internal"},
+	"docker/launch":        {"docker", "internal", "rootfs"},
+	"docker/gpu":           {"docker/daemon", "internal"},
+	"docker/gpu/lease":     {"internal"},
+	"docker/owned":         {"docker/daemon", "internal"},
+	"docker/daemon":        {},
+	"docker/display":       {"internal"},
+	"docker/identity":      {"internal"},
+	"internal":             {},
+	"internal/dockertest":  {"docker/daemon", "internal", "rootfs"}, // for tests alone
+	"rootfs":               {},
+	"testdata":             {},
+	"trainer":              {"testdata", "trainer/cuda"},
+	"trainer/cuda":         {"trainer/cuda/kernels", "trainer/data", "trainer/nn"},
+	"trainer/cuda/kernels": {},
 
 	"internal/dockertest/loader": {"ci/debian", "docker/daemon", "internal"}, // builds its images
 }
 
 // forTests are rooms that nothing but tests may import.
-var forTests = []string{"internal/dockertest", "internal/dockertest/hook", "internal/dockertest/loader", "internal/dockertest/smi", "internal/moduletest", "internal/testenv"}
+var forTests = []string{
+	"internal/dockertest", "internal/dockertest/hook", "internal/dockertest/loader", "internal/dockertest/smi",
+	"internal/moduletest", "internal/testenv", "trainer/cuda/internal/ptx",
+}
 
 // violations lists the imports that layers doesn't allow, by the importing package.
 func violations(imports map[string][]string) (all []string) {
@@ -112,6 +117,7 @@ func TestViolations(t *testing.T) {
 		"internal/cache":     "docker/daemon",
 		".":                  "ci",
 		"ci/engine":          "internal/dockertest",
+		"trainer/cuda":       "trainer/cuda/internal/ptx",
 	} {
 		assert.Equal(t, []string{from + " -> " + to}, violations(map[string][]string{from: {to}}))
 	}

@@ -34,7 +34,7 @@ func Test(
 		if err := lint(ctx, p); err != nil {
 			return err
 		}
-		args := []string{"test", "-timeout=80m"}
+		args, race := []string{"test", "-timeout=80m"}, "-race=false"
 		if set(long) {
 			os.Setenv("BERTH_TEST_LONG", "1")
 			args[1] = "-timeout=4h"
@@ -43,7 +43,7 @@ func Test(
 		if cgo, err := output(ctx, p, "go", "env", "CGO_ENABLED"); err != nil {
 			return err
 		} else if strings.TrimSpace(cgo) == "1" {
-			args = append(args, "-race")
+			race = "-race"
 		} else if slices.Contains(strings.Split(os.Getenv("BERTH_TEST_REQUIRE"), ","), "cgo") {
 			return errors.New("BERTH_TEST_REQUIRE lists cgo, but there is no C compiler. Install gcc, or set CGO_ENABLED=1 where it is off")
 		} else {
@@ -57,7 +57,11 @@ func Test(
 		}
 		// Two packages at a time, on however many cores: they share one Docker, for which
 		// they wait half of the time.
-		return command(ctx, p, "go", append(args, "-p=2", "./...")...)
+		return errors.Join(
+			command(ctx, p, "go", slices.Concat(args, []string{race, "-p=2", "./..."})...),
+			// It skips under the race detector what takes minutes there.
+			command(ctx, p, "go", slices.Concat(args, []string{"./trainer/cuda"})...),
+		)
 	})
 }
 

@@ -23,6 +23,7 @@ type BenchOptions struct {
 	Steps     int
 	Channels  int
 	Device    string
+	Precision string
 }
 
 func newBenchCommand() *command {
@@ -33,6 +34,7 @@ func newBenchCommand() *command {
 	fs.IntVar(&o.Steps, "steps", 20, "time `N` steps, after two that warm up")
 	fs.IntVar(&o.Channels, "channels", 3, "`N` channels of the images: 1 (gray) or 3 (colour)")
 	fs.StringVar(&o.Device, "device", "auto", "`DEVICE`: auto, cpu, cuda or cuda:N")
+	fs.StringVar(&o.Precision, "precision", "fp32", "convolutions on a GPU multiply in `P`: fp32, or tf32 on tensor cores")
 	return &command{
 		name: "bench", summary: "time training steps", flags: fs,
 		run: func(ctx context.Context, console *report.Console, args []string) error {
@@ -55,7 +57,7 @@ func defaultWorkers() string {
 // runBench times steps on made-up images: the time doesn't depend on what is
 // in them.
 func runBench(ctx context.Context, console *report.Console, o BenchOptions) error {
-	spec, err := device.Parse(o.Device)
+	spec, err := device.Parse(o.Device, o.Precision)
 	if err != nil {
 		return usagef("%w", err)
 	}

@@ -36,6 +36,7 @@ type TrainOptions struct {
 	DataDir       string
 	Fashion       bool
 	Device        string
+	Precision     string
 	CheckpointDir string
 	Every         int64
 	Resume        bool
@@ -55,6 +56,7 @@ func newTrainCommand() *command {
 	fs.StringVar(&o.DataDir, "data-dir", "", "find the data in folder `DIR` (default: ./data, then "+data.ImageFolder+")")
 	fs.BoolVar(&o.Fashion, "fashion", false, "insist on Fashion-MNIST; else CIFAR-10 if it is there, else what is there")
 	fs.StringVar(&o.Device, "device", "auto", "`DEVICE`: auto, cpu, cuda or cuda:N")
+	fs.StringVar(&o.Precision, "precision", "fp32", "convolutions on a GPU multiply in `P`: fp32, or tf32 on tensor cores")
 	fs.StringVar(&o.CheckpointDir, "checkpoint-dir", "checkpoints", "keep the checkpoint in folder `DIR`; empty: none is kept")
 	fs.Int64Var(&o.Every, "checkpoint-every", 0, "save also every `N` steps, beside every epoch")
 	fs.BoolVar(&o.Resume, "resume", false, "continue from the checkpoint, to the same bits; flags that aren't given are as they were")
@@ -114,7 +116,7 @@ func runTrain(ctx context.Context, console *report.Console, o TrainOptions, give
 	if console.Level, err = report.ParseLevel(o.LogLevel); err != nil {
 		return usagef("%w", err)
 	}
-	spec, err := device.Parse(o.Device)
+	spec, err := device.Parse(o.Device, o.Precision)
 	if err != nil {
 		return usagef("%w", err)
 	}
@@ -351,17 +353,21 @@ func (w *watch) finish(p checkpoint.Progress, ended error) error {
 	r.Steps = w.opened.Step()
 	r.ImagesPerSecond = perSecond(w.allImages, w.allTime)
 	sum := sha256.New()
-	state := checkpoint.Checkpoint{
-		Run:      checkpoint.Run{Data: r.Data.Name, DataSHA256: r.Data.SHA256, BatchSize: r.Options.BatchSize},
-		Progress: p, State: w.opened.State(),
-	}
 	errs := []error{ended}
 	var diverged *loop.NotFinite
 	if !errors.As(ended, &diverged) { // else it is no state to go on from
-		if err := state.Encode(sum); err != nil {
-			errs = append(errs, err)
+		state, err := w.opened.State()
+		if err == nil {
+			err = (&checkpoint.Checkpoint{
+				Run:      checkpoint.Run{Data: r.Data.Name, DataSHA256: r.Data.SHA256, BatchSize: r.Options.BatchSize},
+				Progress: p, State: state,
+			}).Encode(sum)
 		}
-		r.CheckpointSHA256 = hex.EncodeToString(sum.Sum(nil))
+		if err != nil {
+			errs = append(errs, err)
+		} else {
+			r.CheckpointSHA256 = hex.EncodeToString(sum.Sum(nil))
+		}
 	}
 	charts := report.Charts([]*report.Record{r}, nil)
 	if best, ok := r.Best(); ok && w.console.Level <= report.Info {

@@ -31,6 +31,8 @@ const (
 	Apt           = "apt"            // Debian's own apt-get, to compare with
 	DpkgDeb       = "dpkg-deb"       // Debian's own unpacker, to measure against
 	VectorKernel  = "vector-kernel"  // a processor that the trainer has a kernel for
+	Clang         = "clang-19"       // the compiler that makes the kernels' PTX, in the version that made it
+	Ptxas         = "ptxas"          // NVIDIA's assembler, of Debian's non-free nvidia-cuda-toolkit
 	NoGPU         = "no-gpu"         // neither a GPU nor a Docker that passes one on
 )
 
@@ -47,7 +49,7 @@ func init() {
 
 var needs = []string{
 	Docker, DockerCommand, DockerSocket, ClassicStore, Dockerd, Linux, AMD64, Cgo,
-	Root, Namespaces, Mirror, Snapshot, JQ, Apt, DpkgDeb, VectorKernel, NoGPU,
+	Root, Namespaces, Mirror, Snapshot, JQ, Apt, DpkgDeb, VectorKernel, Clang, Ptxas, NoGPU,
 }
 
 // envRequire lists, separated by commas, what this machine has: a test that

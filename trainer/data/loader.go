@@ -78,19 +78,27 @@ func (l *Loader) Epoch(epoch, skip int) iter.Seq2[[]float32, []uint8] {
 	}
 }
 
-// arrange puts the images in the order of the epoch: a Fisher-Yates shuffle by
-// PCG-DXSM, seeded with (seed, epoch).
+// arrange puts the images in the order of the epoch.
 func (l *Loader) arrange(epoch int) {
+	if l.augment {
+		Shuffle(l.order, l.seed, epoch)
+		return
+	}
 	for i := range l.order {
 		l.order[i] = int32(i)
 	}
-	if !l.augment {
-		return
+}
+
+// Shuffle sets order to the numbers of the images in the order of an epoch: a
+// Fisher-Yates shuffle by PCG-DXSM, seeded with (seed, epoch).
+func Shuffle(order []int32, seed uint64, epoch int) {
+	for i := range order {
+		order[i] = int32(i)
 	}
-	random := rand.NewPCG(l.seed, uint64(epoch))
-	for i := len(l.order) - 1; i > 0; i-- {
+	random := rand.NewPCG(seed, uint64(epoch))
+	for i := len(order) - 1; i > 0; i-- {
 		j, _ := bits.Mul64(random.Uint64(), uint64(i+1)) // 0 <= j <= i
-		l.order[i], l.order[j] = l.order[j], l.order[i]
+		order[i], order[j] = order[j], order[i]
 	}
 }
 

@@ -1,3 +1,5 @@
+//go:build !(cuda && cgo && linux && amd64)
+
 package device
 
 import (
@@ -12,4 +14,4 @@ func probeCUDA() error {
 	return fmt.Errorf("%w: this trainer is built without CUDA", ErrUnavailable)
 }
 
-func openCUDA(int, nn.Config) (Opened, error) { return Opened{}, probeCUDA() }
+func openCUDA(Spec, nn.Config) (Opened, error) { return Opened{}, probeCUDA() }

@@ -20,11 +20,16 @@ type Backend interface {
 	Evaluate(images []float32, labels []uint8) (loss float64, correct int, err error)
 	Step() int64
 	NumParameters() int
-	State() nn.State
+	State() (nn.State, error)
 	Restore(nn.State) error
 }
 
-var _ Backend = (*nn.Network)(nil)
+// CPU makes a network of the package nn a backend.
+func CPU(n *nn.Network) Backend { return cpu{n} }
+
+type cpu struct{ *nn.Network }
+
+func (c cpu) State() (nn.State, error) { return c.Network.State(), nil }
 
 // ErrUnavailable is in the chain of errors about a device that is asked for
 // but can't be had.
@@ -35,23 +40,40 @@ var ErrSpec = errors.New("no such kind of device")
 
 // Spec is a device as asked for.
 type Spec struct {
-	Kind  string // "auto", "cpu" or "cuda"
-	Index int    // of the CUDA device
+	Kind      string    // "auto", "cpu" or "cuda"
+	Index     int       // of the CUDA device
+	Precision Precision // of a CUDA device
 }
+
+// Precision says how convolutions multiply.
+type Precision string
+
+// The precisions. TF32 rounds factors to 10 bits of fraction, for a GPU's tensor cores; the
+// CPU has FP32 alone.
+const (
+	FP32 Precision = "fp32"
+	TF32 Precision = "tf32"
+)
 
 var cudaSpec = regexp.MustCompile(`^cuda(?::([0-9]{1,4}))?$`)
 
-// Parse reads auto, cpu, cuda or cuda:N.
-func Parse(s string) (Spec, error) {
-	if s == "auto" || s == "cpu" {
-		return Spec{Kind: s}, nil
+// Parse reads auto, cpu, cuda or cuda:N, and fp32 or tf32.
+func Parse(s, precision string) (Spec, error) {
+	p := Precision(precision)
+	switch {
+	case p != FP32 && p != TF32:
+		return Spec{}, fmt.Errorf("%w: precision %q. Give fp32 or tf32", ErrSpec, precision)
+	case p != FP32 && s == "cpu":
+		return Spec{}, fmt.Errorf("%w: the CPU computes in fp32 alone, not in %s", ErrSpec, p)
+	case s == "auto" || s == "cpu":
+		return Spec{Kind: s, Precision: p}, nil
 	}
 	m := cudaSpec.FindStringSubmatch(s)
 	if m == nil {
 		return Spec{}, fmt.Errorf("%w: %q. Give auto, cpu, cuda or cuda:N", ErrSpec, s)
 	}
 	index, _ := strconv.Atoi(m[1]) // none: the first
-	return Spec{Kind: "cuda", Index: index}, nil
+	return Spec{Kind: "cuda", Index: index, Precision: p}, nil
 }
 
 // Opened is a network on a device, and what to tell about it.
@@ -68,7 +90,7 @@ type Opened struct {
 func Open(spec Spec, cfg nn.Config) (Opened, error) {
 	var notice string
 	if spec.Kind != "cpu" {
-		opened, err := openCUDA(spec.Index, cfg)
+		opened, err := openCUDA(spec, cfg)
 		if err == nil {
 			return opened, nil
 		}
@@ -76,12 +98,15 @@ func Open(spec Spec, cfg nn.Config) (Opened, error) {
 			return Opened{}, fmt.Errorf("%w. Use --device=cpu to train on the CPU", err)
 		}
 		notice = fmt.Sprintf("No GPU is used, training on the CPU: %v", err)
+		if spec.Precision == TF32 {
+			notice += ". It computes in fp32, not in tf32"
+		}
 	}
 	network, err := nn.New(cfg)
 	if err != nil {
 		return Opened{}, err
 	}
-	return Opened{Backend: network, Name: "cpu", Kernel: nn.Kernel(), Notice: notice}, nil
+	return Opened{Backend: CPU(network), Name: "cpu", Kernel: nn.Kernel(), Notice: notice}, nil
 }
 
 // CUDA says why no CUDA device can be used, or nil if one can.

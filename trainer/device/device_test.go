@@ -14,17 +14,26 @@ var config = nn.Config{Channels: 1, Classes: 10, Workers: 1}
 
 func TestParse(t *testing.T) {
 	for s, want := range map[string]Spec{
-		"auto": {Kind: "auto"}, "cpu": {Kind: "cpu"}, "cuda": {Kind: "cuda"}, "cuda:0": {Kind: "cuda"}, "cuda:12": {"cuda", 12},
+		"auto": {Kind: "auto"}, "cpu": {Kind: "cpu"}, "cuda": {Kind: "cuda"}, "cuda:0": {Kind: "cuda"}, "cuda:12": {Kind: "cuda", Index: 12},
 	} {
-		got, err := Parse(s)
+		want.Precision = FP32
+		got, err := Parse(s, "fp32")
 		require.NoError(t, err)
 		assert.Equal(t, want, got, s)
 	}
 	for _, s := range []string{"", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:1,2", "cuda:99999", "cuda:0x1", " cpu"} {
-		_, err := Parse(s)
+		_, err := Parse(s, "fp32")
 		assert.ErrorIs(t, err, ErrSpec, s)
 		assert.ErrorContains(t, err, "Give auto, cpu, cuda or cuda:N", s)
 	}
+	got, err := Parse("cuda:1", "tf32")
+	require.NoError(t, err)
+	assert.Equal(t, Spec{"cuda", 1, TF32}, got)
+	_, err = Parse("cuda", "fp16")
+	assert.ErrorIs(t, err, ErrSpec)
+	assert.ErrorContains(t, err, "Give fp32 or tf32")
+	_, err = Parse("cpu", "tf32")
+	assert.ErrorContains(t, err, "the CPU computes in fp32 alone")
 }
 
 func TestOpen(t *testing.T) {
@@ -50,5 +59,8 @@ func TestNoCUDA(t *testing.T) {
 	auto, err := Open(Spec{Kind: "auto"}, config)
 	require.NoError(t, err)
 	assert.Equal(t, "cpu", auto.Name)
-	assert.Contains(t, auto.Notice, "No GPU is used, training on the CPU: "+CUDA().Error())
+	assert.Equal(t, "No GPU is used, training on the CPU: "+CUDA().Error(), auto.Notice)
+	auto, err = Open(Spec{Kind: "auto", Precision: TF32}, config)
+	require.NoError(t, err)
+	assert.Contains(t, auto.Notice, ". It computes in fp32, not in tf32")
 }

@@ -4,6 +4,7 @@
 package loop
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -67,12 +68,17 @@ func Run(ctx context.Context, j Job, p checkpoint.Progress) (checkpoint.Progress
 	train := data.NewLoader(j.Set, j.BatchSize, true, j.Seed)
 	test := data.NewLoader(j.Set, j.BatchSize, false, 0)
 	batches := train.Batches()
-	save := func() {
+	save := func() error {
+		state, err := j.Network.State()
+		if err != nil {
+			return err
+		}
 		j.Save(&checkpoint.Checkpoint{
 			Run:      checkpoint.Run{Data: j.Set.Name, DataSHA256: j.Set.SHA256, BatchSize: j.BatchSize},
 			Progress: p,
-			State:    j.Network.State(),
+			State:    state,
 		})
+		return nil
 	}
 	for len(p.Epochs) < j.Epochs {
 		epoch := len(p.Epochs)
@@ -95,11 +101,12 @@ func Run(ctx context.Context, j Job, p checkpoint.Progress) (checkpoint.Progress
 			p.Images += len(labels)
 			j.Watch(Event{Epoch: epoch, Batch: done, Batches: batches, Images: len(labels), Loss: loss, Progress: p})
 			if ctx.Err() != nil {
-				save()
-				return p, context.Cause(ctx)
+				return p, cmp.Or(save(), context.Cause(ctx))
 			}
 			if j.Every > 0 && j.Network.Step()%j.Every == 0 {
-				save()
+				if err := save(); err != nil {
+					return p, err
+				}
 			}
 		}
 		var sum float64
@@ -115,8 +122,7 @@ func Run(ctx context.Context, j Job, p checkpoint.Progress) (checkpoint.Progress
 			sum += loss
 			right += correct
 			if ctx.Err() != nil {
-				save() // resuming tests this epoch from the start
-				return p, context.Cause(ctx)
+				return p, cmp.Or(save(), context.Cause(ctx)) // resuming tests this epoch from the start
 			}
 		}
 		tested := float64(j.Set.Test.Len())
@@ -126,7 +132,9 @@ func Run(ctx context.Context, j Job, p checkpoint.Progress) (checkpoint.Progress
 			TestLoss:      sum / tested,
 			TestAccuracy:  float64(right) / tested,
 		})}
-		save()
+		if err := save(); err != nil {
+			return p, err
+		}
 		j.Watch(Event{Epoch: epoch, Batch: batches, Batches: batches, Progress: p, Done: true})
 	}
 	return p, nil

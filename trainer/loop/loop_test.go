@@ -13,6 +13,7 @@ import (
 	sample "github.com/berthdev/berth/testdata/fashion-mnist-1000"
 	"github.com/berthdev/berth/trainer/checkpoint"
 	"github.com/berthdev/berth/trainer/data"
+	"github.com/berthdev/berth/trainer/device"
 	"github.com/berthdev/berth/trainer/nn"
 )
 
@@ -36,7 +37,7 @@ func job(t *testing.T, workers int, lr float32) Job {
 	n, err := nn.New(nn.Config{Channels: 1, Classes: 10, Seed: 2, Workers: workers, LR: lr, Dropout: 0.5})
 	require.NoError(t, err)
 	return Job{
-		Network: n, Set: small(t), Seed: 2, Epochs: epochs, BatchSize: 20,
+		Network: device.CPU(n), Set: small(t), Seed: 2, Epochs: epochs, BatchSize: 20,
 		Save: func(*checkpoint.Checkpoint) {}, Watch: func(Event) {},
 	}
 }
@@ -119,20 +120,20 @@ func TestInterruptAnywhere(t *testing.T) {
 
 // stopInTest interrupts when the network is first evaluated.
 type stopInTest struct {
-	*nn.Network
+	device.Backend
 	cancel func()
 }
 
 func (s stopInTest) Evaluate(images []float32, labels []uint8) (float64, int, error) {
 	s.cancel()
-	return s.Network.Evaluate(images, labels)
+	return s.Backend.Evaluate(images, labels)
 }
 
 func TestInterruptTest(t *testing.T) {
 	want, _ := uninterrupted(t, 2)
 	ctx, cancel := context.WithCancel(t.Context())
 	j := job(t, 2, 0)
-	network := j.Network.(*nn.Network)
+	network := j.Network
 	j.Network = stopInTest{network, cancel}
 	var last *checkpoint.Checkpoint
 	j.Save = func(c *checkpoint.Checkpoint) { last = c }

@@ -151,19 +151,27 @@ func (n *Network) NumParameters() int {
 // errNoImages is returned for an empty batch.
 var errNoImages = errors.New("the batch is empty: give at least one image")
 
-// begin checks a batch and makes it the one in work.
-func (n *Network) begin(images []float32, labels []uint8, training bool) error {
+// CheckBatch says what is wrong with the arguments of [Network.TrainStep], or nothing.
+func (c Config) CheckBatch(images []float32, labels []uint8) error {
 	if len(labels) == 0 {
 		return errNoImages
 	}
-	if want := len(labels) * n.cfg.Channels * Size * Size; len(images) != want {
+	if want := len(labels) * c.Channels * Size * Size; len(images) != want {
 		return fmt.Errorf("%d labels need %d values (%d x %d x %d x %d), got %d",
-			len(labels), want, len(labels), n.cfg.Channels, Size, Size, len(images))
+			len(labels), want, len(labels), c.Channels, Size, Size, len(images))
 	}
 	for i, l := range labels {
-		if int(l) >= n.cfg.Classes {
-			return fmt.Errorf("label %d of image %d is out of range: the network has %d classes", l, i, n.cfg.Classes)
+		if int(l) >= c.Classes {
+			return fmt.Errorf("label %d of image %d is out of range: the network has %d classes", l, i, c.Classes)
 		}
+	}
+	return nil
+}
+
+// begin checks a batch and makes it the one in work.
+func (n *Network) begin(images []float32, labels []uint8, training bool) error {
+	if err := n.cfg.CheckBatch(images, labels); err != nil {
+		return err
 	}
 	n.images, n.labels, n.training = images, labels, training
 	n.reserve(len(labels))

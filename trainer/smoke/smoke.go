@@ -17,6 +17,7 @@ import (
 	sample "github.com/berthdev/berth/testdata/fashion-mnist-1000"
 	"github.com/berthdev/berth/trainer/checkpoint"
 	"github.com/berthdev/berth/trainer/data"
+	"github.com/berthdev/berth/trainer/device"
 	"github.com/berthdev/berth/trainer/gemm"
 	"github.com/berthdev/berth/trainer/loop"
 	"github.com/berthdev/berth/trainer/nn"
@@ -123,7 +124,7 @@ func train(ctx context.Context, workers int, from *checkpoint.Checkpoint, stop i
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	progress, err := loop.Run(ctx, loop.Job{
-		Network: network, Set: set, Seed: seed, Epochs: epochs, BatchSize: batchSize,
+		Network: device.CPU(network), Set: set, Seed: seed, Epochs: epochs, BatchSize: batchSize,
 		Save: func(c *checkpoint.Checkpoint) { last = c },
 		Watch: func(e loop.Event) {
 			if e.Done {

@@ -1,0 +1,135 @@
+//go:build cuda && cgo && linux && amd64
+
+package driver
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/trainer/cuda/kernels"
+)
+
+// The driver is loaded once in a process, so what goes wrong with it is tried in processes of
+// their own: this program again, with a stand-in for the driver before all other libraries.
+const envRole = "BERTH_TEST_DRIVER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(envRole) == "" {
+		os.Exit(m.Run())
+	}
+	if err := use(); err != nil {
+		fmt.Println("ERROR:", err)
+	}
+}
+
+// use does with a device what a training does.
+func use() error {
+	if err := Probe(); err != nil {
+		return err
+	}
+	d, err := Open(1)
+	if err != nil {
+		return err
+	}
+	fmt.Println(d.Name, len(d.functions))
+	// Goroutines run on threads on which there is no context yet.
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		var p kernels.Pointer
+		if p, err = d.Alloc("some", 12); err != nil {
+			return
+		}
+		if err = d.Write(p+4, []byte("abcdefgh")); err != nil {
+			return
+		}
+		b := make([]byte, 3)
+		if err = d.Read(b, p+6); err != nil {
+			return
+		}
+		fmt.Printf("%s\n", b)
+		err = d.Free(p)
+	})
+	wait.Wait()
+	if err != nil {
+		return err
+	}
+	s := kernels.Set{Launcher: d, Precision: kernels.TF32}
+	drop := kernels.Dropout{Seed: 1<<63 + 5, Probability: 0.5, Block: 3}
+	if err := s.Activate(0x1000, 0x2000, 0x3000, 0x4000, drop, 100, 16, 2); err != nil {
+		return err
+	}
+	if err := s.ConvWeight(0x1000, 0x2000, 0xffff000000000000, kernels.Shape{Rows: 5000, K: 64, N: 32, Width: 3, Log: 3}); err != nil {
+		return err
+	}
+	if err := d.Launch("nothing", [3]int{1, 1, 1}, [3]int{1, 1, 1}); err == nil || err.Error() != `there is no kernel "nothing"` {
+		return fmt.Errorf("a kernel that isn't there: %v", err)
+	}
+	if err := d.Launch("haar", [3]int{1, 1, 1}, [3]int{1, 1, 1}, "x"); err == nil || err.Error() != "argument 0 is a string" {
+		return fmt.Errorf("an argument of another type: %v", err)
+	}
+	return nil
+}
+
+// run runs use with a driver of which something is wrong, and returns what it prints and
+// what the driver notes.
+func run(t *testing.T, folder, wrong string) (out, log string) {
+	name := filepath.Join(t.TempDir(), "log")
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), envRole+"=1", "LD_LIBRARY_PATH="+folder, "FAKE_CUDA="+wrong, "FAKE_CUDA_LOG="+name)
+	text, err := c.CombinedOutput()
+	require.NoError(t, err, "%s", text)
+	noted, _ := os.ReadFile(name) // there is none if nothing was called
+	return string(text), string(noted)
+}
+
+// fake compiles the stand-in.
+func fake(t *testing.T) string {
+	folder := t.TempDir()
+	out, err := exec.Command("gcc", "-shared", "-fPIC", "-Wall", "-Werror", "-Iabi", "-o", filepath.Join(folder, library), "testdata/libcuda.c").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return folder
+}
+
+func TestDevice(t *testing.T) {
+	out, log := run(t, fake(t), "")
+	total := 0
+	for _, text := range kernels.PTX() {
+		total += len(kernels.Entries(text))
+	}
+	assert.Equal(t, fmt.Sprintf("Fake GPU 1 %d\ncde\n", total), out)
+	assert.Equal(t, `context on 1
+activate 2 1 1 x 256 1 1, 0: 1000 2000 3000 4000 8000000000000005 80000000 2 3 100 16 2
+conv_weight_tf32 9 2 3 x 128 1 1, 0: 1000 2000 ffff000000000000 5000 64 32 3 3 2048
+`, log)
+}
+
+// TestMissingLinks names each link that may be missing, and what the driver may refuse.
+func TestMissingLinks(t *testing.T) {
+	folder := fake(t)
+	for wrong, want := range map[string]string{
+		"nodevice": "no CUDA: cuInit: error 100 (no CUDA-capable device is detected)",
+		"zero":     "no CUDA: the driver sees no GPU",
+		"old":      "no CUDA: the driver is for CUDA 11.4, which is too old: it must be for 11.8 (driver 520) or later",
+		"small":    "no CUDA: GPU 0 has compute capability 7.5, it must be 8.0 or later",
+		"ptx":      "cuModuleLoadDataEx of activate on Fake GPU 1: InvalidPtx\nptxas fatal: line 1",
+		"memory":   "cuMemAlloc: 12 bytes for some, of which 1000 are free of 2000 on Fake GPU 1: OutOfMemory",
+		"lost":     "cuMemcpyDtoH: EccUncorrectable",
+		"launch":   "cuLaunchKernel: LaunchOutOfResources",
+	} {
+		out, _ := run(t, folder, wrong)
+		assert.Contains(t, out, "ERROR: "+want, wrong)
+	}
+	out, log := run(t, t.TempDir(), "")
+	if strings.Contains(out, "ERROR: ") { // else this machine has a driver
+		assert.Contains(t, out, "ERROR: no CUDA: libcuda.so.1: cannot open shared object file")
+		assert.Empty(t, log)
+	}
+}

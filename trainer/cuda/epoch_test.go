@@ -1,0 +1,98 @@
+package cuda
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/trainer/cuda/kernels"
+	"github.com/berthdev/berth/trainer/data"
+	"github.com/berthdev/berth/trainer/nn"
+)
+
+// set makes a small one.
+func set(train, test int) *data.Set {
+	rng := rand.New(rand.NewPCG(20, 21))
+	split := func(n int) data.Split {
+		s := data.Split{Pixels: make([]byte, n*28*28), Labels: make([]byte, n)}
+		for i := range s.Pixels {
+			s.Pixels[i] = byte(rng.Uint32())
+		}
+		for i := range s.Labels {
+			s.Labels[i] = byte(rng.IntN(10))
+		}
+		return s
+	}
+	return &data.Set{Channels: 1, Height: 28, Width: 28, Train: split(train), Test: split(test)}
+}
+
+// TestEpochIsThatOfTheLoader: from the data on the device come the same bits as from batches
+// of the host, also from the middle of an epoch on; and the host waits once.
+func TestEpochIsThatOfTheLoader(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	whole(t)
+	const batch, seed, epoch = 2, 5, 3
+	s := set(5, 3)
+	cfg := nn.Config{Channels: 1, Classes: 10, Seed: seed, Dropout: 0.5}
+	hosted, err := New(newInterpreter(t), cfg, kernels.FP32)
+	require.NoError(t, err)
+	var want Sums
+	for images, labels := range data.NewLoader(s, batch, true, seed).Epoch(epoch, 1) {
+		loss, correct, err := hosted.TrainStep(images, labels)
+		require.NoError(t, err)
+		want = Sums{Loss: want.Loss + loss*float64(len(labels)), Correct: want.Correct + correct, Images: want.Images + len(labels)}
+	}
+	device := &counting{interpreter: newInterpreter(t)}
+	network, err := New(device, cfg, kernels.FP32)
+	require.NoError(t, err)
+	r, err := network.Load(s, batch, seed)
+	require.NoError(t, err)
+	device.reads = 0
+	got, err := r.TrainEpoch(epoch, 1)
+	require.NoError(t, err)
+	assert.Equal(t, 1, device.reads)
+	assert.InEpsilon(t, want.Loss, got.Loss, 1e-14)
+	want.Loss = got.Loss
+	assert.Equal(t, want, got)
+	assert.EqualValues(t, 2, network.Step())
+	assert.Equal(t, state(t, hosted), state(t, network))
+
+	want = Sums{}
+	for images, labels := range data.NewLoader(s, batch, false, 0).Epoch(0, 0) {
+		loss, correct, err := hosted.Evaluate(images, labels)
+		require.NoError(t, err)
+		want = Sums{Loss: want.Loss + loss, Correct: want.Correct + correct, Images: want.Images + len(labels)}
+	}
+	got, err = r.Test()
+	require.NoError(t, err)
+	assert.InEpsilon(t, want.Loss, got.Loss, 1e-14)
+	want.Loss = got.Loss
+	assert.Equal(t, want, got)
+}
+
+// counting counts how often the host waits.
+type counting struct {
+	*interpreter
+	reads int
+}
+
+func (c *counting) Read(data []byte, from kernels.Pointer) error {
+	c.reads++
+	return c.interpreter.Read(data, from)
+}
+
+func TestLoadRefusesWhatDoesNotFit(t *testing.T) {
+	d := newInterpreter(t)
+	n, err := New(d, nn.Config{Channels: 3, Classes: 10}, kernels.FP32)
+	require.NoError(t, err)
+	_, err = n.Load(set(1, 1), 1, 0)
+	assert.ErrorContains(t, err, "images of 1 channels for a network for 3")
+	d.limit = 1
+	_, err = n.Load(&data.Set{Channels: 3, Height: 1, Width: 1, Train: data.Split{Pixels: make([]byte, 3), Labels: make([]byte, 1)}}, 1, 0)
+	assert.ErrorIs(t, err, errMemory)
+	assert.ErrorContains(t, err, "data set of 1 and 0 images: 3 bytes for pixels")
+}

@@ -1,0 +1,243 @@
+package cuda
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/berthdev/berth/trainer/cuda/kernels"
+	"github.com/berthdev/berth/trainer/nn"
+)
+
+// A vector is float32 on the device.
+type vector struct {
+	at   kernels.Pointer
+	size int
+}
+
+// A param is a trained tensor: a place among all of them.
+type param struct {
+	name        string
+	shape       []int // PyTorch's
+	first, size int
+	w           kernels.Pointer
+	// Of the gradient, for the batch size that is planned. The parts are stride apart.
+	grad          kernels.Pointer
+	parts, stride int
+}
+
+// floatSize is the number of bytes of a float32.
+const floatSize = 4
+
+func plus(p kernels.Pointer, floats int) kernels.Pointer {
+	return p + kernels.Pointer(floats*floatSize)
+}
+
+// place allocates what doesn't depend on the size of a batch, and builds the network on it.
+func (n *Network) place() error {
+	total := 0
+	for _, t := range n.list {
+		size := 1
+		for _, d := range t.Shape {
+			size *= d
+		}
+		switch {
+		case strings.HasPrefix(t.Name, "adam."):
+		case strings.HasSuffix(t.Name, ".running_mean"), strings.HasSuffix(t.Name, ".running_var"):
+			p, err := n.alloc(t.Name, size)
+			if err != nil {
+				return err
+			}
+			n.statistics[t.Name] = vector{p, size}
+		default:
+			n.params = append(n.params, param{name: t.Name, shape: t.Shape, first: total, size: size})
+			total += (size + 3) / 4 * 4 // kernels read four at a time
+		}
+	}
+	for name, v := range map[string]*vector{"parameters": &n.w, "Adam's m": &n.m, "Adam's v": &n.v} {
+		p, err := n.alloc(name, total)
+		if err != nil {
+			return err
+		}
+		*v = vector{p, total}
+	}
+	for i := range n.params {
+		n.params[i].w = plus(n.w.at, n.params[i].first)
+	}
+	var err error
+	if n.state, err = n.dev.Alloc("state", 64); err != nil {
+		return err
+	}
+	in, log := 4*n.cfg.Channels, 4
+	for i, out := range []int{16, 32, 64, 128} {
+		b := &block{index: i, in: in, out: out, log: log}
+		name := fmt.Sprintf("block%d.", i+1)
+		b.conv1, b.conv2, b.convS = n.param(name+"conv1.weight"), n.param(name+"conv2.weight"), n.param(name+"shortcut.conv.weight")
+		for short, bn := range map[string]*norm{"bn1": &b.bn1, "bn2": &b.bn2, "shortcut.bn": &b.bnS} {
+			*bn = norm{
+				gamma: n.param(name + short + ".weight"), beta: n.param(name + short + ".bias"),
+				mean: n.statistics[name+short+".running_mean"].at, vari: n.statistics[name+short+".running_var"].at,
+			}
+			if bn.lines, err = n.alloc(name+short, kernels.Norm(out)); err != nil {
+				return err
+			}
+		}
+		n.blocks = append(n.blocks, b)
+		in, log = 4*out, log-1
+	}
+	n.linear = linear{n.param("linear.weight"), n.param("linear.bias")}
+	return nil
+}
+
+func (n *Network) alloc(name string, floats int) (kernels.Pointer, error) {
+	return n.dev.Alloc(name, floats*floatSize)
+}
+
+// param is one by its name.
+func (n *Network) param(name string) *param {
+	for i := range n.params {
+		if n.params[i].name == name {
+			return &n.params[i]
+		}
+	}
+	panic("there is no parameter " + name)
+}
+
+// stored is where a tensor of a state is, and in which order: value i of it, in PyTorch's
+// order, is at index(i).
+func (n *Network) stored(t nn.Tensor) (v vector, index func(i int) int) {
+	same := func(i int) int { return i }
+	if v, ok := n.statistics[t.Name]; ok {
+		return v, same
+	}
+	all, name := n.w, t.Name
+	if rest, ok := strings.CutPrefix(t.Name, "adam.m."); ok {
+		all, name = n.m, rest
+	} else if rest, ok := strings.CutPrefix(t.Name, "adam.v."); ok {
+		all, name = n.v, rest
+	}
+	p := n.param(name)
+	v = vector{plus(all.at, p.first), p.size}
+	switch {
+	case len(p.shape) == 4: // [out][in][tap] is [tap][in][out] here
+		out, in, taps := p.shape[0], p.shape[1], p.shape[2]*p.shape[3]
+		return v, func(i int) int { return (i%taps*in+i/taps%in)*out + i/taps/in }
+	case len(p.shape) == 2: // [class][channel][pixel] is [class][pixel][channel] here
+		const pixels, channels = 4, kernels.Features / 4
+		return v, func(i int) int {
+			f := i % kernels.Features
+			return i - f + f%pixels*channels + f/pixels
+		}
+	}
+	return v, same
+}
+
+// reserve makes room for a batch, and plans the sum of its gradients' parts.
+func (n *Network) reserve(images int) error {
+	if images > n.capacity {
+		for _, p := range n.owned {
+			if err := n.dev.Free(p); err != nil {
+				return err
+			}
+		}
+		n.owned, n.capacity, n.planned = nil, 0, 0
+		if err := n.allocate(images); err != nil {
+			return fmt.Errorf("memory for a batch of %d images: %w", images, err)
+		}
+		n.capacity = images
+	}
+	if images == n.planned {
+		return nil
+	}
+	var pieces []kernels.Piece
+	at := 0
+	for _, t := range n.gradientsOf(images) {
+		for k, p := range t.params {
+			p.grad, p.parts, p.stride = plus(n.gradients, at+t.offsets[k]), t.parts, t.stride
+			for i := 0; i < p.size; i += kernels.PieceSize {
+				pieces = append(pieces, kernels.Piece{
+					First: int32(p.first + i), Count: int32(min(kernels.PieceSize, p.size-i)),
+					Gradient: int32(at + t.offsets[k] + i), Parts: int32(t.parts), Stride: int32(t.stride),
+				})
+			}
+		}
+		at += t.parts * t.stride
+	}
+	n.count, n.planned = len(pieces), images
+	return n.write(n.pieces, pieces)
+}
+
+// A gradient is that of tensors which one kernel computes, in parts.
+type gradient struct {
+	params        []*param
+	offsets       []int // in each part
+	parts, stride int
+}
+
+// gradientsOf are the gradients of a batch, in their order in memory.
+func (n *Network) gradientsOf(images int) (all []gradient) {
+	one := func(p *param, parts int) { all = append(all, gradient{[]*param{p}, []int{0}, parts, p.size}) }
+	for _, b := range n.blocks {
+		for _, c := range []*param{b.conv1, b.conv2, b.convS} {
+			one(c, kernels.Parts(b.rows(images)))
+		}
+		for _, bn := range []*norm{&b.bn1, &b.bn2, &b.bnS} {
+			one(bn.gamma, 1)
+			one(bn.beta, 1)
+		}
+	}
+	w, b := n.linear.weight, n.linear.bias
+	return append(all, gradient{[]*param{w, b}, []int{0, w.size}, kernels.LinearParts(images), w.size + b.size})
+}
+
+// allocate makes room for batches of up to so many images.
+func (n *Network) allocate(images int) error {
+	var sums, dx, gradients, pieces int
+	for _, b := range n.blocks {
+		rows := b.rows(images)
+		sums = max(sums, kernels.Tiles(rows)*3*b.out)
+		if b.index > 0 {
+			dx = max(dx, rows*b.in)
+		}
+	}
+	for _, t := range n.gradientsOf(images) {
+		gradients += t.parts * t.stride
+		for _, p := range t.params {
+			pieces += (p.size + kernels.PieceSize - 1) / kernels.PieceSize
+		}
+	}
+	const pieceSize = 5 // int32
+	type room struct {
+		name   string
+		at     *kernels.Pointer
+		floats int
+	}
+	rooms := []room{
+		{"images", &n.images, images * n.cfg.Channels * nn.Size * nn.Size},
+		{"labels", &n.labels, images},
+		{"sums of tiles", &n.sums, sums},
+		{"gradient of an input", &n.dx, dx},
+		{"gradients", &n.gradients, gradients},
+		{"pieces", &n.pieces, pieces * pieceSize},
+		{"features", &n.features, images * kernels.Features},
+		{"logits", &n.logits, images * n.cfg.Classes},
+		{"gradient of the features", &n.df, images * kernels.Features},
+		{"losses", &n.loss, 2 * images},
+		{"hits", &n.hits, images},
+	}
+	for _, b := range n.blocks {
+		rows := b.rows(images)
+		rooms = append(rooms, room{fmt.Sprintf("input of block %d", b.index+1), &b.x, rows * b.in})
+		for name, p := range map[string]*kernels.Pointer{"y1": &b.y1, "a1": &b.a1, "y2": &b.y2, "yS": &b.yS, "g": &b.g} {
+			rooms = append(rooms, room{fmt.Sprintf("%s of block %d", name, b.index+1), p, rows * b.out})
+		}
+	}
+	for _, r := range rooms {
+		p, err := n.alloc(r.name, r.floats)
+		if err != nil {
+			return err
+		}
+		*r.at = p
+		n.owned = append(n.owned, p)
+	}
+	return nil
+}
