@@ -69,7 +69,22 @@ func OnGPUs(ctx context.Context, d *daemon.Client) ([]Launch, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(launchesOf(containers, nil, nil), func(l Launch) bool { return l.GPUs == "" || l.status.Ended() }), nil
+	var all []Launch
+	for _, l := range launchesOf(containers, nil, nil) {
+		if l.GPUs == "" {
+			continue
+		}
+		// A list may be a moment behind: one that has ended, has given back its lease and is
+		// being removed would be among those that run.
+		s, err := d.Inspect(ctx, l.status.ID)
+		if err != nil && !errors.Is(err, daemon.ErrNotFound) {
+			return nil, err
+		}
+		if err == nil && slices.Contains([]string{"running", "paused", "restarting"}, s.State) {
+			all = append(all, l)
+		}
+	}
+	return all, nil
 }
 
 // look finds all launches, without their last lines.
