@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/internal/testenv"
 	"github.com/berthdev/berth/trainer/cuda/internal/ptx"
 	"github.com/berthdev/berth/trainer/cuda/kernels"
 	"github.com/berthdev/berth/trainer/nn"
@@ -133,7 +134,7 @@ func apart(a, b []float32) float64 {
 // goroutine, 15 times slower: mage test runs this package once more, without it.
 func whole(t *testing.T) {
 	t.Helper()
-	if raced {
+	if raced && !testenv.Long() {
 		t.Skip("takes minutes under the race detector")
 	}
 	t.Parallel()
