@@ -26,6 +26,7 @@ import (
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/progress"
 	"github.com/berthdev/berth/internal/testenv"
+	"github.com/berthdev/berth/internal/trouble"
 )
 
 // The tests below run real engines in the real Docker. The first of them may
@@ -405,7 +406,7 @@ func TestNoDocker(t *testing.T) {
 	t.Setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
 	_, err := Connect(t.Context(), options(t))
 	assert.ErrorIs(t, err, daemon.ErrUnavailable)
-	assert.ErrorContains(t, err, "systemctl start docker")
+	assert.Same(t, trouble.DockerStopped, advice.Row(err))
 }
 
 func TestNoPermission(t *testing.T) {

@@ -35,6 +35,7 @@ const (
 type Found struct {
 	X11        Display
 	X11Err     string // why X11 can't be used
+	X11Refused bool   // it answers, but doesn't admit the person, or their cookies can't be read
 	Wayland    Display
 	WaylandErr string // why Wayland can't be used
 }
@@ -87,7 +88,7 @@ func Probe(ctx context.Context, env map[string]string, hostname string) Found {
 	wait.Go(func() {
 		var err error
 		if f.X11, err = probeX(ctx, env, hostname); err != nil {
-			f.X11Err = err.Error()
+			f.X11Err, f.X11Refused = err.Error(), errors.Is(err, errRefused) || errors.Is(err, errXauthority)
 		}
 	})
 	wait.Go(func() {

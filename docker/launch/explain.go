@@ -29,7 +29,7 @@ func explainStart(ctx context.Context, d *daemon.Client, p Plan, err error) (int
 			"Choose another port (-p=HOST:CONTAINER), or see who has it with\n\tss -ltnp\n%w", err)
 	case has("bind source path does not exist") && !strings.HasPrefix(d.Host(), "unix://"):
 		return ExitDaemon, fmt.Errorf("your folders aren't on the machine that Docker runs on. Run this there, or unset DOCKER_HOST: %w", err)
-	case has("bind source path does not exist") && strings.HasPrefix(info.RootDir, "/var/snap/"):
+	case has("bind source path does not exist") && info.Snap():
 		return ExitDaemon, fmt.Errorf("the snap of Docker sees neither hidden folders nor anything outside of home. "+
 			"Name a cache folder it can see, BERTH_CACHE=~/berth-cache, or replace it by Docker's own packages: %w", err)
 	case has("bind source path does not exist"):

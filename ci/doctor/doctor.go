@@ -1,0 +1,81 @@
+// Package doctor looks at a machine and says what keeps Berth from building and running
+// there, or from handing on its GPUs, and what mends it.
+//
+// Probe reads the world into a Host, and writes nothing. Each check is a file and a pure
+// function over that Host; what it finds is a row of package trouble, which has the texts.
+package doctor
+
+import (
+	"github.com/berthdev/berth/internal/trouble"
+)
+
+// A Finding is what a check found. The zero value is a check that doesn't apply here.
+type Finding struct {
+	Check string
+	State trouble.State
+	Row   *trouble.Row // what is wrong; nil if nothing is
+	Found string       // what there is, in one line
+}
+
+// fine is a finding of what is as it should be.
+func fine(found string) Finding { return Finding{State: trouble.OK, Found: found} }
+
+// found is a row that holds, with what shows it.
+func found(row *trouble.Row, shown string) Finding {
+	return Finding{State: row.State, Row: row, Found: shown}
+}
+
+// A check has a name and a judgement.
+type check struct {
+	name  string
+	judge func(Host) Finding
+}
+
+// checks are all of them, in the order of the report.
+var checks = []check{
+	{"platform", platform},
+	{"go", goCommand},
+	{"docker", docker},
+	{"docker version", dockerVersion},
+	{"kind of docker", dockerKind},
+	{"gpu", gpus},
+	{"device nodes", deviceNodes},
+	{"driver", driver},
+	{"capability", capability},
+	{"mig", partitions},
+	{"wsl", wsl},
+	{"toolkit", toolkit},
+	{"into containers", passingOn},
+	{"cdi", cdi},
+	{"control groups", controlGroups},
+	{"x11", x11},
+	{"wayland", wayland},
+	{"disk", disk},
+	{"cache", cacheFolder},
+	{"shared memory", sharedMemory},
+	{"mirrors", mirrors},
+	{"go modules", modules},
+	{"engine", engineContainer},
+}
+
+// Examine returns what each check that applies to the host found.
+func Examine(h Host) (all []Finding) {
+	for _, c := range checks {
+		if f := c.judge(h); f.State != "" {
+			f.Check = c.name
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// Worst is the worst state among findings.
+func Worst(all []Finding) trouble.State {
+	worst := trouble.OK
+	for _, f := range all {
+		if f.State.Worse(worst) {
+			worst = f.State
+		}
+	}
+	return worst
+}

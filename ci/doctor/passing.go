@@ -1,0 +1,35 @@
+package doctor
+
+import (
+	"errors"
+
+	"github.com/berthdev/berth/docker/gpu"
+	"github.com/berthdev/berth/internal/trouble"
+)
+
+// way is how a launch would have Docker pass all GPUs on.
+func (h Host) way() (gpu.Method, error) {
+	i, err := gpu.Inject(gpu.Request{All: true}, h.GPU.Machine, h.Docker.Info, h.Docker.Local)
+	return i.Method, err
+}
+
+// passingOn is how Docker passes GPUs on.
+func passingOn(h Host) Finding {
+	if h.Docker.API == "" || len(h.GPU.Machine.GPUs) == 0 {
+		return Finding{}
+	}
+	method, err := h.way()
+	if fault := (*gpu.Fault)(nil); errors.As(err, &fault) {
+		if fault.Row == trouble.NoToolkit {
+			return Finding{} // the check before this says so
+		}
+		return found(fault.Row, "")
+	}
+	switch method {
+	case gpu.CDI:
+		return fine("by CDI")
+	case gpu.Runtime:
+		return fine("by NVIDIA's runtime")
+	}
+	return found(trouble.NoWay, "")
+}

@@ -1,0 +1,343 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/berthdev/berth/ci/debian"
+	"github.com/berthdev/berth/ci/engine"
+	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/display"
+	"github.com/berthdev/berth/docker/gpu"
+	"github.com/berthdev/berth/internal/advice"
+	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/trouble"
+)
+
+// How long a probe may take. nvidia-smi wakes every GPU first where nothing keeps the
+// driver awake.
+const (
+	usual   = 5 * time.Second
+	forSMI  = 10 * time.Second
+	reprobe = 500 * time.Millisecond // for a probe to notice that its time is up
+)
+
+// A probe looks at one thing. It returns what puts that into a Host, so that one that
+// hangs, as on a file system that has gone, changes nothing later.
+type probe struct {
+	name  string
+	limit time.Duration
+	look  func(context.Context) func(*Host)
+}
+
+// Probe looks at this machine, at everything at once, and writes nothing. It takes some
+// seconds at most, whatever hangs.
+func Probe(ctx context.Context) Host {
+	h := Host{OS: runtime.GOOS, Arch: runtime.GOARCH, System: trouble.Here(), Env: map[string]string{}, Go: Go{Needs: needsGo}}
+	for _, name := range []string{"DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION", "DOCKER_HOST"} {
+		h.Env[name] = os.Getenv(name)
+	}
+	run(ctx, &h, []probe{
+		{"the kernel", usual, func(context.Context) func(*Host) {
+			release := kernelRelease()
+			return func(h *Host) { h.Kernel = release }
+		}},
+		{"the user", usual, func(context.Context) func(*Host) {
+			u := currentUser()
+			return func(h *Host) { h.User = u }
+		}},
+		{"Go", usual, probeGo},
+		{"Docker", usual, probeDocker},
+		{"nvidia-smi", forSMI, probeGPU},
+		{"NVIDIA's files", usual, probeNVIDIA},
+		{"the display", usual, probeDisplay},
+		{"the cache folder", usual, probeCache},
+		{"the mirrors", usual, probeMirrors},
+	})
+	// What needs to know of Docker.
+	run(ctx, &h, []probe{
+		{"CDI", usual, probeCDI(h.Docker.Info.CDIDirs)},
+		{"the disks", usual, probeDisks(h)},
+		{"the engine", usual, probeEngine(h)},
+	})
+	return h
+}
+
+// run runs probes side by side. h isn't touched by those that take too long.
+func run(ctx context.Context, h *Host, probes []probe) {
+	var lock sync.Mutex
+	var wait sync.WaitGroup
+	for _, p := range probes {
+		wait.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, p.limit)
+			defer cancel()
+			seen := make(chan func(*Host), 1)
+			go func() { seen <- p.look(ctx) }()
+			select {
+			case put := <-seen:
+				lock.Lock()
+				defer lock.Unlock()
+				put(h)
+			case <-time.After(p.limit + reprobe):
+				lock.Lock()
+				defer lock.Unlock()
+				h.Silent = append(h.Silent, p.name)
+			}
+		})
+	}
+	wait.Wait()
+	slices.Sort(h.Silent)
+}
+
+// currentUser is who asks, and whether they are in the group docker.
+func currentUser() User {
+	u := User{UID: os.Getuid()}
+	me, err := user.Current()
+	if err != nil {
+		return u
+	}
+	u.Name = me.Username
+	group, err := user.LookupGroup("docker")
+	if err != nil {
+		return u
+	}
+	ids, _ := me.GroupIds()
+	u.DockerGroup = slices.Contains(ids, group.Gid)
+	groups, _ := os.Getgroups()
+	u.InDocker = slices.ContainsFunc(append(groups, os.Getegid()), func(g int) bool { return strconv.Itoa(g) == group.Gid })
+	return u
+}
+
+var goVersion = regexp.MustCompile(`^go version go(\S+)`)
+
+// probeGo asks the go command outside of any module, where it answers for itself.
+func probeGo(ctx context.Context) func(*Host) {
+	path, err := exec.LookPath("go")
+	if err != nil {
+		return func(*Host) {}
+	}
+	ask := func(env string, args ...string) string {
+		c := exec.CommandContext(ctx, path, args...)
+		c.Dir, c.Env = "/", os.Environ()
+		if env != "" {
+			c.Env = append(c.Env, env)
+		}
+		out, _ := c.Output() // without an answer the version is unknown
+		return strings.TrimSpace(string(out))
+	}
+	version, toolchain := ask("GOTOOLCHAIN=local", "version"), ask("", "env", "GOTOOLCHAIN")
+	number := ""
+	if m := goVersion.FindStringSubmatch(version); m != nil {
+		number = m[1]
+	}
+	proxies := probeServers(ctx, moduleProxies(ask("", "env", "GOPROXY")), "")
+	return func(h *Host) {
+		h.Go.Path, h.Go.Version, h.Go.Local = path, number, toolchain == "local"
+		h.Modules = proxies
+	}
+}
+
+// moduleProxies are the URLs of a GOPROXY.
+func moduleProxies(list string) (all []string) {
+	for _, address := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == '|' }) {
+		if address = strings.TrimSpace(address); address != "direct" && address != "off" && address != "" {
+			all = append(all, address)
+		}
+	}
+	return all
+}
+
+// probeDocker connects as every other command does.
+func probeDocker(ctx context.Context) func(*Host) {
+	var d Docker
+	for _, program := range []string{"docker", "dockerd", "podman"} {
+		if _, err := exec.LookPath(program); err == nil {
+			d.Installed = true
+		}
+	}
+	client, err := daemon.Connect(ctx)
+	if err == nil {
+		defer client.Close()
+		d.Address, d.Local = client.Host(), strings.HasPrefix(client.Host(), "unix://")
+		if d.Info, err = client.Info(ctx); err == nil {
+			d.API = client.APIVersion()
+		}
+	}
+	if err != nil {
+		d.Err, d.Row = err.Error(), advice.Row(err)
+		if errors.Is(err, context.DeadlineExceeded) {
+			d.Err, d.Row = fmt.Sprintf("no answer within %s", usual), trouble.DockerSilent
+		}
+	}
+	return func(h *Host) { h.Docker = d }
+}
+
+// probeGPU asks nvidia-smi.
+func probeGPU(ctx context.Context) func(*Host) {
+	m, err := gpu.Probe(ctx, "/")
+	slow := errors.Is(err, context.DeadlineExceeded)
+	var details []gpu.Detail
+	if len(m.GPUs) > 0 {
+		details, _ = gpu.Details(ctx, "/") // the checks do without
+	}
+	return func(h *Host) { h.GPU.Machine, h.GPU.Slow, h.GPU.Details = m, slow, details }
+}
+
+// probeNVIDIA looks at what NVIDIA's packages have put on the machine.
+func probeNVIDIA(ctx context.Context) func(*Host) {
+	nodes, version := gpu.Nodes("/"), gpu.ToolkitVersion(ctx, "/")
+	inWSL := ""
+	for _, name := range []string{"/usr/lib/x86_64-linux-gnu/libcuda.so.1", "/usr/lib64/libcuda.so.1"} {
+		if _, err := os.Stat(name); err == nil {
+			inWSL = name
+		}
+	}
+	return func(h *Host) { h.GPU.Nodes, h.GPU.Toolkit, h.GPU.InWSL = nodes, version, inWSL }
+}
+
+func probeDisplay(ctx context.Context) func(*Host) {
+	env := map[string]string{}
+	for _, name := range []string{"DISPLAY", "XAUTHORITY", "HOME", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR"} {
+		env[name] = os.Getenv(name)
+	}
+	hostname, _ := os.Hostname()
+	found := display.Probe(ctx, env, hostname)
+	return func(h *Host) { h.Display = found }
+}
+
+func probeCache(context.Context) func(*Host) {
+	dir, err := cache.Look()
+	c := Cache{Path: string(dir)}
+	if err != nil {
+		c.Err = err.Error()
+	}
+	c.ReadOnly = c.Path != "" && !writable(existing(c.Path))
+	return func(h *Host) { h.Cache = c }
+}
+
+// existing is the folder, or the closest one above it that is there.
+func existing(folder string) string {
+	for {
+		if _, err := os.Stat(folder); err == nil || folder == filepath.Dir(folder) {
+			return folder
+		}
+		folder = filepath.Dir(folder)
+	}
+}
+
+// probeMirrors asks the mirrors that builds would.
+func probeMirrors(ctx context.Context) func(*Host) {
+	urls := debian.HostMirrors()["debian"]
+	if len(urls) == 0 {
+		urls = []string{debian.Snapshots + "/debian/"}
+	}
+	servers := probeServers(ctx, urls, "/dists/")
+	return func(h *Host) { h.Mirrors = servers }
+}
+
+// probeServers asks servers for a path below each URL, all at once. Any answer of theirs
+// will do: it proves that they are there.
+func probeServers(ctx context.Context, urls []string, path string) []Server {
+	servers := make([]Server, len(urls))
+	var wait sync.WaitGroup
+	for i, address := range urls {
+		wait.Go(func() { servers[i] = askServer(ctx, address, path) })
+	}
+	wait.Wait()
+	return servers
+}
+
+func askServer(ctx context.Context, address, path string) Server {
+	u, err := url.Parse(address)
+	if err != nil {
+		return Server{URL: "an address", Err: "it isn't a URL"} // which may have a password in it
+	}
+	s := Server{URL: u.Redacted()}
+	if u.Scheme == "file" {
+		if _, err := os.Stat(u.Path); err != nil {
+			s.Err = err.Error()
+		}
+		return s
+	}
+	ctx, cancel := context.WithTimeout(ctx, usual-time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodHead, strings.TrimRight(address, "/")+path, nil)
+	if err != nil {
+		s.Err = "it isn't a URL to ask"
+		return s
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if urlError := (*url.Error)(nil); errors.As(err, &urlError) {
+		err = urlError.Err // without the address, which may have a password in it
+	}
+	if err != nil {
+		s.Err = err.Error()
+		return s
+	}
+	answer.Body.Close()
+	if answer.StatusCode >= http.StatusInternalServerError {
+		s.Err = answer.Status
+	}
+	return s
+}
+
+func probeCDI(dirs []string) func(context.Context) func(*Host) {
+	return func(context.Context) func(*Host) {
+		if len(dirs) == 0 {
+			dirs = gpu.CDIDirs
+		}
+		specs := gpu.ReadSpecs("/", dirs)
+		return func(h *Host) { h.GPU.Specs = specs }
+	}
+}
+
+func probeDisks(h Host) func(context.Context) func(*Host) {
+	return func(context.Context) func(*Host) {
+		var all []Disk
+		add := func(what, folder string) {
+			d := Disk{For: what, Path: folder}
+			if d.Free, d.Total = space(existing(folder)); d.Total > 0 {
+				all = append(all, d)
+			}
+		}
+		if h.Docker.API != "" && h.Docker.Local && !h.Docker.Info.Desktop() {
+			add("Docker", h.Docker.Info.RootDir)
+		}
+		if h.Cache.Path != "" {
+			add("the cache", h.Cache.Path)
+		}
+		_, shm := space("/dev/shm")
+		return func(h *Host) { h.Disks, h.Shm = all, shm }
+	}
+}
+
+func probeEngine(h Host) func(context.Context) func(*Host) {
+	return func(ctx context.Context) func(*Host) {
+		e := Engine{Named: engine.Named()}
+		if e.Named == "" && h.Docker.API != "" {
+			client, err := daemon.Connect(ctx)
+			if err == nil {
+				defer client.Close()
+				e.State, err = engine.Look(ctx, client, engine.Options{Cache: cache.Dir(h.Cache.Path)})
+			}
+			if err != nil {
+				e.Err = err.Error()
+			}
+		}
+		return func(h *Host) { h.Engine = e }
+	}
+}
