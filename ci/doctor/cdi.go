@@ -22,7 +22,11 @@ func cdi(h Host) Finding {
 		case s.Err != "":
 			why = append(why, fmt.Sprintf("%s can't be read: %s", s.Path, s.Err))
 		case len(s.Missing) > 0:
-			why = append(why, fmt.Sprintf("%s names %s, which isn't there%s", s.Path, s.Missing[0], andMore(len(s.Missing)-1)))
+			text := fmt.Sprintf("%s names %s, which isn't there", s.Path, s.Missing[0])
+			if more := len(s.Missing) - 1; more > 0 {
+				text += fmt.Sprintf(", and %d more such paths", more)
+			}
+			why = append(why, text)
 		}
 	}
 	if lacking := h.GPU.Machine.Unnamed(h.GPU.Specs); lacking != nil && !slices.ContainsFunc(h.GPU.Specs, onlyAll) {
@@ -48,11 +52,4 @@ func (h Host) usesCDI() bool {
 	method, err := h.way()
 	return h.Docker.API != "" && (err == nil && method == gpu.CDI || !h.Docker.Info.Podman() && len(numbers(h.Docker.Info.Version)) > 0 &&
 		!before(h.Docker.Info.Version, "29"))
-}
-
-func andMore(n int) string {
-	if n == 0 {
-		return ""
-	}
-	return fmt.Sprintf(" (nor are %d others)", n)
 }

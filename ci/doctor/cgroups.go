@@ -14,7 +14,8 @@ const fixedToolkit = "1.18.0"
 // isn't in that (NVIDIA/nvidia-container-toolkit#48).
 func controlGroups(h Host) Finding {
 	method, err := h.way()
-	if h.Docker.API == "" || err != nil || len(h.GPU.Machine.GPUs) == 0 || h.Docker.Info.Podman() {
+	if h.Docker.API == "" || err != nil || len(h.GPU.Machine.GPUs) == 0 || h.Docker.Info.Podman() ||
+		h.Docker.Info.Rootless() { // whose control groups keep nobody from a device
 		return Finding{}
 	}
 	is := "set up by " + h.Docker.Info.CgroupDriver + ", GPUs by " + string(method)

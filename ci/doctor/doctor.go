@@ -48,7 +48,7 @@ var checks = []check{
 	{"into containers", passingOn},
 	{"cdi", cdi},
 	{"control groups", controlGroups},
-	{"x11", x11},
+	{"display", x11},
 	{"wayland", wayland},
 	{"disk", disk},
 	{"cache", cacheFolder},

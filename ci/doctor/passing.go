@@ -31,5 +31,11 @@ func passingOn(h Host) Finding {
 	case gpu.Runtime:
 		return fine("by NVIDIA's runtime")
 	}
+	switch info := h.Docker.Info; {
+	case info.Snap():
+		return found(trouble.SnapHook, "")
+	case info.Rootless():
+		return found(trouble.NoWayRootless, "")
+	}
 	return found(trouble.NoWay, "")
 }

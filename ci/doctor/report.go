@@ -42,7 +42,7 @@ func (p Page) Text(w io.Writer, h Host, all []Finding) error {
 		}
 		p.wrap(&b, fmt.Sprintf("%s%-*s", state, checkAt-stateAt, f.Check), checkAt, fmt.Sprintf("%s [%s]", f.Row.Wrong, f.Row.Name))
 		if f.Found != "" {
-			p.wrap(&b, strings.Repeat(" ", checkAt), checkAt, f.Found)
+			p.wrap(&b, strings.Repeat(" ", checkAt), checkAt, "Seen: "+f.Found)
 		}
 		p.explain(&b, f.Row, checkAt)
 	}

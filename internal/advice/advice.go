@@ -70,13 +70,16 @@ func Text(err error, berth string) string { return TextOn(err, berth, trouble.He
 // TextOn is Text for a distribution.
 func TextOn(err error, berth string, on trouble.System) string {
 	text := strings.TrimSpace(err.Error())
+	if text == "" {
+		text = "it failed"
+	}
 	var all []string
 	collect(err, &all)
 	for i, a := range all {
 		if slices.Contains(all[:i], a) {
 			continue
 		}
-		if !strings.HasSuffix(text, ".") && !strings.Contains(text[strings.LastIndexByte(text, '\n')+1:], "\t") {
+		if !strings.ContainsAny(text[len(text)-1:], ".?!") && !strings.Contains(text[strings.LastIndexByte(text, '\n')+1:], "\t") {
 			text += "."
 		}
 		separator := " "

@@ -176,11 +176,10 @@ var (
 	EmptyMIG = &Row{
 		Name: "mig-empty", State: Warning,
 		Wrong: "a GPU is switched to partitions (MIG), but has none",
-		Means: "Nothing can compute on it, and `-g=auto` passes over it where other GPUs have partitions.",
-		Mend: everywhere("Make instances, which root alone may do; here one of the whole GPU, of the profiles that the first command " +
-			"lists:\n\tnvidia-smi mig -lgip\n" +
-			"\tsudo nvidia-smi mig -i N -cgi PROFILE -C\nor switch the partitions off, while nothing uses the GPU:\n\tsudo nvidia-smi " +
-			"-i N -mig 0"),
+		Means: "Nothing can compute on it, though nvidia-smi lists it as a whole GPU, so that `-g=auto` may choose it.",
+		Mend: everywhere("Make instances, of the profiles that the first command lists:\n\tnvidia-smi mig -lgip\n" +
+			"\tsudo nvidia-smi mig -i N -cgi PROFILE -C\nor switch the partitions off, while nothing uses the GPU:\n" +
+			"\tsudo nvidia-smi -i N -mig 0\nUntil then, name your GPUs with -g."),
 		Source: docsMIG,
 	}
 	WSLNoDriver = &Row{

@@ -10,6 +10,10 @@ const regenerateNix = "\tsudo systemctl restart nvidia-container-toolkit-cdi-gen
 
 const nixToolkit = "Add to /etc/nixos/configuration.nix\n\thardware.nvidia-container-toolkit.enable = true;" + nixRebuild + "."
 
+// rootlessMend has a rootless Docker pass GPUs on.
+var rootlessMend = everywhere("Type\n\tsudo nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place\n" +
+	"\tnvidia-ctk runtime configure --runtime=docker --config=$HOME/.config/docker/daemon.json\n\tsystemctl --user restart docker")
+
 const noGPUInside = "`run` without -g runs on the CPU and says so; with -g it fails, and so does `smoke`. GPUs work outside of " +
 	"containers."
 
@@ -40,6 +44,12 @@ var (
 			"daemon-reload (row gpus-vanish).",
 		Mend: Mend{"": "Register the runtime with Docker:\n" + configure, "nixos": nixToolkit}, Source: docsToolkit,
 	}
+	NoWayRootless = &Row{
+		Name: "toolkit-not-in-rootless", State: Warning,
+		Wrong: "rootless Docker knows neither NVIDIA's runtime nor a CDI device",
+		Means: "What is left is NVIDIA's hook, which works if the toolkit was there when Docker started, and leaves control groups alone.",
+		Mend:  rootlessMend, Source: docsToolkit,
+	}
 	NoHook = &Row{
 		Name: "hook-not-found", State: Fault,
 		Wrong: "Docker didn't find NVIDIA's hook when it started",
@@ -54,11 +64,9 @@ var (
 	}
 	RootlessHook = &Row{
 		Name: "hook-rootless", State: Fault,
-		Wrong: "rootless Docker didn't find NVIDIA's hook when it started",
-		Means: noGPUInside,
-		Mend: everywhere("Type\n\tsudo nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place\n" +
-			"\tnvidia-ctk runtime configure --runtime=docker --config=$HOME/.config/docker/daemon.json\n\tsystemctl --user restart " +
-			"docker"),
+		Wrong:  "rootless Docker didn't find NVIDIA's hook when it started",
+		Means:  noGPUInside,
+		Mend:   rootlessMend,
 		Source: docsToolkit,
 	}
 	SnapHook = &Row{
@@ -166,6 +174,6 @@ var (
 )
 
 var passing = []*Row{
-	NoToolkit, NoWay, NoHook, RootlessHook, SnapHook, NoRuntime, CDIOff, StaleCDI, PodmanNoCDI, GPUsVanish,
+	NoToolkit, NoWay, NoWayRootless, NoHook, RootlessHook, SnapHook, NoRuntime, CDIOff, StaleCDI, PodmanNoCDI, GPUsVanish,
 	NoAdapter, NoLibrary, DriverTooOldForImage, UnknownDevice, NoCgroups, ToolkitRefused,
 }

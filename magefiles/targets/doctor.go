@@ -3,8 +3,8 @@ package targets
 import "context"
 
 // Doctor looks at this machine and says what keeps Berth from building and running here,
-// or from handing on GPUs and the display, and what to type against it. It writes
-// nothing. Exit code 3: something that is needed is broken. That there is no GPU isn't.
+// or from handing on GPUs and the display, and what mends it. It changes nothing.
+// Exit code 3: something that is needed is broken; a missing GPU or display isn't needed.
 func Doctor(
 	ctx context.Context,
 	json *bool, // print it as JSON
