@@ -22,7 +22,7 @@ func TestErrorsAreInstructions(t *testing.T) {
 		want   string
 	}{
 		{"no Docker", nil, "DOCKER_HOST=unix:///nonexistent/docker.sock",
-			"no such file or directory. Start it with\n\tsudo systemctl start docker\nor point DOCKER_HOST at one that runs."},
+			"running? Start it with\n\tsudo systemctl start docker\nor point DOCKER_HOST at one that runs."},
 		{"no Docker, what is wrong", nil, "DOCKER_HOST=unix:///nonexistent/docker.sock",
 			"can't use Docker: no daemon answers at unix:///nonexistent/docker.sock: "},
 		{"no Docker, where there is more", nil, "DOCKER_HOST=unix:///nonexistent/docker.sock",
