@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -16,12 +17,16 @@ func cdi(h Host) Finding {
 		return Finding{} // whether one is needed is for passingOn to say
 	}
 	var why, paths []string
-	for _, s := range h.GPU.Specs {
+	lacking := h.computing().Unnamed(h.GPU.Specs)
+	if slices.ContainsFunc(h.GPU.Specs, onlyAll) {
+		lacking = nil
+	}
+	for i, s := range h.GPU.Specs {
 		paths = append(paths, s.Path)
 		switch {
-		case s.Err != "":
+		case s.Err != "" && lacking != nil:
 			why = append(why, fmt.Sprintf("%s can't be read: %s", s.Path, s.Err))
-		case len(s.Missing) > 0:
+		case len(s.Missing) > 0 && !overridden(s, h.GPU.Specs[i+1:]):
 			text := fmt.Sprintf("%s names %s, which isn't there", s.Path, s.Missing[0])
 			if more := len(s.Missing) - 1; more > 0 {
 				text += fmt.Sprintf(", and %d more such paths", more)
@@ -29,7 +34,7 @@ func cdi(h Host) Finding {
 			why = append(why, text)
 		}
 	}
-	if lacking := h.GPU.Machine.Unnamed(h.GPU.Specs); lacking != nil && !slices.ContainsFunc(h.GPU.Specs, onlyAll) {
+	if lacking != nil {
 		why = append(why, "no device for GPU "+strings.Join(lacking, ", "))
 	}
 	switch {
@@ -41,6 +46,24 @@ func cdi(h Host) Finding {
 	f := found(trouble.StaleCDI, strings.Join(why, "; ")+". Docker doesn't use it so far")
 	f.State = trouble.Warning
 	return f
+}
+
+// overridden reports whether each device of a specification is also in one of a later
+// folder, which wins (container-device-interface, SPEC.md).
+func overridden(s gpu.Spec, later []gpu.Spec) bool {
+	return !slices.ContainsFunc(s.Devices, func(device string) bool {
+		return !slices.ContainsFunc(later, func(l gpu.Spec) bool {
+			return filepath.Dir(l.Path) != filepath.Dir(s.Path) && slices.Contains(l.Devices, device)
+		})
+	})
+}
+
+// computing is the machine without the GPUs that can't compute, since they are switched
+// to partitions and have none: NVIDIA's tools leave those out.
+func (h Host) computing() gpu.Machine {
+	m := h.GPU.Machine
+	m.GPUs = slices.DeleteFunc(slices.Clone(m.GPUs), h.emptyMIG)
+	return m
 }
 
 // onlyAll reports whether a specification names no GPU by itself, as one of WSL's does.

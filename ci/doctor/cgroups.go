@@ -14,6 +14,9 @@ const fixedToolkit = "1.18.0"
 // isn't in that (NVIDIA/nvidia-container-toolkit#48).
 func controlGroups(h Host) Finding {
 	method, err := h.way()
+	if h.Docker.Info.Snap() && method == gpu.Hook {
+		return Finding{} // no GPU gets in
+	}
 	if h.Docker.API == "" || err != nil || len(h.GPU.Machine.GPUs) == 0 || h.Docker.Info.Podman() ||
 		h.Docker.Info.Rootless() { // whose control groups keep nobody from a device
 		return Finding{}

@@ -127,7 +127,7 @@ func fixtures() map[string]Host {
 			}
 			h.GPU.Details = []gpu.Detail{{UUID: "GPU-0", Capability: "8.0", MIG: true}, {UUID: "GPU-1", Capability: "8.0", MIG: false}, {UUID: "GPU-2", Capability: "8.0", MIG: true}}
 			h.GPU.Nodes = append(h.GPU.Nodes, "nvidia2")
-			h.GPU.Specs = []gpu.Spec{{Path: "/var/run/cdi/nvidia.yaml", Devices: []string{"0:0", "0:1", "1", "2", "all"}}}
+			h.GPU.Specs = []gpu.Spec{{Path: "/var/run/cdi/nvidia.yaml", Devices: []string{"0:0", "0:1", "1", "all"}}}
 		}),
 		"driver too old": with(workstation(), func(h *Host) {
 			h.System, h.GPU.Machine.Driver = onDebian, "470.256.02"
@@ -143,6 +143,17 @@ func fixtures() map[string]Host {
 		"stale CDI": with(workstation(), func(h *Host) {
 			h.GPU.Specs = []gpu.Spec{{Path: "/etc/cdi/nvidia.yaml", Devices: []string{"0", "all"},
 				Missing: []string{"/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.14", "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.550.54.14"}}}
+		}),
+		"stale CDI, overridden": with(workstation(), func(h *Host) {
+			h.GPU.Specs = append([]gpu.Spec{{Path: "/etc/cdi/nvidia.yaml", Devices: []string{"0", "all"},
+				Missing: []string{"/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.14"}}}, h.GPU.Specs...)
+		}),
+		"stale CDI after new partitions": with(workstation(), func(h *Host) {
+			h.GPU.Machine.GPUs[0].MIG = []gpu.Instance{{Index: 0, UUID: "MIG-00", Profile: "3g.40gb"}}
+			h.GPU.Details[0].MIG = true
+		}),
+		"NixOS, without the toolkit's programs": with(workstation(), func(h *Host) {
+			h.System, h.GPU.Machine.Toolkit, h.GPU.Toolkit = onNixOS, false, ""
 		}),
 		"stale CDI on NixOS, not used": with(workstation(), func(h *Host) {
 			h.System, h.Docker.Info.CDI, h.Docker.Info.Runtimes = onNixOS, nil, []string{"nvidia", "runc"}
@@ -337,6 +348,7 @@ func TestEachRowHasAFixture(t *testing.T) {
 func TestWorst(t *testing.T) {
 	for name, want := range map[string]trouble.State{
 		"workstation with RTX": trouble.OK, "laptop without GPU": trouble.OK, "ssh without display": trouble.OK, "WSL2": trouble.OK,
+		"stale CDI, overridden": trouble.OK, "NixOS, without the toolkit's programs": trouble.OK,
 		"rootless Docker": trouble.Warning, "DGX with MIG": trouble.Warning, "DISPLAY of an earlier login": trouble.Warning,
 		"driver too old": trouble.Fault, "library mismatch": trouble.Fault, "toolkit missing": trouble.Fault, "stale CDI": trouble.Fault,
 		"Podman": trouble.Fault, "Docker stopped": trouble.Fault,

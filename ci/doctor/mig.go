@@ -15,10 +15,9 @@ func partitions(h Host) Finding {
 	parts, whole := 0, 0
 	for _, g := range h.GPU.Machine.GPUs {
 		parts += len(g.MIG)
-		at := slices.IndexFunc(h.GPU.Details, func(d gpu.Detail) bool { return d.UUID == g.UUID })
 		switch {
 		case len(g.MIG) > 0:
-		case at >= 0 && h.GPU.Details[at].MIG:
+		case h.emptyMIG(g):
 			empty = append(empty, fmt.Sprintf("GPU %d", g.Index))
 		default:
 			whole++
@@ -33,4 +32,10 @@ func partitions(h Host) Finding {
 		return fine(fmt.Sprintf("%d instances: -g=auto takes one, -g=0:1 a certain one", parts))
 	}
 	return Finding{}
+}
+
+// emptyMIG reports whether a GPU is switched to partitions and has none.
+func (h Host) emptyMIG(g gpu.GPU) bool {
+	at := slices.IndexFunc(h.GPU.Details, func(d gpu.Detail) bool { return d.UUID == g.UUID })
+	return len(g.MIG) == 0 && at >= 0 && h.GPU.Details[at].MIG
 }

@@ -95,7 +95,7 @@ var (
 		Means: "Building works, the engine being reached through Docker's API at a fifth of the speed. `run` can't mount your folders " +
 			"there, GPUs are that " +
 			"machine's and aren't leased, and there are no windows.",
-		Mend: everywhere("To work here, unset it; to work there, log in there:\n\tunset DOCKER_HOST"),
+		Mend: everywhere("To work there, log in there; to work here, type\n\tunset DOCKER_HOST"),
 	}
 	Rootless = &Row{
 		Name: "rootless-docker", State: Warning,
@@ -118,7 +118,7 @@ var (
 		Means: "It sees neither hidden folders nor anything outside of home, so that a build's engine and a run's mounts can't be " +
 			"shared with it in the usual " +
 			"places, and it doesn't see NVIDIA's toolkit, so that no GPU gets in.",
-		Mend: everywhere("Replace it by a package, which keeps nothing of what the snap's Docker has:\n\tsudo snap remove docker\n" +
+		Mend: everywhere("Replace it by a package; the snap's images, containers and volumes go with it:\n\tsudo snap remove docker\n" +
 			"\tsudo apt-get install docker.io\nor, for building and running without GPUs, name a cache folder it can see:\n" +
 			"\texport BERTH_CACHE=~/berth-cache"),
 	}

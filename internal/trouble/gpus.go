@@ -196,7 +196,8 @@ var (
 		Means: "Its libraries may hide those that Windows passes on, and then CUDA finds no device. WSL's own lie in /usr/lib/wsl/lib.",
 		Mend: Mend{
 			"":       "Remove the driver's packages from this Linux; the toolkit may stay.",
-			"debian": "Remove them; the toolkit may stay:\n\tsudo apt-get remove 'libcuda1' 'libnvidia-compute-*' 'nvidia-driver-*'",
+			"debian": "Remove it; the toolkit may stay:\n\tsudo apt-get remove libcuda1",
+			"ubuntu": "Remove it; the toolkit may stay:\n\tsudo apt-get remove 'libnvidia-compute-*'",
 		},
 		Source: docsWSL,
 	}

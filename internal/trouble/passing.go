@@ -73,8 +73,8 @@ var (
 		Name: "hook-snap", State: Fault,
 		Wrong: "Docker from the snap doesn't see the NVIDIA Container Toolkit",
 		Means: noGPUInside,
-		Mend: everywhere("On Ubuntu Core:\n\tsudo snap install nvidia-core22\nElsewhere replace the snap by a package, which keeps " +
-			"nothing of what the snap's Docker has:\n" +
+		Mend: everywhere("On Ubuntu Core:\n\tsudo snap install nvidia-core22\n" +
+			"Elsewhere replace the snap by a package; the snap's images, containers and volumes go with it:\n" +
 			"\tsudo snap remove docker\n\tsudo apt-get install docker.io"),
 		Source: "https://github.com/NVIDIA/nvidia-container-toolkit/issues/82",
 	}
