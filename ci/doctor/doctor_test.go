@@ -115,7 +115,7 @@ func with(h Host, change func(*Host)) Host {
 
 // fixtures are hosts. Each has a golden text of its name.
 func fixtures() map[string]Host {
-	return map[string]Host{
+	all := map[string]Host{
 		"workstation with RTX": workstation(),
 		"laptop without GPU":   laptop(),
 		"DGX with MIG": with(workstation(), func(h *Host) {
@@ -126,7 +126,8 @@ func fixtures() map[string]Host {
 				{Index: 1, UUID: "GPU-1", Name: "NVIDIA A100-SXM4-80GB"},
 				{Index: 2, UUID: "GPU-2", Name: "NVIDIA A100-SXM4-80GB"},
 			}
-			h.GPU.Details = []gpu.Detail{{UUID: "GPU-0", Capability: "8.0", MIG: true}, {UUID: "GPU-1", Capability: "8.0", MIG: false}, {UUID: "GPU-2", Capability: "8.0", MIG: true}}
+			h.GPU.Details = []gpu.Detail{
+				{UUID: "GPU-0", Capability: "8.0", MIG: true}, {UUID: "GPU-1", Capability: "8.0"}, {UUID: "GPU-2", Capability: "8.0", MIG: true}}
 			h.GPU.Nodes = append(h.GPU.Nodes, "nvidia2")
 			h.GPU.Specs = []gpu.Spec{{Path: "/var/run/cdi/nvidia.yaml", Devices: []string{"0:0", "0:1", "1", "all"}}}
 		}),
@@ -162,7 +163,8 @@ func fixtures() map[string]Host {
 		}),
 		"rootless Docker": with(byHook(), func(h *Host) {
 			h.Docker.Address = "unix:///run/user/1000/docker.sock"
-			h.Docker.Info.Security, h.Docker.Info.RootDir = []string{"name=seccomp,profile=builtin", "name=rootless"}, "/home/alice/.local/share/docker"
+			h.Docker.Info.Security = []string{"name=seccomp,profile=builtin", "name=rootless"}
+			h.Docker.Info.RootDir = "/home/alice/.local/share/docker"
 		}),
 		"Podman": with(byHook(), func(h *Host) {
 			h.System, h.Docker.Address = onFedora, "unix:///run/user/1000/podman/podman.sock"
@@ -210,15 +212,9 @@ func fixtures() map[string]Host {
 		"another system": with(laptop(), func(h *Host) {
 			h.OS, h.Arch, h.Kernel, h.System, h.Env = "darwin", "arm64", "24.6.0", trouble.System{}, nil
 		}),
-		"another processor":     with(laptop(), func(h *Host) { h.Arch = "arm64" }),
-		"no Docker on Debian":   with(noDocker(trouble.DockerStopped, noDaemon), func(h *Host) { h.Docker.Installed = false }),
-		"no Docker on Fedora":   with(noDocker(trouble.DockerStopped, noDaemon), func(h *Host) { h.Docker.Installed, h.System = false, onFedora }),
-		"no Docker on Rocky":    with(noDocker(trouble.DockerStopped, noDaemon), func(h *Host) { h.Docker.Installed, h.System = false, onRocky }),
-		"no Docker on Arch":     with(noDocker(trouble.DockerStopped, noDaemon), func(h *Host) { h.Docker.Installed, h.System = false, onArch }),
-		"no Docker on openSUSE": with(noDocker(trouble.DockerStopped, noDaemon), func(h *Host) { h.Docker.Installed, h.System = false, onSUSE }),
-		"no Docker on NixOS":    with(noDocker(trouble.DockerStopped, noDaemon), func(h *Host) { h.Docker.Installed, h.System = false, onNixOS }),
-		"Docker stopped":        noDocker(trouble.DockerStopped, noDaemon),
-		"Docker hangs":          noDocker(trouble.DockerSilent, "no answer within 5s"),
+		"another processor": with(laptop(), func(h *Host) { h.Arch = "arm64" }),
+		"Docker stopped":    noDocker(trouble.DockerStopped, noDaemon),
+		"Docker hangs":      noDocker(trouble.DockerSilent, "no answer within 5s"),
 		"not in the group docker": with(noDocker(trouble.DockerPermission, denied), func(h *Host) {
 			h.User.DockerGroup, h.User.InDocker = false, false
 		}),
@@ -236,22 +232,22 @@ func fixtures() map[string]Host {
 		"Docker from the snap": with(laptop(), func(h *Host) {
 			h.System, h.Docker.Info.RootDir = onUbuntu, "/var/snap/docker/common/var-lib-docker"
 		}),
-		"Docker from the snap, with GPUs": with(byHook(), func(h *Host) { h.Docker.Info.RootDir = "/var/snap/docker/common/var-lib-docker" }),
-		"Docker Desktop":                  with(laptop(), func(h *Host) { h.Docker.Info.System, h.Disks = "Docker Desktop", h.Disks[1:] }),
-		"no driver on Debian":             with(laptop(), func(h *Host) { h.GPU.Machine = gpu.Machine{Hardware: true} }),
-		"no driver on Ubuntu":             with(laptop(), func(h *Host) { h.System, h.GPU.Machine = onUbuntu, gpu.Machine{Hardware: true} }),
-		"no driver on Fedora":             with(laptop(), func(h *Host) { h.System, h.GPU.Machine = onFedora, gpu.Machine{Hardware: true} }),
-		"nouveau on Arch":                 with(laptop(), func(h *Host) { h.System, h.GPU.Machine = onArch, gpu.Machine{Hardware: true, Nouveau: true} }),
-		"nouveau on NixOS":                with(laptop(), func(h *Host) { h.System, h.GPU.Machine = onNixOS, gpu.Machine{Hardware: true, Nouveau: true} }),
+		"Docker from the snap, with GPUs": with(byHook(), func(h *Host) {
+			h.Docker.Info.RootDir = "/var/snap/docker/common/var-lib-docker"
+		}),
+		"Docker Desktop": with(laptop(), func(h *Host) { h.Docker.Info.System, h.Disks = "Docker Desktop", h.Disks[1:] }),
 		"module not loaded": with(complains("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."), func(h *Host) {
 			h.GPU.Machine.Loaded, h.GPU.Machine.Driver, h.GPU.Nodes = false, "", nil
 		}),
 		"devices closed":       complains("Failed to initialize NVML: Insufficient Permissions"),
 		"driver finds nothing": complains("No devices were found"),
-		"GPU fell off the bus": complains("Unable to determine the device handle for GPU0000:01:00.0: GPU is lost.  Reboot the system to recover this GPU"),
+		"GPU fell off the bus": complains("Unable to determine the device handle for GPU0000:01:00.0: GPU is lost.  " +
+			"Reboot the system to recover this GPU"),
 		"nvidia-smi says else": complains("Something new"),
 		"nvidia-smi missing":   with(complains(""), func(h *Host) { h.GPU.Machine.SMI, h.System = false, onDebian }),
-		"nvidia-smi hangs":     with(complains(""), func(h *Host) { h.GPU.Slow, h.GPU.Machine = true, gpu.Machine{SMI: true, Loaded: true, Toolkit: true} }),
+		"nvidia-smi hangs": with(complains(""), func(h *Host) {
+			h.GPU.Slow, h.GPU.Machine = true, gpu.Machine{SMI: true, Loaded: true, Toolkit: true}
+		}),
 		"device nodes missing": with(workstation(), func(h *Host) { h.GPU.Nodes = []string{"nvidia0", "nvidiactl"} }),
 		"GPUs before Ampere": with(workstation(), func(h *Host) {
 			for i := range h.GPU.Details {
@@ -288,6 +284,18 @@ func fixtures() map[string]Host {
 		"no engine yet":         with(laptop(), func(h *Host) { h.Engine.State.Container = "" }),
 		"an engine of your own": with(laptop(), func(h *Host) { h.Engine = Engine{Named: "tcp://192.0.2.9:1234"} }),
 	}
+	for name, system := range map[string]trouble.System{
+		"Debian": onDebian, "Ubuntu": onUbuntu, "Fedora": onFedora, "Rocky": onRocky, "Arch": onArch, "openSUSE": onSUSE, "NixOS": onNixOS,
+	} {
+		h := noDocker(trouble.DockerStopped, noDaemon)
+		h.System, h.Docker.Installed = system, false
+		all["no Docker on "+name] = h
+		h = laptop()
+		h.System, h.GPU.Machine = system, gpu.Machine{Hardware: true}
+		all["no driver on "+name] = h
+	}
+	all["nouveau"] = with(laptop(), func(h *Host) { h.GPU.Machine = gpu.Machine{Hardware: true, Nouveau: true} })
+	return all
 }
 
 func page(h Host) Page { return Page{System: h.System, Berth: "go tool mage", Width: widthOfGoldens} }
@@ -348,7 +356,7 @@ func TestEachRowHasAFixture(t *testing.T) {
 	}
 }
 
-// TestExitCodes: what is optional and missing, or works for now, isn't a fault.
+// TestWorst: what is optional and missing, or works for now, isn't a fault.
 func TestWorst(t *testing.T) {
 	for name, want := range map[string]trouble.State{
 		"workstation with RTX": trouble.OK, "laptop without GPU": trouble.OK, "ssh without display": trouble.OK, "WSL2": trouble.OK,

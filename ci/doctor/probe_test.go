@@ -176,7 +176,9 @@ func TestServers(t *testing.T) {
 	}))
 	defer server.Close()
 	secret := strings.Replace(server.URL, "http://", "http://me:secret@", 1)
-	got := probeServers(t.Context(), []string{secret, server.URL + "/broken", "http://me:secret@127.0.0.1:1", "http://me:sec%ret@x", "file:///nowhere"}, "/dists/")
+	got := probeServers(t.Context(), []string{
+		secret, server.URL + "/broken", "http://me:secret@127.0.0.1:1", "http://me:sec%ret@x", "file:///nowhere",
+	}, "/dists/")
 	for i, answers := range []bool{true, false, false, false, false} {
 		assert.Equal(t, answers, got[i].Err == "", got[i])
 		assert.NotContains(t, got[i].URL+got[i].Err, "secret")
@@ -185,7 +187,7 @@ func TestServers(t *testing.T) {
 	assert.Equal(t, []string{"https://a", "https://b"}, moduleProxies("https://a,https://b|direct,off"))
 }
 
-// TestInjectOfFixtures: what the checks say of the way is what a launch would do.
+// TestWayOfFixtures: what the checks say of the way is what a launch would do.
 func TestWayOfFixtures(t *testing.T) {
 	for name, want := range map[string]gpu.Method{"workstation with RTX": gpu.CDI, "hook alone": gpu.Hook, "WSL2": gpu.Runtime} {
 		method, err := fixtures()[name].way()

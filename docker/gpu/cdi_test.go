@@ -99,7 +99,8 @@ func FuzzParseDetails(f *testing.F) {
 
 func TestToolkitVersionAndNodes(t *testing.T) {
 	root := host(t, map[string]string{"dev/nvidia0": "", "dev/nvidiactl": "", "dev/null": ""},
-		map[string]string{"nvidia-ctk": "echo 'NVIDIA Container Toolkit CLI version 1.17.8'; echo 'commit: f202b80a9b9d0db00d9b1d73c0128c8962c55f4d'"})
+		map[string]string{"nvidia-ctk": "echo 'NVIDIA Container Toolkit CLI version 1.17.8'; echo 'commit: " +
+			"f202b80a9b9d0db00d9b1d73c0128c8962c55f4d'"})
 	assert.Equal(t, "1.17.8", ToolkitVersion(t.Context(), root))
 	assert.Equal(t, []string{"nvidia0", "nvidiactl"}, Nodes(root))
 	require.NoError(t, os.WriteFile(filepath.Join(os.Getenv("PATH"), "nvidia-ctk"), []byte("#!/bin/sh\nexit 1\n"), 0o755))

@@ -35,12 +35,14 @@ func TestErrorsAreInstructions(t *testing.T) {
 			"-g=3: usage: there is no GPU 3. This machine has\n\t0\tGPU-aaaa0000-1111-2222-3333-444444444444\tNVIDIA H200\n" +
 				"\t1\tGPU-bbbb0000-1111-2222-3333-444444444444\tNVIDIA H200\n"},
 		{"no GPU", func(o *Options) { o.GPUs = "all" }, "PATH=" + dockertest.PathWithout("nvidia-smi"),
-			"-g=all: no GPU for a container: there is no NVIDIA GPU in this machine. Leave -g out, or type -g=none, to run on the CPU.\n"},
+			"-g=all: no GPU for a container: there is no NVIDIA GPU in this machine. Leave -g out, or type -g=none, to run on the " +
+				"CPU.\n"},
 		{"no toolkit", func(o *Options) { o.GPUs = "all" }, "PATH=" + dockertest.SMI(t),
 			"-g=all: no GPU for a container: the NVIDIA Container Toolkit isn't installed, so Docker can't pass GPUs on. "},
 		{"missing mount", func(o *Options) { o.Mounts = "missing:/data" }, "",
 			"-v: there is no such file or folder on the host. Make it first, or correct the path: creating container "},
-		{"missing mount's path", func(o *Options) { o.Mounts = "missing:/data" }, "", "bind source path does not exist: " + missing + "\n"},
+		{"missing mount's path", func(o *Options) { o.Mounts = "missing:/data" }, "", "bind source path does not exist: " +
+			"" + missing + "\n"},
 		{"mount without target", func(o *Options) { o.Mounts = "/data" }, "",
 			"-v: usage: \"/data\" isn't SOURCE:TARGET or SOURCE:TARGET:ro. For example: -v=~/data:/data:ro\n"},
 		{"mount over the workspace", func(o *Options) { o.Mounts = "/tmp:/my_workspace" }, "",
@@ -55,7 +57,8 @@ func TestErrorsAreInstructions(t *testing.T) {
 			"-hostname: usage: \"a_b\" can't be the name of a host: it takes letters, digits, . and -, 63 at most\n"},
 		{"no such size", func(o *Options) { o.SharedMem = "big" }, "", "-shm: usage: \"big\" isn't a size. For example: -shm=8g\n"},
 		{"no display", func(o *Options) { o.GUI = "x11" }, "DISPLAY=",
-			"-gui=x11: no display: DISPLAY isn't set. Try a program outside of the container first, xdpyinfo for one\n"},
+			"-gui=x11: no display: DISPLAY isn't set. For windows over ssh, come by\n\tssh -X HOST\nMore:\n\tgo tool mage doctor " +
+				"-row=no-display\n"},
 		{"no such kind of display", func(o *Options) { o.GUI = "vnc" }, "", "-gui: usage: \"vnc\" is none of auto, x11, wayland, off\n"},
 		{"wrong API version", nil, "DOCKER_API_VERSION=1.99",
 			"Type\n\tunset DOCKER_API_VERSION\nand Berth agrees on one with the daemon."},

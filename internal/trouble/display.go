@@ -27,9 +27,11 @@ var (
 	}
 	WaylandSilent = &Row{
 		Name: "wayland-silent", State: Warning,
-		Wrong: "WAYLAND_DISPLAY names a compositor that doesn't answer",
-		Means: "`run -gui=wayland` fails. X11, where there is one, comes first anyway.",
-		Mend:  everywhere("Log in at the desktop anew, or forget about it in this terminal:\n\tunset WAYLAND_DISPLAY"),
+		Wrong: "no Wayland compositor answers where WAYLAND_DISPLAY says",
+		Means: "Only a person who is logged in at a Wayland desktop has one. `run -gui=wayland` fails. X11, where there is one, comes " +
+			"first anyway.",
+		Mend: everywhere("Log in at a Wayland desktop; or, where there is X11, forget about Wayland in this terminal:\n\tunset " +
+			"WAYLAND_DISPLAY"),
 	}
 )
 

@@ -58,7 +58,8 @@ var (
 		Name: "docker-login", State: Fault,
 		Wrong: "you are in the group docker, but this login is older than that",
 		Means: "Nothing builds, and nothing runs, until you log in again: a process has the groups that its login had.",
-		Mend:  everywhere("Log in again (over ssh: close all connections to this machine first), or for this terminal alone type\n\tnewgrp docker"),
+		Mend: everywhere("Log in again (over ssh: close all connections to this machine first), or for this terminal alone " +
+			"type\n\tnewgrp docker"),
 	}
 	DockerSettings = &Row{
 		Name: "docker-settings", State: Fault,

@@ -16,7 +16,8 @@ import (
 
 // names are the distributions that mends may differ for, in the order of the page.
 var names = []struct{ id, name string }{
-	{"debian", "Debian"}, {"ubuntu", "Ubuntu"}, {"fedora", "Fedora"}, {"rhel", "RHEL, Rocky, Alma"}, {"arch", "Arch"}, {"suse", "openSUSE"},
+	{"debian", "Debian"}, {"ubuntu", "Ubuntu"}, {"fedora", "Fedora"}, {"rhel", "RHEL, Rocky, " +
+		"Alma"}, {"arch", "Arch"}, {"suse", "openSUSE"},
 	{"nixos", "NixOS"}, {"", "others"},
 }
 
@@ -38,7 +39,8 @@ func TestRows(t *testing.T) {
 			assert.NotContains(t, r.Means, "\n", r.Name)
 			assert.Contains(t, r.Mend, "", "%s: what do others do?", r.Name)
 			for id, text := range r.Mend {
-				assert.True(t, slices.ContainsFunc(names, func(n struct{ id, name string }) bool { return n.id == id }), "%s: who is %q?", r.Name, id)
+				assert.True(t, slices.ContainsFunc(names, func(n struct{ id, name string }) bool { return n.id == id }), "%s: who is "+
+					"%q?", r.Name, id)
 				for line := range strings.Lines(text) {
 					assert.NotRegexp(t, ` $|^\s*$|^\t\t| \t`, strings.TrimSuffix(line, "\n"), r.Name)
 				}
@@ -66,8 +68,10 @@ func TestMendOn(t *testing.T) {
 
 func TestReadSystem(t *testing.T) {
 	for text, want := range map[string]System{
-		"PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\n":                         {"Debian GNU/Linux 12 (bookworm)", []string{"debian"}},
-		"NAME=\"Linux Mint\"\nID=linuxmint\nID_LIKE=\"ubuntu debian\"\n":                      {"Linux Mint", []string{"linuxmint", "ubuntu", "debian"}},
+		"PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\n": {"Debian GNU/Linux 12 " +
+			"(bookworm)", []string{"debian"}},
+		"NAME=\"Linux Mint\"\nID=linuxmint\nID_LIKE=\"ubuntu debian\"\n": {"Linux " +
+			"Mint", []string{"linuxmint", "ubuntu", "debian"}},
 		"# ID=x\nID='rocky'\nID_LIKE=\"rhel centos fedora\"\nPRETTY_NAME=\"Rocky \\\"9\\\"\"": {`Rocky "9"`, []string{"rocky", "rhel", "centos", "fedora"}},
 		"nonsense": {"", []string{}},
 	} {
