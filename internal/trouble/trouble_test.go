@@ -152,7 +152,7 @@ func markdown() string {
 				switch {
 				case !ok:
 				case len(r.Mend) == 1:
-					b.WriteString(block("", text))
+					b.WriteString(block("", text) + "\n")
 				default:
 					fmt.Fprintf(&b, "- %s: %s", whose(r.Mend, n.id, n.name), block("  ", text))
 				}
@@ -168,41 +168,32 @@ func markdown() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// block is a mend in Markdown: lines to be typed become code.
+// block is a mend in Markdown: lines to be typed become code. All lines but the first
+// begin with the margin.
 func block(margin, text string) string {
-	var b strings.Builder
-	code := false
-	fence := func(on bool) {
-		if on != code {
-			fmt.Fprintf(&b, "%s```\n", margin)
-		}
-		code = on
-	}
+	text = strings.ReplaceAll(text, "{berth}", "go tool mage")
+	typed := false
+	var lines []string
 	for line := range strings.Lines(text + "\n") {
-		line = strings.ReplaceAll(strings.TrimSuffix(line, "\n"), "{berth}", "go tool mage")
-		command, typed := strings.CutPrefix(line, "\t")
-		if b.Len() > 0 && typed != code && !typed {
-			fence(false)
-			b.WriteString("\n" + margin + line + "\n")
-			continue
-		} else if typed && !code {
-			b.WriteString("\n")
-		}
-		fence(typed)
+		command, isTyped := strings.CutPrefix(line, "\t")
 		switch {
-		case typed:
-			b.WriteString(margin + command + "\n")
-		case b.Len() == 0:
-			b.WriteString(line + "\n")
-		default:
-			b.WriteString(margin + line + "\n")
+		case isTyped && !typed:
+			lines = append(lines, "", "```")
+		case !isTyped && typed:
+			lines = append(lines, "```", "")
+		}
+		typed = isTyped
+		lines = append(lines, strings.TrimSuffix(command, "\n"))
+	}
+	if typed {
+		lines = append(lines, "```")
+	}
+	for i, line := range lines[1:] {
+		if line != "" {
+			lines[i+1] = margin + line
 		}
 	}
-	fence(false)
-	if margin == "" {
-		b.WriteString("\n")
-	}
-	return b.String()
+	return strings.Join(lines, "\n") + "\n"
 }
 
 // TestNamesOfSystems: each distribution of the page is that of some mend.
