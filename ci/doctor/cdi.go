@@ -13,7 +13,7 @@ import (
 // cdi is whether the CDI specifications fit the machine as it is now: the files that they
 // name are there, and each GPU is in one.
 func cdi(h Host) Finding {
-	if len(h.GPU.Machine.GPUs) == 0 || len(h.GPU.Specs) == 0 {
+	if !h.passesHere() || len(h.GPU.Specs) == 0 {
 		return Finding{} // whether one is needed is for passingOn to say
 	}
 	var why, paths []string
@@ -73,6 +73,6 @@ func onlyAll(s gpu.Spec) bool { return slices.Equal(s.Devices, []string{"all"}) 
 // tries it for --gpus as well (moby#50228).
 func (h Host) usesCDI() bool {
 	method, err := h.way()
-	return h.Docker.API != "" && (err == nil && method == gpu.CDI || !h.Docker.Info.Podman() && len(numbers(h.Docker.Info.Version)) > 0 &&
-		!before(h.Docker.Info.Version, "29"))
+	version := h.Docker.Info.Version
+	return err == nil && method == gpu.CDI || !h.Docker.Info.Podman() && len(numbers(version)) > 0 && !before(version, "29")
 }

@@ -17,7 +17,7 @@ func controlGroups(h Host) Finding {
 	if h.Docker.Info.Snap() && method == gpu.Hook {
 		return Finding{} // no GPU gets in
 	}
-	if h.Docker.API == "" || err != nil || len(h.GPU.Machine.GPUs) == 0 || h.Docker.Info.Podman() ||
+	if !h.passesHere() || err != nil || h.Docker.Info.Podman() ||
 		h.Docker.Info.Rootless() { // whose control groups keep nobody from a device
 		return Finding{}
 	}

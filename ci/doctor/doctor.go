@@ -6,6 +6,8 @@
 package doctor
 
 import (
+	"slices"
+
 	"github.com/berthdev/berth/internal/trouble"
 )
 
@@ -25,42 +27,47 @@ func found(row *trouble.Row, shown string) Finding {
 	return Finding{State: row.State, Row: row, Found: shown}
 }
 
-// A check has a name and a judgement.
+// A check has a name, a probe that it can't do without, and a judgement.
 type check struct {
 	name  string
+	probe string
 	judge func(Host) Finding
 }
 
 // checks are all of them, in the order of the report.
 var checks = []check{
-	{"platform", platform},
-	{"go", goCommand},
-	{"docker", docker},
-	{"docker version", dockerVersion},
-	{"kind of docker", dockerKind},
-	{"gpu", gpus},
-	{"device nodes", deviceNodes},
-	{"driver", driver},
-	{"capability", capability},
-	{"mig", partitions},
-	{"wsl", wsl},
-	{"toolkit", toolkit},
-	{"into containers", passingOn},
-	{"cdi", cdi},
-	{"control groups", controlGroups},
-	{"display", x11},
-	{"wayland", wayland},
-	{"disk", disk},
-	{"cache", cacheFolder},
-	{"shared memory", sharedMemory},
-	{"mirrors", mirrors},
-	{"go modules", modules},
-	{"engine", engineContainer},
+	{"platform", ofKernel, platform},
+	{"go", ofGo, goCommand},
+	{"docker", "", docker},
+	{"docker version", "", dockerVersion},
+	{"kind of docker", "", dockerKind},
+	{"gpu", "", gpus},
+	{"device nodes", ofNVIDIA, deviceNodes},
+	{"driver", "", driver},
+	{"capability", "", capability},
+	{"mig", "", partitions},
+	{"wsl", ofNVIDIA, wsl},
+	{"toolkit", ofNVIDIA, toolkit},
+	{"into containers", "", passingOn},
+	{"cdi", ofCDI, cdi},
+	{"control groups", ofNVIDIA, controlGroups},
+	{"display", ofDisplay, x11},
+	{"wayland", ofDisplay, wayland},
+	{"disk", ofDisks, disk},
+	{"cache", ofCache, cacheFolder},
+	{"shared memory", ofDisks, sharedMemory},
+	{"mirrors", ofMirrors, mirrors},
+	{"go modules", ofGo, modules},
+	{"engine", ofEngine, engineContainer},
 }
 
-// Examine returns what each check that applies to the host found.
+// Examine returns what each check that applies to the host found. What a probe had no
+// answer to in time isn't judged.
 func Examine(h Host) (all []Finding) {
 	for _, c := range checks {
+		if slices.Contains(h.Silent, c.probe) {
+			continue
+		}
 		if f := c.judge(h); f.State != "" {
 			f.Check = c.name
 			all = append(all, f)

@@ -13,9 +13,14 @@ func (h Host) way() (gpu.Method, error) {
 	return i.Method, err
 }
 
+// passesHere reports whether there are GPUs, and a Docker on this machine to pass them on.
+func (h Host) passesHere() bool {
+	return h.Docker.API != "" && h.Docker.Local && len(h.GPU.Machine.GPUs) > 0
+}
+
 // passingOn is how Docker passes GPUs on.
 func passingOn(h Host) Finding {
-	if h.Docker.API == "" || len(h.GPU.Machine.GPUs) == 0 {
+	if !h.passesHere() {
 		return Finding{}
 	}
 	method, err := h.way()

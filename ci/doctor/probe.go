@@ -36,12 +36,29 @@ const (
 	reprobe = 500 * time.Millisecond // for a probe to notice that its time is up
 )
 
+// The probes, as a person reads them.
+const (
+	ofKernel  = "the kernel"
+	ofUser    = "the user database"
+	ofGo      = "the go command"
+	ofDocker  = "Docker"
+	ofSMI     = "nvidia-smi"
+	ofNVIDIA  = "NVIDIA's toolkit"
+	ofDisplay = "the display"
+	ofCache   = "the cache folder"
+	ofMirrors = "the mirrors"
+	ofCDI     = "CDI"
+	ofDisks   = "the disks"
+	ofEngine  = "the engine"
+)
+
 // A probe looks at one thing. It returns what puts that into a Host, so that one that
 // hangs, as on a file system that has gone, changes nothing later.
 type probe struct {
 	name  string
 	limit time.Duration
 	look  func(context.Context) func(*Host)
+	late  func(*Host) // what it means that it hangs; may be nil
 }
 
 // Probe looks at this machine, at everything at once, and writes nothing. It takes some
@@ -52,27 +69,21 @@ func Probe(ctx context.Context) Host {
 		h.Env[name] = os.Getenv(name)
 	}
 	run(ctx, &h, []probe{
-		{"the kernel", usual, func(context.Context) func(*Host) {
-			release := kernelRelease()
-			return func(h *Host) { h.Kernel = release }
-		}},
-		{"the user", usual, func(context.Context) func(*Host) {
-			u := currentUser()
-			return func(h *Host) { h.User = u }
-		}},
-		{"Go", usual, probeGo},
-		{"Docker", usual, probeDocker},
-		{"nvidia-smi", forSMI, probeGPU},
-		{"NVIDIA's files", usual, probeNVIDIA},
-		{"the display", usual, probeDisplay},
-		{"the cache folder", usual, probeCache},
-		{"the mirrors", usual, probeMirrors},
+		{name: ofKernel, limit: usual, look: probeKernel},
+		{name: ofUser, limit: usual, look: probeUser},
+		{name: ofGo, limit: usual, look: probeGo},
+		{name: ofDocker, limit: usual, look: probeDocker, late: func(h *Host) { h.Docker = hanging }},
+		{name: ofSMI, limit: forSMI, look: probeGPU, late: func(h *Host) { h.GPU.Slow = true }},
+		{name: ofNVIDIA, limit: usual, look: probeNVIDIA},
+		{name: ofDisplay, limit: usual, look: probeDisplay},
+		{name: ofCache, limit: usual, look: probeCache},
+		{name: ofMirrors, limit: usual, look: probeMirrors},
 	})
 	// What needs to know of Docker.
 	run(ctx, &h, []probe{
-		{"CDI", usual, probeCDI(h.Docker.Info.CDIDirs)},
-		{"the disks", usual, probeDisks(h)},
-		{"the engine", usual, probeEngine(h)},
+		{name: ofCDI, limit: usual, look: probeCDI(h.Docker.Info.CDIDirs)},
+		{name: ofDisks, limit: usual, look: probeDisks(h)},
+		{name: ofEngine, limit: usual, look: probeEngine(h)},
 	})
 	return h
 }
@@ -95,12 +106,26 @@ func run(ctx context.Context, h *Host, probes []probe) {
 			case <-time.After(p.limit + reprobe):
 				lock.Lock()
 				defer lock.Unlock()
+				if p.late != nil {
+					p.late(h)
+					return
+				}
 				h.Silent = append(h.Silent, p.name)
 			}
 		})
 	}
 	wait.Wait()
 	slices.Sort(h.Silent)
+}
+
+func probeKernel(context.Context) func(*Host) {
+	release := kernelRelease()
+	return func(h *Host) { h.Kernel = release }
+}
+
+func probeUser(context.Context) func(*Host) {
+	u := currentUser()
+	return func(h *Host) { h.User = u }
 }
 
 // currentUser is who asks, and whether they are in the group docker.
@@ -161,10 +186,13 @@ func moduleProxies(list string) (all []string) {
 	return all
 }
 
+// hanging is a daemon that gives no answer.
+var hanging = Docker{Installed: true, Err: fmt.Sprintf("no answer within %s", usual), Row: trouble.DockerSilent}
+
 // probeDocker connects as every other command does.
 func probeDocker(ctx context.Context) func(*Host) {
 	var d Docker
-	for _, program := range []string{"docker", "dockerd", "podman"} {
+	for _, program := range []string{"docker", "dockerd"} {
 		if _, err := exec.LookPath(program); err == nil {
 			d.Installed = true
 		}
@@ -180,7 +208,7 @@ func probeDocker(ctx context.Context) func(*Host) {
 	if err != nil {
 		d.Err, d.Row = err.Error(), advice.Row(err)
 		if errors.Is(err, context.DeadlineExceeded) {
-			d.Err, d.Row = fmt.Sprintf("no answer within %s", usual), trouble.DockerSilent
+			d.Err, d.Row = hanging.Err, hanging.Row
 		}
 	}
 	return func(h *Host) { h.Docker = d }

@@ -96,17 +96,22 @@ func TestHangingProbe(t *testing.T) {
 	var h Host
 	start := time.Now()
 	run(t.Context(), &h, []probe{
-		{"the well", 50 * time.Millisecond, func(context.Context) func(*Host) {
+		{name: "the well", limit: 50 * time.Millisecond, look: func(context.Context) func(*Host) {
 			<-release
 			defer close(late)
 			return func(h *Host) { h.Kernel = "late" }
 		}},
-		{"the quick", time.Minute, func(context.Context) func(*Host) { return func(h *Host) { h.Shm = 1 } }},
+		{name: "the quick", limit: time.Minute, look: func(context.Context) func(*Host) { return func(h *Host) { h.Shm = 1 } }},
 	})
 	assert.Less(t, time.Since(start), 5*time.Second)
 	close(release)
 	<-late
 	assert.Equal(t, Host{Shm: 1, Silent: []string{"the well"}}, h)
+
+	h = Host{}
+	run(t.Context(), &h, []probe{{name: ofSMI, limit: time.Millisecond, look: func(context.Context) func(*Host) { select {} },
+		late: func(h *Host) { h.GPU.Slow = true }}})
+	assert.Equal(t, Host{GPU: GPU{Slow: true}}, h)
 }
 
 // TestRealDocker: what Docker says, and nothing made in it.
@@ -138,6 +143,19 @@ func TestForeignEngine(t *testing.T) {
 	t.Setenv("_EXPERIMENTAL_DAGGER_RUNNER_HOST", "")
 	h := Probe(t.Context())
 	assert.True(t, row(Examine(h), trouble.ForeignEngine))
+}
+
+// TestProbesOfChecks: each probe that a check can't do without is one that there is.
+func TestProbesOfChecks(t *testing.T) {
+	known := []string{"", ofKernel, ofUser, ofGo, ofDocker, ofSMI, ofNVIDIA, ofDisplay, ofCache, ofMirrors, ofCDI, ofDisks, ofEngine}
+	for _, c := range checks {
+		assert.Contains(t, known, c.probe, c.name)
+	}
+	h := laptop()
+	h.Silent = known[1:]
+	for _, f := range Examine(h) {
+		assert.Contains(t, []string{"docker", "kind of docker", "gpu"}, f.Check)
+	}
 }
 
 // TestGPUsOfFakes: a machine whose nvidia-smi and toolkit are scripts.
