@@ -271,7 +271,7 @@ func TestStrangersContainerIsLeftAlone(t *testing.T) {
 	id := stranger(t, p, map[string]string{daemon.LabelRole: "test"})
 	_, err := p.connect(t.Context())
 	assert.ErrorIs(t, err, ErrUnavailable)
-	assert.ErrorContains(t, err, "Name another one in BERTH_ENGINE")
+	assert.Same(t, trouble.ForeignEngine, advice.Row(err))
 	assert.ErrorContains(t, Stop(t.Context(), p.Options), "isn't an engine of Berth's")
 	assert.ErrorContains(t, Prune(t.Context(), p.Options), "isn't an engine of Berth's")
 	c, err := p.docker.Inspect(t.Context(), p.name)
@@ -431,5 +431,5 @@ func TestNoPermission(t *testing.T) {
 	nobody.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := nobody.CombinedOutput()
 	require.Error(t, err)
-	assert.Contains(t, string(out), "usermod -aG docker")
+	assert.Contains(t, string(out), "can't use Docker: no permission on "+docker.Host())
 }
