@@ -85,7 +85,7 @@ var (
 		Mend: everywhere("Restart the machine. Or, while no program has the GPU open (lsof /dev/nvidia* shows them), load the new " +
 			"module in place of the old one:\n" +
 			"\tsudo rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia\n\tsudo modprobe nvidia"),
-		Source: "https://github.com/NVIDIA/nvidia-docker/issues/584",
+		Source: "https://github.com/NVIDIA/nvidia-container-toolkit/issues/394",
 	}
 	GPUPermission = &Row{
 		Name: "gpu-permission", State: Fault,

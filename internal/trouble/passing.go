@@ -76,7 +76,7 @@ var (
 		Mend: everywhere("On Ubuntu Core:\n\tsudo snap install nvidia-core22\n" +
 			"Elsewhere replace the snap by a package; the snap's images, containers and volumes go with it:\n" +
 			"\tsudo snap remove docker\n\tsudo apt-get install docker.io"),
-		Source: "https://github.com/NVIDIA/nvidia-container-toolkit/issues/82",
+		Source: "https://github.com/NVIDIA/nvidia-docker/issues/1642, https://github.com/NVIDIA/nvidia-container-toolkit/issues/82",
 	}
 	NoRuntime = &Row{
 		Name: "runtime-forgotten", State: Fault,
