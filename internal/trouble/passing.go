@@ -8,7 +8,7 @@ const regenerate = "\tsudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml
 // On NixOS a service makes the specification.
 const regenerateNix = "\tsudo systemctl restart nvidia-container-toolkit-cdi-generator"
 
-const nixToolkit = "Add to /etc/nixos/configuration.nix\n\thardware.nvidia-container-toolkit.enable = true;" + nixRebuild + "."
+const nixToolkit = "Add to /etc/nixos/configuration.nix\n\thardware.nvidia-container-toolkit.enable = true;" + nixRebuild
 
 // rootlessMend has a rootless Docker pass GPUs on.
 var rootlessMend = everywhere("Type\n\tsudo nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place\n" +
@@ -93,7 +93,7 @@ var (
 				"true}}\nthen\n\tsudo systemctl restart docker",
 			"nixos": "Add to /etc/nixos/configuration.nix (Docker 25 or later)\n\tvirtualisation.docker.daemon.settings.features.cdi = " +
 				"true;" +
-				nixRebuild + ".",
+				nixRebuild,
 		},
 		Source: docsCDI,
 	}
@@ -148,7 +148,7 @@ var (
 	DriverTooOldForImage = &Row{
 		Name: "driver-old-for-image", State: Fault,
 		Wrong: "the driver is too old for the image",
-		Means: "The image says which version of CUDA it needs, and the driver hasn't it.",
+		Means: "The image says which version of CUDA it needs, and the driver isn't for that version.",
 		Mend:  updateDriver, Source: docsReleases,
 	}
 	UnknownDevice = &Row{

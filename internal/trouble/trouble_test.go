@@ -41,6 +41,9 @@ func TestRows(t *testing.T) {
 			for id, text := range r.Mend {
 				assert.True(t, slices.ContainsFunc(names, func(n struct{ id, name string }) bool { return n.id == id }), "%s: who is "+
 					"%q?", r.Name, id)
+				for _, command := range Commands(text) {
+					assert.NotRegexp(t, `[.:]$`, command, "%s: it is to be typed as it is", r.Name)
+				}
 				for line := range strings.Lines(text) {
 					assert.NotRegexp(t, ` $|^\s*$|^\t\t| \t`, strings.TrimSuffix(line, "\n"), r.Name)
 				}
