@@ -32,6 +32,7 @@ type Commands interface {
 	Clean(context.Context) error
 
 	CI(context.Context, CIFlags) error
+	Lint(context.Context, LintFlags) error
 	Workflows(context.Context, WorkflowsFlags) error
 
 	Run(context.Context, RunFlags) error
