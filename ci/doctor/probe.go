@@ -88,17 +88,18 @@ func Probe(ctx context.Context) Host {
 	return h
 }
 
-// run runs probes side by side. h isn't touched by those that take too long.
+// run runs probes side by side, until ctx ends. h isn't touched by those that take too long.
 func run(ctx context.Context, h *Host, probes []probe) {
 	var lock sync.Mutex
 	var wait sync.WaitGroup
 	for _, p := range probes {
 		wait.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, p.limit)
+			limited, cancel := context.WithTimeout(ctx, p.limit)
 			defer cancel()
 			seen := make(chan func(*Host), 1)
-			go func() { seen <- p.look(ctx) }()
+			go func() { seen <- p.look(limited) }()
 			select {
+			case <-ctx.Done(): // nobody wants to know any more
 			case put := <-seen:
 				lock.Lock()
 				defer lock.Unlock()
@@ -342,7 +343,8 @@ func probeDisks(h Host) func(context.Context) func(*Host) {
 				all = append(all, d)
 			}
 		}
-		if h.Docker.API != "" && h.Docker.Local && !h.Docker.Info.Desktop() {
+		// Seen from a container with Docker's socket, the folder isn't there.
+		if _, err := os.Stat(h.Docker.Info.RootDir); err == nil && h.Docker.API != "" && h.Docker.Local {
 			add("Docker", h.Docker.Info.RootDir)
 		}
 		if h.Cache.Path != "" {

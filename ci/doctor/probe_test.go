@@ -112,6 +112,13 @@ func TestHangingProbe(t *testing.T) {
 	run(t.Context(), &h, []probe{{name: ofSMI, limit: time.Millisecond, look: func(context.Context) func(*Host) { select {} },
 		late: func(h *Host) { h.GPU.Slow = true }}})
 	assert.Equal(t, Host{GPU: GPU{Slow: true}}, h)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	start, h = time.Now(), Host{}
+	run(ctx, &h, []probe{{name: "for ever", limit: time.Hour, look: func(context.Context) func(*Host) { select {} }}})
+	assert.Less(t, time.Since(start), 5*time.Second, "Ctrl-C")
+	assert.Equal(t, Host{}, h)
 }
 
 // TestRealDocker: what Docker says, and nothing made in it.
