@@ -38,7 +38,7 @@ const gig = 1_000_000_000
 func laptop() Host {
 	return Host{
 		OS: "linux", Arch: "amd64", Kernel: "6.12.48-amd64", System: onDebian,
-		User: User{Name: "alice", UID: 1000, DockerGroup: true, InDocker: true},
+		User: User{DockerGroup: true, InDocker: true},
 		Env:  map[string]string{"DISPLAY": ":0", "WAYLAND_DISPLAY": "wayland-0"},
 		Go:   Go{Path: "/usr/local/go/bin/go", Version: "1.26.3", Needs: needsGo},
 		Docker: Docker{

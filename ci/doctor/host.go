@@ -31,8 +31,6 @@ type Host struct {
 
 // A User is who asks.
 type User struct {
-	Name        string
-	UID         int
 	DockerGroup bool // is a member of the group docker, as its entry has it
 	InDocker    bool // has the rights of that group, as this login has it
 }

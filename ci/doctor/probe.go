@@ -131,21 +131,20 @@ func probeUser(context.Context) func(*Host) {
 
 // currentUser is who asks, and whether they are in the group docker.
 func currentUser() User {
-	u := User{UID: os.Getuid()}
 	me, err := user.Current()
 	if err != nil {
-		return u
+		return User{}
 	}
-	u.Name = me.Username
 	group, err := user.LookupGroup("docker")
 	if err != nil {
-		return u
+		return User{}
 	}
-	ids, _ := me.GroupIds()
-	u.DockerGroup = slices.Contains(ids, group.Gid)
-	groups, _ := os.Getgroups()
-	u.InDocker = slices.ContainsFunc(append(groups, os.Getegid()), func(g int) bool { return strconv.Itoa(g) == group.Gid })
-	return u
+	entries, _ := me.GroupIds()
+	rights, _ := os.Getgroups()
+	return User{
+		DockerGroup: slices.Contains(entries, group.Gid),
+		InDocker:    slices.ContainsFunc(append(rights, os.Getegid()), func(g int) bool { return strconv.Itoa(g) == group.Gid }),
+	}
 }
 
 var goVersion = regexp.MustCompile(`^go version go(\S+)`)

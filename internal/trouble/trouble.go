@@ -7,7 +7,6 @@
 package trouble
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -44,7 +43,7 @@ type Row struct {
 // that the line before names. In them stands {berth} for the command that was typed.
 type Mend map[string]string
 
-// any is a Mend that is the same everywhere.
+// everywhere is a Mend that is the same for all.
 func everywhere(text string) Mend { return Mend{"": text} }
 
 // On is the mend for a system.
@@ -96,6 +95,6 @@ func Find(name string) (*Row, error) {
 			names = append(names, r.Name)
 		}
 	}
-	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(a, b) })
+	slices.Sort(names)
 	return nil, fmt.Errorf("there is no row %q. There are %s", name, strings.Join(names, ", "))
 }
