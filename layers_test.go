@@ -27,6 +27,7 @@ var layers = map[string][]string{
 	"ci/debian":            {"ci/image", "ci/input", "docker/daemon", "docker/owned", "internal"},
 	"ci/golang":            {"ci/input", "internal"},
 	"ci/shell":             {"ci/input", "internal", "rootfs"},
+	"ci/attest":            {},
 	"ci/lint":              {"internal"},
 	"ci/stage":             {"internal"},
 	"ci/doctor":            {"ci/debian", "ci/engine", "docker", "internal"},

@@ -26,6 +26,7 @@ import (
 type Commands interface {
 	Build(context.Context, BuildFlags) error
 	Verify(context.Context, VerifyFlags) error
+	Publish(context.Context, PublishFlags) error
 	Pin(context.Context, PinFlags) error
 	Why(ctx context.Context, name string) error
 	Materials(context.Context, MaterialsFlags) error
