@@ -31,6 +31,7 @@ var ErrUnreachable = errors.New("no answer")
 type Getter struct {
 	Client *http.Client  // http.DefaultClient if nil
 	Stall  time.Duration // how long a mirror may send nothing; the usual if 0
+	Accept string        // the header of that name; none if empty
 }
 
 // Get returns the file at address from the given offset on, and the offset that the
@@ -57,6 +58,9 @@ func (g Getter) Get(ctx context.Context, address string, offset int64) (io.ReadC
 	if err != nil {
 		// The cause quotes the address, or the part of it that may be a password.
 		return fail(errors.New("its address isn't a URL"))
+	}
+	if g.Accept != "" {
+		req.Header.Set("Accept", g.Accept)
 	}
 	if offset > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
