@@ -51,7 +51,7 @@ var layers = map[string][]string{
 // forTests are rooms that nothing but tests may import.
 var forTests = []string{
 	"internal/dockertest", "internal/dockertest/hook", "internal/dockertest/loader", "internal/dockertest/smi",
-	"internal/moduletest", "internal/testenv", "trainer/cuda/internal/ptx",
+	"internal/moduletest", "internal/testenv", "internal/wheeltest", "trainer/cuda/internal/ptx",
 }
 
 // violations lists the imports that layers doesn't allow, by the importing package.
