@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/ci/wheels"
+	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/progress"
 	"github.com/berthdev/berth/internal/testenv"
@@ -74,21 +77,76 @@ func withWheels(t *testing.T) (Project, *wheeltest.Index) {
 	return p, index
 }
 
+// TestWheels goes from a pylock.toml to an image in which somebody who isn't root imports
+// what was installed; then on to one of another date, without the server.
 func TestWheels(t *testing.T) {
 	docker := dockertest.Connect(t)
 	if testing.Short() {
-		t.Skip("it builds an image with Python")
+		t.Skip("it builds images with Python")
 	}
-	p, _ := withWheels(t)
-	changes, err := Pin(t.Context(), p, PinOptions{Report: progress.New(os.Stderr)})
+	p, index := withWheels(t)
+	report := progress.New(os.Stderr)
+	changes, err := Pin(t.Context(), p, PinOptions{Report: report})
 	require.NoError(t, err)
 	assert.Contains(t, changes, "+ wheel own-build 3.0+cu128")
 	require.NoError(t, CheckPins(p))
 	tag := newTag(t, docker)
-	_, err = Build(t.Context(), p, BuildOptions{Tag: tag, Report: progress.New(os.Stderr)})
+	first, err := Build(t.Context(), p, BuildOptions{Tag: tag, Report: report})
 	require.NoError(t, err)
-	out, err := exec.Command("docker", "run", "--rm", "--user=1234:1234", tag, "sh", "-c",
-		"pure; data-tool; python3 -c 'import stable, ownbuild, nvidia; print(stable.answer(), ownbuild.answer(), nvidia.__file__)'; find /usr/local -ls").CombinedOutput()
-	require.NoError(t, err, string(out))
-	t.Log(string(out))
+
+	testenv.NeedsCommand(t, testenv.DockerCommand, "docker")
+	sh := func(command string) string {
+		out, err := exec.Command("docker", "run", "--rm", "--name="+dockertest.Name(t), "--user=1234:1234", tag, "sh", "-c", command).CombinedOutput()
+		require.NoError(t, err, string(out))
+		return string(out)
+	}
+	site := "/usr/local/lib/python3.11/dist-packages/"
+	assert.Equal(t, "pure "+site+"pure/__init__.py\ndata 4\n42 43 "+site+"nvidia/__init__.py\n", sh("pure; data-tool; "+
+		"python3 -c 'import stable, ownbuild, nvidia.a, nvidia.b; print(stable.answer(), ownbuild.answer(), nvidia.__file__)'"))
+	assert.Contains(t, sh("python3 -v -c 'import pure'"), "# code object from '"+site+"pure/__pycache__/__init__.cpython-311.pyc'",
+		"it was compiled at the import")
+	assert.Empty(t, sh("find /usr/local/bin /usr/local/share/data "+site+" -not -type d -newermt '1980-01-01 00:00:01Z'"), "files with a date")
+	assert.Equal(t, "/usr/local/include/python3.11/data/data.h\n/usr/local/share/data/file.txt\n", sh("ls /usr/local/include/*/*/* /usr/local/share/data/*"))
+
+	// A pin that moves the packages' date: pip installs anew, on top of another layer, and the
+	// wheels' layer is the same. What is cached is enough for it.
+	index.Close()
+	store, err := cache.Open()
+	require.NoError(t, err)
+	require.NoError(t, os.RemoveAll(store.Path("wheels")))
+	lock := readFile(t, p, lockFile)
+	line := regexp.MustCompile(`(?m)^snapshot (\d{4})`).FindStringSubmatch(lock)
+	require.NotEmpty(t, line)
+	year, err := strconv.Atoi(line[1])
+	require.NoError(t, err)
+	writeFile(t, p, lockFile, strings.Replace(lock, line[0], fmt.Sprintf("snapshot %d", year+1), 1))
+	second, err := Build(t.Context(), p, BuildOptions{Tag: tag, Report: report})
+	require.NoError(t, err)
+	require.Len(t, first.Layers, 2)
+	assert.NotEqual(t, first.Layers[0], second.Layers[0], "the base has another date")
+	assert.Equal(t, first.Layers[1], second.Layers[1], "the wheels' layer follows the packages' date")
+	if testenv.Long() {
+		verified, err := Verify(t.Context(), p, VerifyOptions{Report: report})
+		require.NoError(t, err)
+		assert.Equal(t, second.Digest, verified.Digest)
+	}
+}
+
+// TestWheelsThatCollide says which file is in question, and builds nothing.
+func TestWheelsThatCollide(t *testing.T) {
+	a := wheeltest.New(t, "a", "1", "py3-none-any", map[string]string{"shared/__init__.py": "1\n"})
+	b := wheeltest.New(t, "b", "1", "py3-none-any", map[string]string{"shared/__init__.py": "2\n"})
+	index := wheeltest.Serve(t, a, b)
+	lock := "wants x\npython 3.11.2\nglibc 2.36\narchitecture amd64\n"
+	for _, w := range []wheeltest.Wheel{a, b} {
+		lock += fmt.Sprintf("wheel %s 1 %s %d %s %s -\n", w.Name, w.File, len(w.Data), w.SHA256(), index.FileURL(w))
+	}
+	dockertest.Cache(t)
+	p := Project{
+		Root: tree(t, map[string]string{"docker/Dockerfile": "FROM scratch\n", "docker/wheels.lock": lock}), Name: "x",
+		Dockerfile: "docker/Dockerfile", Inputs: []input.Input{wheels.Input{}},
+	}
+	_, err := Materials(t.Context(), p, MaterialsOptions{Dir: t.TempDir()})
+	require.ErrorContains(t, err, "a-1-py3-none-any.whl and b-1-py3-none-any.whl both install lib/python3.11/dist-packages/shared/__init__.py")
+	assert.Contains(t, Explain(err, "mage"), "Leave one of the packages out")
 }

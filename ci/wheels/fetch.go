@@ -182,9 +182,9 @@ func (f *fetcher) progress(n int64) {
 	f.o.Report.Update("Fetching wheels: %d of %d MB", done>>20, max(done, f.total)>>20)
 }
 
-// complete returns the wheels of candidates, with sizes and SHA-256 sums. Those that the
-// pylock.toml has none of are downloaded, and it says so.
-func (f *fetcher) complete(ctx context.Context, name string, candidates []candidate) ([]Wheel, error) {
+// complete returns the wheels of candidates, with sizes and SHA-256 sums. Those that neither
+// the pylock.toml nor the lock before has any of are downloaded, and it says so.
+func (f *fetcher) complete(ctx context.Context, name string, candidates []candidate, old Lock) ([]Wheel, error) {
 	var all []Wheel
 	unlock, err := f.lock(ctx)
 	if err != nil {
@@ -192,6 +192,12 @@ func (f *fetcher) complete(ctx context.Context, name string, candidates []candid
 	}
 	defer unlock()
 	for _, c := range candidates {
+		for _, was := range old.Wheels {
+			known := c.SHA256 == "" && !strongHash(c.hashes) || was.SHA256 == c.SHA256
+			if known && was.URL == c.URL && was.File == c.File && (c.Size == 0 || c.Size == was.Size) {
+				c.Size, c.SHA256 = was.Size, was.SHA256
+			}
+		}
 		w, err := f.completeOne(ctx, name, c)
 		if err != nil {
 			return nil, err
@@ -247,10 +253,21 @@ func (f *fetcher) completeOne(ctx context.Context, name string, c candidate) (Wh
 	return w, w.check()
 }
 
-// checkOthers compares a file with sums by other algorithms than SHA-256, as far as they
-// are worth it.
+// algorithms are those, beside SHA-256, by which a sum is worth a comparison.
+var algorithms = map[string]func() hash.Hash{"sha512": sha512.New, "sha384": sha512.New384}
+
+// strongHash reports whether one of the sums is by one of these algorithms.
+func strongHash(hashes map[string]string) bool {
+	for name := range hashes {
+		if algorithms[name] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// checkOthers compares a file with sums by these algorithms.
 func checkOthers(path string, hashes map[string]string) error {
-	algorithms := map[string]func() hash.Hash{"sha512": sha512.New, "sha384": sha512.New384}
 	for _, name := range slices.Sorted(maps.Keys(hashes)) {
 		algorithm := algorithms[name]
 		if algorithm == nil {

@@ -98,11 +98,11 @@ func (i Input) Pin(ctx context.Context, root string, o input.Options) (input.Pin
 	if err != nil {
 		return input.Pinned{}, fmt.Errorf("%s: %w", i.pylock(), err)
 	}
-	if l.Wheels, err = newFetcher(root, o).complete(ctx, i.pylock(), chosen); err != nil {
-		return input.Pinned{}, err
-	}
 	old, err := ReadLock(below(root, i.lock()))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return input.Pinned{}, err
+	}
+	if l.Wheels, err = newFetcher(root, o).complete(ctx, i.pylock(), chosen, old); err != nil {
 		return input.Pinned{}, err
 	}
 	p := input.Pinned{Locked: locked{l, root}, Files: map[string][]byte{i.lock(): l.Marshal()}, Changes: diff(old, l)}

@@ -46,7 +46,8 @@ func New(t testing.TB, name, version, tag string, files map[string]string) Wheel
 	t.Helper()
 	stem := strings.ReplaceAll(name, "-", "_") + "-" + version
 	info := stem + ".dist-info/"
-	all := maps.Clone(files)
+	all := map[string]string{}
+	maps.Copy(all, files)
 	all[info+"METADATA"] = fmt.Sprintf("Metadata-Version: 2.1\nName: %s\nVersion: %s\n", name, version)
 	all[info+"WHEEL"] = "Wheel-Version: 1.0\nGenerator: berth\nRoot-Is-Purelib: " + fmt.Sprint(strings.HasSuffix(tag, "-any")) + "\nTag: " + tag + "\n"
 	record := ""
@@ -60,6 +61,9 @@ func New(t testing.TB, name, version, tag string, files map[string]string) Wheel
 	for _, file := range slices.Sorted(maps.Keys(all)) {
 		h := &zip.FileHeader{Name: file, Method: zip.Deflate, Modified: time.Date(2024, 5, 6, 7, 8, 10, 0, time.UTC)}
 		h.SetMode(0o644)
+		if strings.Contains(file, ".data/scripts/") {
+			h.SetMode(0o755)
+		}
 		w, err := z.CreateHeader(h)
 		require.NoError(t, err)
 		_, err = w.Write([]byte(all[file]))
