@@ -65,16 +65,34 @@ func withWheels(t *testing.T) (Project, *wheeltest.Index) {
 	require.NoError(t, err)
 	p := Project{
 		Root: tree(t, map[string]string{
-			"docker/Dockerfile": strings.Replace(string(dockerfile), "FROM base\n", "FROM base AS wheels\nADD wheels.tar /\n"+
-				"RUN --network=none /wheels/install /installed\n\nFROM base\nCOPY --from=wheels /installed/ /\n", 1),
+			"docker/Dockerfile":              strings.NewReplacer("FROM base\n", documented(t, "dockerfile"), "ADD shell.tar /\n", "").Replace(string(dockerfile)),
 			"docker/Dockerfile.dockerignore": "*\n!rootfs.tar\n!shell.tar\n!wheels.tar\n", "docker/packages.toml": packages, "pylock.toml": text,
 		}),
-		Name: dockertest.Process + "-wheels",
+		Name: dockertest.Process + "-wheels", Dockerfile: "docker/Dockerfile", Inputs: []input.Input{debian.Input{}, wheels.Input{}},
 	}
-	p.Inputs = []input.Input{debian.Input{}, wheels.Input{}}
-	p.Dockerfile = "docker/Dockerfile"
-	writeFile(t, p, p.Dockerfile, strings.Replace(readFile(t, p, p.Dockerfile), "ADD shell.tar /\n", "", 1))
 	return p, index
+}
+
+// documented returns what docs/wheels.md has of a language, without its indent.
+func documented(t *testing.T, language string) string {
+	t.Helper()
+	text, err := os.ReadFile("../docs/wheels.md")
+	require.NoError(t, err)
+	_, block, found := strings.Cut(string(text), "```"+language+"\n")
+	require.True(t, found)
+	block, _, _ = strings.Cut(block, "```")
+	return strings.TrimRight(regexp.MustCompile(`(?m)^ +`).ReplaceAllString(block, ""), "\n") + "\n"
+}
+
+// TestTemplateTellsOfWheels is for what the template of PyTorch says to add: it is what
+// docs/wheels.md says, which the next test does.
+func TestTemplateTellsOfWheels(t *testing.T) {
+	text, err := os.ReadFile("../internal/setup/templates/pytorch/magefiles/berth.go.txt")
+	require.NoError(t, err)
+	plain := strings.ReplaceAll(strings.ReplaceAll(string(text), "//\t", ""), "//\n", "\n")
+	assert.Contains(t, plain, documented(t, "dockerfile"))
+	line, _, _ := strings.Cut(documented(t, "go"), " // ")
+	assert.Contains(t, plain, line)
 }
 
 // TestWheels goes from a pylock.toml to an image in which somebody who isn't root imports
@@ -106,7 +124,8 @@ func TestWheels(t *testing.T) {
 	assert.Contains(t, sh("python3 -v -c 'import pure'"), "# code object from '"+site+"pure/__pycache__/__init__.cpython-311.pyc'",
 		"it was compiled at the import")
 	assert.Empty(t, sh("find /usr/local/bin /usr/local/share/data "+site+" -not -type d -newermt '1980-01-01 00:00:01Z'"), "files with a date")
-	assert.Equal(t, "/usr/local/include/python3.11/data/data.h\n/usr/local/share/data/file.txt\n", sh("ls /usr/local/include/*/*/* /usr/local/share/data/*"))
+	assert.Equal(t, "/usr/include/python3.11/data/data.h\n/usr/local/share/data/file.txt\n",
+		sh("find /usr -name data.h -o -path '*/data/file.txt' | sort"), "the headers are where Debian's pip has them")
 
 	// A pin that moves the packages' date: pip installs anew, on top of another layer, and the
 	// wheels' layer is the same. What is cached is enough for it.
