@@ -144,7 +144,7 @@ func (f *fetcher) sources(w Wheel) (all []source) {
 		}
 	}
 	index(f.mirror)
-	all = append(all, source{strings.SplitN(w.URL, "#", 2)[0], func(context.Context) (string, error) { return w.URL, nil }})
+	all = append(all, source{w.URL, func(context.Context) (string, error) { return w.URL, nil }})
 	index(w.Index)
 	return all
 }

@@ -191,8 +191,10 @@ func compare(left operand, operator string, right operand) (bool, error) {
 	case "===":
 		return strings.EqualFold(strings.TrimSpace(a), strings.TrimSpace(b)), nil
 	}
-	if c, err := semver.PyPI.ParseConstraint(operator + b); err == nil && versionLike.MatchString(b) {
-		if v, err := semver.PyPI.Parse(a); err == nil && versionLike.MatchString(a) {
+	if versionLike.MatchString(a) && versionLike.MatchString(b) {
+		c, cerr := semver.PyPI.ParseConstraint(operator + b)
+		v, verr := semver.PyPI.Parse(a)
+		if cerr == nil && verr == nil {
 			return c.MatchVersionPrerelease(v), nil
 		}
 	}

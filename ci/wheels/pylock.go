@@ -219,7 +219,8 @@ func (r requirement) choose(p Python, dir string) (candidate, error) {
 
 // wheel is the entry of the lock for a file.
 func (r requirement) wheel(f file, dir string) (w Wheel, err error) {
-	w = Wheel{Name: normal(r.Name), Version: r.Version, Size: f.Size, SHA256: strings.ToLower(f.Hashes["sha256"]), URL: f.URL, Index: strings.TrimSuffix(r.Index, "/")}
+	w = Wheel{Name: normal(r.Name), Version: r.Version, Size: f.Size, SHA256: strings.ToLower(f.Hashes["sha256"]), Index: strings.TrimSuffix(r.Index, "/")}
+	w.URL, _, _ = strings.Cut(f.URL, "#")
 	if w.File, err = f.name(); err != nil {
 		return w, err
 	}
