@@ -15,16 +15,15 @@ import (
 	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/ci/wheels"
-	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/progress"
 	"github.com/berthdev/berth/internal/testenv"
 	"github.com/berthdev/berth/internal/wheeltest"
 )
 
-// withWheels is a project whose image has Debian's Python and pip, and wheels of all
-// kinds, served on loopback.
-func withWheels(t *testing.T) (Project, *wheeltest.Index) {
+// withWheels is a project whose image has the Python and pip of a suite of Debian, and
+// wheels of all kinds, served on loopback. python is the Python's second number.
+func withWheels(t *testing.T, suite, python string) (Project, *wheeltest.Index) {
 	t.Helper()
 	if len(debian.HostMirrors()["debian"]) == 0 {
 		testenv.Skip(t, testenv.Mirror, "neither BERTH_DEBIAN_MIRROR nor apt names one")
@@ -32,21 +31,24 @@ func withWheels(t *testing.T) (Project, *wheeltest.Index) {
 	const nvidia = "# shared by all of them\n"
 	all := []wheeltest.Wheel{
 		wheeltest.New(t, "pure", "1.0", "py3-none-any", map[string]string{
-			"pure/__init__.py":                    "def main(): print('pure', __file__)\nKINDS = {'a', 'b', 'c'}\nassert 'd' not in {'a', 'b', 'c'}\n",
+			"pure/__init__.py":                    "def main(): print('pure', __file__)\nassert 'd' not in {'a', 'b', 'c'}\n",
 			"pure/py2.py":                         "print 'no Python 3 compiles this'\n",
 			"pure-1.0.dist-info/entry_points.txt": "[console_scripts]\npure = pure:main\n",
 		}),
-		wheeltest.New(t, "stable", "2.0", "cp38-abi3-manylinux2014_x86_64", map[string]string{"stable.abi3.so": wheeltest.Extension(t, "stable", 42)}),
-		wheeltest.New(t, "Own_Build", "3.0+cu128", "cp311-cp311-linux_x86_64", map[string]string{
-			"ownbuild.cpython-311-x86_64-linux-gnu.so": wheeltest.Extension(t, "ownbuild", 43),
+		wheeltest.New(t, "stable", "2.0", "cp38-abi3-manylinux2014_x86_64", map[string]string{"stable.abi3.so": wheeltest.Extension(t,
+			"stable", 42)}),
+		wheeltest.New(t, "Own_Build", "3.0+cu128", "cp3"+python+"-cp3"+python+"-linux_x86_64", map[string]string{
+			"ownbuild.cpython-3" + python + "-x86_64-linux-gnu.so": wheeltest.Extension(t, "ownbuild", 43),
 		}),
 		wheeltest.New(t, "data", "4", "py3-none-any", map[string]string{
 			"data-4.data/scripts/data-tool":        "#!python\nimport datamodule; print('data', datamodule.x)\n",
 			"data-4.data/data/share/data/file.txt": "text\n", "data-4.data/purelib/datamodule.py": "x = 4\n",
 			"data-4.data/headers/data.h": "// a header\n",
 		}),
-		wheeltest.New(t, "nvidia-a", "1", "py3-none-manylinux_2_27_x86_64", map[string]string{"nvidia/__init__.py": nvidia, "nvidia/a/lib.so": "a"}),
-		wheeltest.New(t, "nvidia-b", "1", "py3-none-manylinux_2_27_x86_64", map[string]string{"nvidia/__init__.py": nvidia, "nvidia/b/lib.so": "b"}),
+		wheeltest.New(t, "nvidia-a", "1", "py3-none-manylinux_2_27_x86_64", map[string]string{"nvidia/__init__.py": nvidia,
+			"nvidia/a/lib.so": "a"}),
+		wheeltest.New(t, "nvidia-b", "1", "py3-none-manylinux_2_27_x86_64", map[string]string{"nvidia/__init__.py": nvidia,
+			"nvidia/b/lib.so": "b"}),
 	}
 	index := wheeltest.Serve(t, all...)
 	text := "lock-version = \"1.0\"\nrequires-python = \">=3.9\"\n"
@@ -55,8 +57,8 @@ func withWheels(t *testing.T) (Project, *wheeltest.Index) {
 			strings.ReplaceAll(strings.ToLower(w.Name), "_", "-"), w.Version, index.URL+"/html/", index.FileURL(w), len(w.Data), w.SHA256())
 	}
 	packages := "architecture = \"amd64\"\n"
-	for archive, suite := range map[string]string{"debian": "bookworm", "debian-security": "bookworm-security"} {
-		packages += fmt.Sprintf("[[suite]]\narchive = %q\nname = %q\ncomponents = [\"main\"]\n", archive, suite)
+	for archive, name := range map[string]string{"debian": suite, "debian-security": suite + "-security"} {
+		packages += fmt.Sprintf("[[suite]]\narchive = %q\nname = %q\ncomponents = [\"main\"]\n", archive, name)
 	}
 	for _, name := range []string{"python3", "python3-pip", "mawk", "passwd"} {
 		packages += fmt.Sprintf("[[package]]\nname = %q\nwhy = \"the wheels need it\"\n", name)
@@ -65,7 +67,8 @@ func withWheels(t *testing.T) (Project, *wheeltest.Index) {
 	require.NoError(t, err)
 	p := Project{
 		Root: tree(t, map[string]string{
-			"docker/Dockerfile":              strings.NewReplacer("FROM base\n", documented(t, "dockerfile"), "ADD shell.tar /\n", "").Replace(string(dockerfile)),
+			"docker/Dockerfile": strings.NewReplacer("FROM base\n", documented(t, "dockerfile"), "ADD shell.tar /\n",
+				"").Replace(string(dockerfile)),
 			"docker/Dockerfile.dockerignore": "*\n!rootfs.tar\n!shell.tar\n!wheels.tar\n", "docker/packages.toml": packages, "pylock.toml": text,
 		}),
 		Name: dockertest.Process + "-wheels", Dockerfile: "docker/Dockerfile", Inputs: []input.Input{debian.Input{}, wheels.Input{}},
@@ -98,11 +101,22 @@ func TestTemplateTellsOfWheels(t *testing.T) {
 // TestWheels goes from a pylock.toml to an image in which somebody who isn't root imports
 // what was installed; then on to one of another date, without the server.
 func TestWheels(t *testing.T) {
-	docker := dockertest.Connect(t)
 	if testing.Short() {
 		t.Skip("it builds images with Python")
 	}
-	p, index := withWheels(t)
+	for suite, python := range map[string]string{"bookworm": "11", "trixie": "13"} {
+		t.Run(suite, func(t *testing.T) {
+			if suite != "bookworm" && !testenv.Long() {
+				t.Skip("bookworm stands for the others")
+			}
+			testWheels(t, suite, python)
+		})
+	}
+}
+
+func testWheels(t *testing.T, suite, python string) {
+	docker := dockertest.Connect(t)
+	p, index := withWheels(t, suite, python)
 	report := progress.New(os.Stderr)
 	changes, err := Pin(t.Context(), p, PinOptions{Report: report})
 	require.NoError(t, err)
@@ -114,25 +128,24 @@ func TestWheels(t *testing.T) {
 
 	testenv.NeedsCommand(t, testenv.DockerCommand, "docker")
 	sh := func(command string) string {
-		out, err := exec.Command("docker", "run", "--rm", "--name="+dockertest.Name(t), "--user=1234:1234", tag, "sh", "-c", command).CombinedOutput()
+		out, err := exec.Command("docker", "run", "--rm", "--name="+dockertest.Name(t), "--user=1234:1234", tag, "sh", "-c",
+			command).CombinedOutput()
 		require.NoError(t, err, string(out))
 		return string(out)
 	}
-	site := "/usr/local/lib/python3.11/dist-packages/"
+	site := "/usr/local/lib/python3." + python + "/dist-packages/"
 	assert.Equal(t, "pure "+site+"pure/__init__.py\ndata 4\n42 43 "+site+"nvidia/__init__.py\n", sh("pure; data-tool; "+
 		"python3 -c 'import stable, ownbuild, nvidia.a, nvidia.b; print(stable.answer(), ownbuild.answer(), nvidia.__file__)'"))
-	assert.Contains(t, sh("python3 -v -c 'import pure'"), "# code object from '"+site+"pure/__pycache__/__init__.cpython-311.pyc'",
+	assert.Contains(t, sh("python3 -v -c 'import pure'"), "# code object from '"+site+"pure/__pycache__/__init__.cpython-3"+python+".pyc'",
 		"it was compiled at the import")
-	assert.Empty(t, sh("find /usr/local/bin /usr/local/share/data "+site+" -not -type d -newermt '1980-01-01 00:00:01Z'"), "files with a date")
-	assert.Equal(t, "/usr/include/python3.11/data/data.h\n/usr/local/share/data/file.txt\n",
+	assert.Empty(t, sh("find /usr/local/bin /usr/local/share/data "+site+" -not -type d -newermt '1980-01-01 00:00:01Z'"),
+		"files with a date")
+	assert.Equal(t, "/usr/include/python3."+python+"/data/data.h\n/usr/local/share/data/file.txt\n",
 		sh("find /usr -name data.h -o -path '*/data/file.txt' | sort"), "the headers are where Debian's pip has them")
 
 	// A pin that moves the packages' date: pip installs anew, on top of another layer, and the
 	// wheels' layer is the same. What is cached is enough for it.
 	index.Close()
-	store, err := cache.Open()
-	require.NoError(t, err)
-	require.NoError(t, os.RemoveAll(store.Path("wheels")))
 	lock := readFile(t, p, lockFile)
 	line := regexp.MustCompile(`(?m)^snapshot (\d{4})`).FindStringSubmatch(lock)
 	require.NotEmpty(t, line)
@@ -166,6 +179,7 @@ func TestWheelsThatCollide(t *testing.T) {
 		Dockerfile: "docker/Dockerfile", Inputs: []input.Input{wheels.Input{}},
 	}
 	_, err := Materials(t.Context(), p, MaterialsOptions{Dir: t.TempDir()})
-	require.ErrorContains(t, err, "a-1-py3-none-any.whl and b-1-py3-none-any.whl both install lib/python3.11/dist-packages/shared/__init__.py")
+	require.ErrorContains(t, err,
+		"a-1-py3-none-any.whl and b-1-py3-none-any.whl both install lib/python3.11/dist-packages/shared/__init__.py")
 	assert.Contains(t, Explain(err, "mage"), "Leave one of the packages out")
 }

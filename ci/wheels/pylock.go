@@ -59,7 +59,8 @@ type file struct {
 func readPylock(name string) (pylock, []byte, error) {
 	data, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return pylock{}, nil, advice.With(err, "Have it written by\n\tuv export --format pylock.toml -o pylock.toml\nor by pip lock or pdm export -f pylock")
+		return pylock{}, nil, advice.With(err, "Have it written by\n\tuv export --format pylock.toml -o pylock.toml\n"+
+			"or by pip lock or pdm export -f pylock")
 	} else if err != nil {
 		return pylock{}, nil, err
 	}
@@ -118,7 +119,8 @@ func (l pylock) choose(p Python, extras, groups []string, dir string) (chosen []
 		return nil, err
 	} else if !suits {
 		err := fmt.Errorf("it is for Python %s, and the image has %s", l.RequiresPython, p.Version)
-		return nil, advice.With(err, "Lock it again for Python %s, or have another suite of Debian in the list of packages that are wanted", p.short())
+		return nil, advice.With(err, "Lock it again for Python %s, "+
+			"or have another suite of Debian in the list of packages that are wanted", p.short())
 	}
 	if err := l.checkEnvironments(e, p); err != nil {
 		return nil, err
@@ -171,11 +173,13 @@ type candidate struct {
 
 // choose returns the wheel of a package that a Python gets.
 func (r requirement) choose(p Python, dir string) (candidate, error) {
-	for kind, is := range map[string]map[string]any{"a directory": r.Directory, "a repository (vcs)": r.VCS, "an archive of sources": r.Archive} {
+	for kind, is := range map[string]map[string]any{
+		"a directory": r.Directory, "a repository (vcs)": r.VCS, "an archive of sources": r.Archive,
+	} {
 		if is != nil {
 			err := fmt.Errorf("%s comes from %s: only wheels are installed, since sources run programs to become one", r, kind)
-			return candidate{}, advice.With(err, "Make a wheel of it (pip wheel --no-deps, uv build --wheel) and lock that, or leave it out of the lock and have "+
-				"the Dockerfile copy it")
+			return candidate{}, advice.With(err, "Make a wheel of it (pip wheel --no-deps, uv build --wheel) and lock that, "+
+				"or leave it out of the lock and have the Dockerfile copy it")
 		}
 	}
 	if suits, err := p.suits(r.RequiresPython); err != nil {
@@ -186,7 +190,8 @@ func (r requirement) choose(p Python, dir string) (candidate, error) {
 	}
 	if len(r.Wheels) == 0 {
 		err := fmt.Errorf("%s has no wheel, only sources (sdist), which run programs to become one", r)
-		return candidate{}, advice.With(err, "Lock a version that has one, or make one (pip wheel --no-deps, uv build --wheel) and lock that by its path")
+		return candidate{}, advice.With(err, "Lock a version that has one, "+
+			"or make one (pip wheel --no-deps, uv build --wheel) and lock that by its path")
 	}
 	var names []*pypi.WheelInfo
 	for _, f := range r.Wheels {
@@ -219,7 +224,10 @@ func (r requirement) choose(p Python, dir string) (candidate, error) {
 
 // wheel is the entry of the lock for a file.
 func (r requirement) wheel(f file, dir string) (w Wheel, err error) {
-	w = Wheel{Name: normal(r.Name), Version: r.Version, Size: f.Size, SHA256: strings.ToLower(f.Hashes["sha256"]), Index: strings.TrimSuffix(r.Index, "/")}
+	w = Wheel{
+		Name: normal(r.Name), Version: r.Version, Size: f.Size, SHA256: strings.ToLower(f.Hashes["sha256"]),
+		Index: strings.TrimSuffix(r.Index, "/"),
+	}
 	w.URL, _, _ = strings.Cut(f.URL, "#")
 	if w.File, err = f.name(); err != nil {
 		return w, err

@@ -84,10 +84,12 @@ func TestMarkersAsPackagingHasThem(t *testing.T) {
 	comparison := func() string {
 		variable := pick("python_version", "python_full_version", "implementation_version", "sys_platform", "os_name",
 			"platform_machine", "platform_system", "implementation_name", "platform_python_implementation")
-		values := []string{"linux", "win32", "darwin", "x86_64", "aarch64", "arm64", "posix", "nt", "CPython", "cpython", "Linux", "win32 cygwin", "Windows"}
+		values := []string{"linux", "win32", "darwin", "x86_64", "aarch64", "arm64", "posix", "nt", "CPython", "cpython", "Linux",
+			"win32 cygwin", "Windows"}
 		operators := []string{"==", "!=", "in", "not in"}
 		if strings.Contains(variable, "version") {
-			values = []string{"3", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.13.0", "3.13.5", "3.13.10", "3.13.5.0", "2.7", "4", "3.12.4", "3.14.0a1", "3.13.5rc1", "3.13.5.post1"}
+			values = []string{"3", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.13.0", "3.13.5", "3.13.10", "3.13.5.0",
+				"2.7", "4", "3.12.4", "3.14.0a1", "3.13.5rc1", "3.13.5.post1"}
 			operators = []string{"==", "!=", "<", "<=", ">", ">="}
 			switch draw.IntN(5) {
 			case 0:
@@ -119,7 +121,7 @@ func TestMarkersAsPackagingHasThem(t *testing.T) {
 		"python_version < '3.11' and sys_platform == 'linux' or extra == 'x'",
 		"(platform_machine == 'x86_64' and sys_platform == 'linux') or (platform_machine == 'arm64' and sys_platform == 'darwin')",
 		"platform_python_implementation != 'PyPy' and platform_system == 'Linux'", "os.name == 'posix'", "python_implementation=='CPython'",
-		"python_full_version >= '3.11.4'", "python_full_version < '3.13.0rc1'", "sys_platform >= 'linux'",
+		"python_full_version >= '3.11.4'", "python_full_version < '3.13.0rc1'",
 	}
 	for range 2000 {
 		all = append(all, marker(3))
@@ -168,7 +170,8 @@ func TestMarkers(t *testing.T) {
 		"platform_release >= '6'": "known only where the image runs", "python_version": "ends too early", "foo == 'x'": `no variable "foo"`,
 		"python_version == '3' or": "too early", "(python_version == '3'": "isn't closed", "python_version == '3')": "should end before )",
 		"extras == 'x'": "on the right", "'x' == extras": "can't be compared", "'a' == 'b'": "variable with a text", "os_name not 'x'": `"in"`,
-		"os_name == x": "no variable", "os_name ; 'x'": "makes no sense at", strings.Repeat("(", 5000): "too deep", "os_name ~= 'x'": "can't be compared",
+		"os_name == x": "no variable", "os_name ; 'x'": "makes no sense at", strings.Repeat("(", 5000): "too deep",
+		"os_name ~= 'x'": "can't be compared",
 	} {
 		_, err := e.evaluate(marker)
 		assert.ErrorContains(t, err, text, marker)
@@ -177,7 +180,8 @@ func TestMarkers(t *testing.T) {
 
 func FuzzMarker(f *testing.F) {
 	for _, seed := range []string{
-		"python_version < '3.11' and (sys_platform == \"linux\" or 'x' in extras)", "os_name not in 'a b'", "((", "python_version ~= '3'", "'\x00' === os_name",
+		"python_version < '3.11' and (sys_platform == \"linux\" or 'x' in extras)", "os_name not in 'a b'", "((",
+		"python_version ~= '3'", "'\x00' === os_name",
 	} {
 		f.Add(seed)
 	}
@@ -200,16 +204,21 @@ func TestBest(t *testing.T) {
 		files []string
 		want  int
 	}{
-		{"the newest glibc that there is", []string{"a-1-cp313-cp313-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", "a-1-cp313-cp313-manylinux_2_28_x86_64.whl", "a-1-cp313-cp313-manylinux_2_42_x86_64.whl"}, 1},
-		{"one's own before abi3 before pure", []string{"a-1-py3-none-any.whl", "a-1-cp39-abi3-manylinux_2_28_x86_64.whl", "a-1-cp313-cp313-linux_x86_64.whl"}, 2},
-		{"the newer abi3", []string{"a-1-cp37-abi3-manylinux2014_x86_64.whl", "a-1-cp311-abi3-manylinux2014_x86_64.whl", "a-1-cp314-abi3-manylinux2014_x86_64.whl"}, 1},
+		{"the newest glibc that there is", []string{"a-1-cp313-cp313-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+			"a-1-cp313-cp313-manylinux_2_28_x86_64.whl", "a-1-cp313-cp313-manylinux_2_42_x86_64.whl"}, 1},
+		{"one's own before abi3 before pure", []string{"a-1-py3-none-any.whl", "a-1-cp39-abi3-manylinux_2_28_x86_64.whl",
+			"a-1-cp313-cp313-linux_x86_64.whl"}, 2},
+		{"the newer abi3", []string{"a-1-cp37-abi3-manylinux2014_x86_64.whl", "a-1-cp311-abi3-manylinux2014_x86_64.whl",
+			"a-1-cp314-abi3-manylinux2014_x86_64.whl"}, 1},
 		{"bare linux", []string{"a-1-cp313-cp313-linux_x86_64.whl"}, 0},
 		{"bare linux after manylinux", []string{"a-1-cp313-cp313-linux_x86_64.whl", "a-1-cp313-cp313-manylinux1_x86_64.whl"}, 1},
 		{"no free threading", []string{"a-1-cp313-cp313t-manylinux_2_28_x86_64.whl"}, -1},
-		{"no other machines", []string{"a-1-cp313-cp313-manylinux_2_28_aarch64.whl", "a-1-cp313-cp313-win_amd64.whl", "a-1-cp313-cp313-musllinux_1_2_x86_64.whl", "a-1-cp313-cp313-macosx_11_0_arm64.whl"}, -1},
+		{"no other machines", []string{"a-1-cp313-cp313-manylinux_2_28_aarch64.whl", "a-1-cp313-cp313-win_amd64.whl",
+			"a-1-cp313-cp313-musllinux_1_2_x86_64.whl", "a-1-cp313-cp313-macosx_11_0_arm64.whl"}, -1},
 		{"py2.py3", []string{"a-1-py2.py3-none-any.whl"}, 0},
 		{"py2", []string{"a-1-py2-none-any.whl"}, -1},
-		{"the higher build", []string{"a-1-1-py3-none-any.whl", "a-1-10-py3-none-any.whl", "a-1-9b-py3-none-any.whl", "a-1-py3-none-any.whl"}, 1},
+		{"the higher build", []string{"a-1-1-py3-none-any.whl", "a-1-10-py3-none-any.whl", "a-1-9b-py3-none-any.whl",
+			"a-1-py3-none-any.whl"}, 1},
 		{"libraries without a Python", []string{"a-1-py3-none-manylinux_2_27_x86_64.whl"}, 0},
 	} {
 		var names []*pypi.WheelInfo

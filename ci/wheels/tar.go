@@ -189,7 +189,8 @@ func entryPoints(f *zip.File) (map[string]string, error) {
 			continue
 		}
 		name, value, found := strings.Cut(line, "=")
-		if found && (section == "console_scripts" || section == "gui_scripts") && !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, ";") {
+		comment := strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";")
+		if found && !comment && (section == "console_scripts" || section == "gui_scripts") {
 			commands[strings.TrimSpace(name)] = strings.ReplaceAll(value, " ", "")
 		}
 	}

@@ -73,7 +73,13 @@ func entry(w wheeltest.Wheel, url, more string) string {
 // TestChoose is the table of what is chosen, and of what is refused with which words.
 func TestChoose(t *testing.T) {
 	const sum = "hashes = {sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\"}"
-	wheel := func(url string) string { return fmt.Sprintf("{url = %q, size = 9, %s}", url, sum) }
+	wheel := func(url string) string {
+		if !strings.Contains(url, "://") {
+			url = "https://example.org/" + url
+		}
+		return fmt.Sprintf("{url = %q, size = 9, %s}", url, sum)
+	}
+	const pure = "a-1-py3-none-any.whl"
 	pkg := func(name, more string, wheels ...string) string {
 		return fmt.Sprintf("[[packages]]\nname = %q\nversion = \"1\"\n%s\nwheels = [%s]\n", name, more, strings.Join(wheels, ", "))
 	}
@@ -85,16 +91,19 @@ func TestChoose(t *testing.T) {
 	}{
 		"nothing": {text: head},
 		"%2B in the address, no name": {
-			text: head + pkg("torch", "", wheel("https://example.org/whl/torch-1%2Bcu128-cp313-cp313-linux_x86_64.whl#x"), wheel("https://example.org/torch-1-cp312-cp312-linux_x86_64.whl")),
+			text: head + pkg("torch", "", wheel("whl/torch-1%2Bcu128-cp313-cp313-linux_x86_64.whl#x"),
+				wheel("torch-1-cp312-cp312-linux_x86_64.whl")),
 			want: "torch-1+cu128-cp313-cp313-linux_x86_64.whl",
 		},
 		"once under each of two markers": {
-			text: head + pkg("torch", "marker = \"sys_platform == 'darwin'\"", wheel("https://example.org/torch-1-cp313-none-macosx_11_0_arm64.whl")) +
-				pkg("torch", "marker = \"sys_platform == 'linux' and platform_machine == 'x86_64'\"", wheel("https://example.org/torch-1-cp313-cp313-manylinux_2_28_x86_64.whl")),
+			text: head + pkg("torch", "marker = \"sys_platform == 'darwin'\"", wheel("torch-1-cp313-none-macosx_11_0_arm64.whl")) +
+				pkg("torch", "marker = \"sys_platform == 'linux' and platform_machine == 'x86_64'\"",
+					wheel("torch-1-cp313-cp313-manylinux_2_28_x86_64.whl")),
 			want: "torch-1-cp313-cp313-manylinux_2_28_x86_64.whl",
 		},
 		"twice": {
-			text: head + pkg("a", "", wheel("https://example.org/a-1-py3-none-any.whl")) + pkg("A", "marker = \"os_name == 'posix'\"", wheel("https://example.org/a-1-py3-none-any.whl")),
+			text: head + pkg("a", "", wheel(pure)) +
+				pkg("A", "marker = \"os_name == 'posix'\"", wheel(pure)),
 			errs: []string{"a 1 and A 1 are both wanted on Python 3.13.5, glibc 2.41, amd64"},
 		},
 		"what another machine needs isn't looked at": {
@@ -102,44 +111,58 @@ func TestChoose(t *testing.T) {
 		},
 		"several refused, each by name": {
 			text: head + "[[packages]]\nname = \"only-sdist\"\nversion = \"2\"\nsdist = {url = \"https://example.org/x.tar.gz\"}\n" +
-				"[[packages]]\nname = \"own\"\ndirectory = {path = \".\"}\n[[packages]]\nname = \"git\"\nvcs = {type = \"git\"}\n[[packages]]\nname = \"zip\"\narchive = {url = \"https://example.org/x.zip\"}\n",
-			errs:   []string{"only-sdist 2 has no wheel, only sources", "own comes from a directory", "git comes from a repository (vcs)", "zip comes from an archive of sources"},
+				"[[packages]]\nname = \"own\"\ndirectory = {path = \".\"}\n" +
+				"[[packages]]\nname = \"git\"\nvcs = {type = \"git\"}\n" +
+				"[[packages]]\nname = \"zip\"\narchive = {url = \"https://example.org/x.zip\"}\n",
+			errs: []string{"only-sdist 2 has no wheel, only sources", "own comes from a directory",
+				"git comes from a repository (vcs)", "zip comes from an archive of sources"},
 			advice: "Make a wheel of it (pip wheel --no-deps, uv build --wheel)",
 		},
 		"none that fits": {
-			text:   head + pkg("a", "", wheel("https://example.org/a-1-cp312-cp312-manylinux_2_28_x86_64.whl"), wheel("https://example.org/a-1-cp313-cp313-win_amd64.whl")),
-			errs:   []string{"a 1 has no wheel for Python 3.13.5, glibc 2.41, amd64, only for cp312-cp312-manylinux_2_28_x86_64, cp313-cp313-win_amd64"},
+			text: head + pkg("a", "", wheel("a-1-cp312-cp312-manylinux_2_28_x86_64.whl"), wheel("a-1-cp313-cp313-win_amd64.whl")),
+			errs: []string{"a 1 has no wheel for Python 3.13.5, glibc 2.41, amd64, only for cp312-cp312-manylinux_2_28_x86_64, " +
+				"cp313-cp313-win_amd64"},
 			advice: "Lock a version that has one",
 		},
 		"a glibc that is too new": {
-			text: head + pkg("a", "", wheel("https://example.org/a-1-cp313-cp313-manylinux_2_42_x86_64.whl")), errs: []string{"has no wheel for"},
+			text: head + pkg("a", "", wheel("a-1-cp313-cp313-manylinux_2_42_x86_64.whl")), errs: []string{"has no wheel for"},
 		},
 		"a package for another Python": {
-			text: head + pkg("a", "requires-python = \"<3.13\"", wheel("https://example.org/a-1-py3-none-any.whl")),
+			text: head + pkg("a", "requires-python = \"<3.13\"", wheel(pure)),
 			errs: []string{"a 1 is for Python <3.13, and the image has 3.13.5"}, advice: "Lock again for Python 3.13",
 		},
 		"all for another Python": {
-			text: head + "requires-python = \">=3.14\"\n", errs: []string{"it is for Python >=3.14, and the image has 3.13.5"}, advice: "Lock it again for Python 3.13",
+			text: head + "requires-python = \">=3.14\"\n", errs: []string{"it is for Python >=3.14, and the image has 3.13.5"},
+			advice: "Lock it again for Python 3.13",
 		},
-		"environments":       {text: head + "environments = [\"sys_platform == 'darwin'\", \"sys_platform == 'linux'\"]\n"},
-		"other environments": {text: head + "environments = [\"sys_platform == 'darwin'\"]\n", errs: []string{"but for: sys_platform == 'darwin'"}},
-		"a group of others":  {text: head + pkg("a", "marker = \"'dev' in dependency_groups\"", wheel("https://example.org/a-1-py3-none-any.whl"))},
+		"environments": {text: head + "environments = [\"sys_platform == 'darwin'\", \"sys_platform == 'linux'\"]\n"},
+		"other environments": {
+			text: head + "environments = [\"sys_platform == 'darwin'\"]\n",
+			errs: []string{"but for: sys_platform == 'darwin'"},
+		},
+		"a group of others": {text: head + pkg("a", "marker = \"'dev' in dependency_groups\"", wheel(pure))},
 		"a default group": {
-			text: head + "default-groups = [\"dev\"]\n" + pkg("a", "marker = \"'dev' in dependency_groups\"", wheel("https://example.org/a-1-py3-none-any.whl")),
-			want: "a-1-py3-none-any.whl",
+			text: head + "default-groups = [\"dev\"]\n" + pkg("a", "marker = \"'dev' in dependency_groups\"", wheel(pure)),
+			want: pure,
 		},
-		"an extra": {text: head + pkg("a", "marker = \"'x' in extras\"", wheel("https://example.org/a-1-py3-none-any.whl")), want: "a-1-py3-none-any.whl"},
+		"an extra": {text: head + pkg("a", "marker = \"'x' in extras\"", wheel(pure)), want: pure},
 		"the kernel": {
-			text: head + pkg("a", "marker = \"platform_release > '5'\"", wheel("https://example.org/a-1-py3-none-any.whl")),
+			text: head + pkg("a", "marker = \"platform_release > '5'\"", wheel(pure)),
 			errs: []string{"a 1: the marker", "known only where the image runs"},
 		},
 		"a password": {
 			text: head + pkg("a", "", wheel("https://me:secret@example.org/a-1-py3-none-any.whl")),
 			errs: []string{"example.org bears a user or a password"}, advice: "BERTH_PYPI_MIRROR",
 		},
-		"another package's wheel": {text: head + pkg("a", "", wheel("https://example.org/b-1-py3-none-any.whl")), errs: []string{"is of another package"}},
-		"no wheel's name":         {text: head + pkg("a", "", wheel("https://example.org/a.whl")), errs: []string{"a 1: wheel name"}},
-		"a path":                  {text: head + "[[packages]]\nname = \"a\"\nwheels = [{path = \"dist/a-1-py3-none-any.whl\", " + sum + "}]\n", want: "a-1-py3-none-any.whl"},
+		"another package's wheel": {
+			text: head + pkg("a", "", wheel("b-1-py3-none-any.whl")),
+			errs: []string{"is of another package"},
+		},
+		"no wheel's name": {text: head + pkg("a", "", wheel("a.whl")), errs: []string{"a 1: wheel name"}},
+		"a path": {
+			text: head + "[[packages]]\nname = \"a\"\nwheels = [{path = \"dist/a-1-py3-none-any.whl\", " + sum + "}]\n",
+			want: pure,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, err := parsePylock([]byte(c.text))
@@ -189,7 +212,8 @@ func TestPin(t *testing.T) {
 	d := wheeltest.New(t, "d", "4", "py3-none-any", map[string]string{"d.py": "x = 4\n"})
 	index := wheeltest.Serve(t, a, b, c)
 	text := head + entry(a, index.FileURL(a), "index = \""+index.URL+"/html/\"") +
-		fmt.Sprintf("[[packages]]\nname = \"B_b\"\nversion = \"2\"\nwheels = [{url = %q, hashes = {sha256 = %q}}]\n", index.FileURL(b), b.SHA256()) +
+		fmt.Sprintf("[[packages]]\nname = \"B_b\"\nversion = \"2\"\nwheels = [{url = %q, hashes = {sha256 = %q}}]\n",
+			index.FileURL(b), b.SHA256()) +
 		fmt.Sprintf("[[packages]]\nname = \"c\"\nwheels = [{url = %q, hashes = {md5 = \"00\"}}]\n", index.FileURL(c)) +
 		fmt.Sprintf("[[packages]]\nname = \"d\"\nversion = \"4\"\nwheels = [{path = \"dist/%s\", hashes = {sha256 = %q}}]\n", d.File, d.SHA256())
 	root, o, said := checkout(t, text)
@@ -205,7 +229,8 @@ func TestPin(t *testing.T) {
 	assert.Contains(t, said.String(), "pylock.toml has no SHA-256 of c-3-py3-none-any.whl: fetching it")
 	assert.NotContains(t, said.String(), a.File)
 	lock := string(p.Files["docker/wheels.lock"])
-	assert.Contains(t, lock, fmt.Sprintf("\nwheel a 1+cu128 a-1+cu128-py3-none-any.whl %d %s %s %s/html\n", len(a.Data), a.SHA256(), index.FileURL(a), index.URL))
+	assert.Contains(t, lock, fmt.Sprintf("\nwheel a 1+cu128 a-1+cu128-py3-none-any.whl %d %s %s %s/html\n", len(a.Data),
+		a.SHA256(), index.FileURL(a), index.URL))
 	assert.Contains(t, lock, fmt.Sprintf("\nwheel c 3 c-3-py3-none-any.whl %d %s %s -\n", len(c.Data), c.SHA256(), index.FileURL(c)))
 	assert.Contains(t, lock, fmt.Sprintf("%s dist/%s -\n", d.SHA256(), d.File))
 
@@ -322,13 +347,15 @@ func TestSources(t *testing.T) {
 		"its own address": {url: index.FileURL(w), index: index.URL + "/html", asked: []string{file}},
 		"mirror, HTML":    {mirror: index.URL + "/html", url: nothing.FileURL(w), asked: []string{"/html/some-thing/", file}},
 		"mirror, JSON":    {mirror: index.URL + "/json/", url: nothing.FileURL(w), asked: []string{"/json/some-thing/", file}},
-		"the index":       {mirror: nothing.URL + "/json", url: nothing.FileURL(w), index: index.URL + "/json", asked: []string{"/json/some-thing/", file}},
-		"another file":    {mirror: wrong.URL + "/html", url: index.FileURL(w), asked: []string{file}},
+		"the index": {mirror: nothing.URL + "/json", url: nothing.FileURL(w), index: index.URL + "/json",
+			asked: []string{"/json/some-thing/", file}},
+		"another file": {mirror: wrong.URL + "/html", url: index.FileURL(w), asked: []string{file}},
 		"nowhere": {
 			mirror: strings.Replace(nothing.URL, "://", "://me:secret@", 1) + "/json", url: wrong.FileURL(w), index: nothing.URL + "/html",
 			err: []string{nothing.URL + "/json: not there", "it sent another file", nothing.URL + "/html: not there"},
 		},
-		"nobody there": {mirror: "http://127.0.0.1:1/simple", url: "http://127.0.0.1:1/x.whl", err: []string{"http://127.0.0.1:1/simple: no answer"}},
+		"nobody there": {mirror: "http://127.0.0.1:1/simple", url: "http://127.0.0.1:1/x.whl",
+			err: []string{"http://127.0.0.1:1/simple: no answer"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(EnvMirror, c.mirror)
@@ -410,18 +437,23 @@ func TestCollisions(t *testing.T) {
 		a, b map[string]string
 		err  string
 	}{
-		"the same":    {map[string]string{"nvidia/__init__.py": "#\n"}, map[string]string{"nvidia/__init__.py": "#\n"}, ""},
-		"another":     {map[string]string{"nvidia/__init__.py": "#\n"}, map[string]string{"nvidia/__init__.py": "##\n"}, "a-1-py3-none-any.whl and b-1-py3-none-any.whl both install lib/python3.13/dist-packages/nvidia/__init__.py, with different content"},
-		"as long":     {map[string]string{"x.py": "1"}, map[string]string{"x.py": "2"}, "both install"},
-		"by .data":    {map[string]string{"x.py": "1"}, map[string]string{"b-1.data/purelib/x.py": "2"}, "both install lib/python3.13/dist-packages/x.py"},
-		"scripts":     {map[string]string{"a-1.data/scripts/x": "1"}, map[string]string{"b-1.data/data/bin/x": "2"}, "both install bin/x"},
-		"entry point": {map[string]string{"a-1.dist-info/entry_points.txt": "[console_scripts]\nx = a:b\n"}, map[string]string{"b-1.dist-info/entry_points.txt": "[other]\ny=1\n[console_scripts]\nx=b:c"}, "both install bin/x"},
-		"same entry":  {map[string]string{"a-1.dist-info/entry_points.txt": "[console_scripts]\nx = a:b\n"}, map[string]string{"b-1.dist-info/entry_points.txt": "[gui_scripts]\nx=a:b"}, ""},
-		"a folder":    {map[string]string{"x": "1"}, map[string]string{"x/y/z.py": "1"}, "a-1-py3-none-any.whl installs lib/python3.13/dist-packages/x, which is a folder of b-1-py3-none-any.whl"},
-		"headers":     {map[string]string{"a-1.data/headers/x.h": "1"}, map[string]string{"b-1.data/headers/x.h": "2"}, ""},
-		"leads out":   {map[string]string{"../x": "1"}, nil, "leads out of it"},
-		"nowhere":     {map[string]string{"a-1.data/nothing/x": "1"}, nil, "belongs nowhere"},
-		"in itself":   {map[string]string{"a-1.data/purelib/x": "1", "x": "1"}, nil, "twice"},
+		"the same": {map[string]string{"nvidia/__init__.py": "#\n"}, map[string]string{"nvidia/__init__.py": "#\n"}, ""},
+		"another": {map[string]string{"nvidia/__init__.py": "#\n"}, map[string]string{"nvidia/__init__.py": "##\n"},
+			"a-1-py3-none-any.whl and b-1-py3-none-any.whl both install lib/python3.13/dist-packages/nvidia/__init__.py, with different content"},
+		"as long": {map[string]string{"x.py": "1"}, map[string]string{"x.py": "2"}, "both install"},
+		"by .data": {map[string]string{"x.py": "1"}, map[string]string{"b-1.data/purelib/x.py": "2"},
+			"both install lib/python3.13/dist-packages/x.py"},
+		"scripts": {map[string]string{"a-1.data/scripts/x": "1"}, map[string]string{"b-1.data/data/bin/x": "2"}, "both install bin/x"},
+		"entry point": {map[string]string{"a-1.dist-info/entry_points.txt": "[console_scripts]\nx = a:b\n"},
+			map[string]string{"b-1.dist-info/entry_points.txt": "[other]\ny=1\n[console_scripts]\nx=b:c"}, "both install bin/x"},
+		"same entry": {map[string]string{"a-1.dist-info/entry_points.txt": "[console_scripts]\nx = a:b\n"},
+			map[string]string{"b-1.dist-info/entry_points.txt": "[gui_scripts]\nx=a:b"}, ""},
+		"a folder": {map[string]string{"x": "1"}, map[string]string{"x/y/z.py": "1"},
+			"a-1-py3-none-any.whl installs lib/python3.13/dist-packages/x, which is a folder of b-1-py3-none-any.whl"},
+		"headers":   {map[string]string{"a-1.data/headers/x.h": "1"}, map[string]string{"b-1.data/headers/x.h": "2"}, ""},
+		"leads out": {map[string]string{"../x": "1"}, nil, "leads out of it"},
+		"nowhere":   {map[string]string{"a-1.data/nothing/x": "1"}, nil, "belongs nowhere"},
+		"in itself": {map[string]string{"a-1.data/purelib/x": "1", "x": "1"}, nil, "twice"},
 	} {
 		l, paths := Lock{Python: trixie}, []string{}
 		for _, w := range []wheeltest.Wheel{wheel("a", c.a), wheel("b", c.b)} {
@@ -450,8 +482,10 @@ func TestWrongLocks(t *testing.T) {
 		"wheel a 1 a-1-py3-none-any.whl 5 00 https://example.org/x -", "wheel a 1 ../a-1-py3-none-any.whl 5 " + sum + " https://example.org/x -",
 		"wheel a 1 a-1-py3-none-any.whl 0 " + sum + " https://example.org/x -", "wheel a 1 a-1-py3-none-any.whl 5 " + sum + " ../x -",
 		"wheel a 1 a-1-py3-none-any.whl 5 " + sum + " /etc/passwd -", "wheel a 1 a-1-py3-none-any.whl 5 " + sum + " file:///etc/passwd -",
-		"wheel a 1 a-1-py3-none-any.whl 5 " + sum + " https://me:x@example.org/x -", "wheel a 1;x a-1-py3-none-any.whl 5 " + sum + " https://example.org/x -",
-		"wheel b 1 a-1-py3-none-any.whl 5 " + sum + " https://example.org/x -", "wheel a 1", "glibc 3.0", "python 2.7.18", "architecture riscv64", "x",
+		"wheel a 1 a-1-py3-none-any.whl 5 " + sum + " https://me:x@example.org/x -", "wheel a 1;x a-1-py3-none-any.whl 5 " + sum +
+			" https://example.org/x -",
+		"wheel b 1 a-1-py3-none-any.whl 5 " + sum + " https://example.org/x -", "wheel a 1", "glibc 3.0", "python 2.7.18",
+		"architecture riscv64", "x",
 		strings.Repeat("wheel a 1 a-1-py3-none-any.whl 5 "+sum+" https://example.org/x -\n", 2),
 	} {
 		_, err := parseLock(good + line + "\n")
@@ -460,7 +494,8 @@ func TestWrongLocks(t *testing.T) {
 }
 
 func FuzzLock(f *testing.F) {
-	f.Add("wants x\npython 3.13.5\nglibc 2.41\narchitecture amd64\nwheel a 1 a-1-py3-none-any.whl 5 " + strings.Repeat("0", 64) + " https://example.org/x -\n")
+	f.Add("wants x\npython 3.13.5\nglibc 2.41\narchitecture amd64\nwheel a 1 a-1-py3-none-any.whl 5 " + strings.Repeat("0", 64) +
+		" https://example.org/x -\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		l, err := parseLock(text)
 		if err != nil {
@@ -476,7 +511,8 @@ func FuzzLock(f *testing.F) {
 }
 
 func FuzzPylock(f *testing.F) {
-	f.Add(head + "[[packages]]\nname = \"a\"\nmarker = \"os_name == 'posix'\"\nwheels = [{url = \"https://example.org/a-1-py3-none-any.whl\", size = 3, hashes = {sha256 = \"00\"}}]\n")
+	f.Add(head + "[[packages]]\nname = \"a\"\nmarker = \"os_name == 'posix'\"\n" +
+		"wheels = [{url = \"https://example.org/a-1-py3-none-any.whl\", size = 3, hashes = {sha256 = \"00\"}}]\n")
 	f.Add(head + "[[packages]]\nname = \"a\"\nwheels = [{path = \"../../a-1-py3-none-any.whl\"}]\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		l, err := parsePylock([]byte(text))
@@ -502,7 +538,8 @@ func FuzzPage(f *testing.F) {
 }
 
 func TestPage(t *testing.T) {
-	links, err := parsePage([]byte("<html><base href='https://files.example.org/x/'><A class=a HREF='../a-1%2Bcu-py3-none-any.whl#sha256=00'>a</A><a>no</a>" +
+	links, err := parsePage([]byte("<html><base href='https://files.example.org/x/'>" +
+		"<A class=a HREF='../a-1%2Bcu-py3-none-any.whl#sha256=00'>a</A><a>no</a>" +
 		"<!-- <a href=\"b-1-py3-none-any.whl\">b</a> --><a href='https://other.example.org/c?x=1&amp;y=2'>c</a>"))
 	require.NoError(t, err)
 	assert.Equal(t, map[string]string{

@@ -49,7 +49,8 @@ func New(t testing.TB, name, version, tag string, files map[string]string) Wheel
 	all := map[string]string{}
 	maps.Copy(all, files)
 	all[info+"METADATA"] = fmt.Sprintf("Metadata-Version: 2.1\nName: %s\nVersion: %s\n", name, version)
-	all[info+"WHEEL"] = "Wheel-Version: 1.0\nGenerator: berth\nRoot-Is-Purelib: " + fmt.Sprint(strings.HasSuffix(tag, "-any")) + "\nTag: " + tag + "\n"
+	all[info+"WHEEL"] = fmt.Sprintf("Wheel-Version: 1.0\nGenerator: berth\nRoot-Is-Purelib: %t\nTag: %s\n", strings.HasSuffix(tag,
+		"-any"), tag)
 	record := ""
 	for _, file := range slices.Sorted(maps.Keys(all)) {
 		sum := sha256.Sum256([]byte(all[file]))
