@@ -210,12 +210,12 @@ func (f *fetcher) complete(ctx context.Context, name string, candidates []candid
 func (f *fetcher) completeOne(ctx context.Context, name string, c candidate) (Wheel, error) {
 	w := c.Wheel
 	if w.SHA256 != "" && w.Size > 0 {
-		return w, w.check()
+		return w, explain(w, w.check())
 	}
 	if w.SHA256 != "" {
 		if is, err := download.FileAt(f.path(w.SHA256)); err == nil && is.SHA256 == w.SHA256 {
 			w.Size = is.Size
-			return w, w.check()
+			return w, explain(w, w.check())
 		}
 	}
 	// Size and sum aren't known yet, and the rest is refused before it is fetched.
@@ -225,7 +225,7 @@ func (f *fetcher) completeOne(ctx context.Context, name string, c candidate) (Wh
 		probe.SHA256 = strings.Repeat("0", hex.EncodedLen(sha256.Size))
 	}
 	if err := probe.check(); err != nil {
-		return w, err
+		return w, explain(w, err)
 	}
 	missing := "size"
 	if w.SHA256 == "" {
@@ -250,7 +250,15 @@ func (f *fetcher) completeOne(ctx context.Context, name string, c candidate) (Wh
 	if err := os.Rename(part, f.path(w.SHA256)); err != nil {
 		return w, err
 	}
-	return w, w.check()
+	return w, explain(w, w.check())
+}
+
+// explain says which wheel an error is about.
+func explain(w Wheel, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("the wheel of %s: %w", w, err)
 }
 
 // algorithms are those, beside SHA-256, by which a sum is worth a comparison.

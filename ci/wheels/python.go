@@ -44,19 +44,15 @@ func PythonOf(l debian.Lock, name string) (p Python, err error) {
 		}
 		versions[one.Name] = strings.SplitN(v.Version, "+", 2)[0]
 	}
-	wanted := func(names string) error {
-		err := fmt.Errorf("%s has no %s, with which wheels are installed", name, names)
-		return advice.With(err, "Name python3 and python3-pip in the list of packages that are wanted, and type\n\t%s pin", advice.Berth)
+	// python3 names the interpreter's own package, which may be newer.
+	interpreter := "python" + minor.FindString(versions["python3"])
+	for _, needed := range []string{"python3", interpreter, "python3-pip", "libc6"} {
+		if versions[needed] == "" {
+			err := fmt.Errorf("%s has no %s, which wheels need", name, needed)
+			return p, advice.With(err, "Name python3 and python3-pip in the list of packages that are wanted, and type\n\t%s pin", advice.Berth)
+		}
 	}
-	if versions["python3"] == "" || versions["python3-pip"] == "" {
-		return p, wanted("python3 and python3-pip")
-	}
-	// python3 has the version that it was made of; the interpreter's own packages may be newer.
-	short := minor.FindString(versions["python3"])
-	full := versions["python"+short]
-	if short == "" || full == "" || versions["libc6"] == "" {
-		return p, wanted("interpreter for its python3 and libc6")
-	}
+	full := versions[interpreter]
 	p = Python{Version: strings.ReplaceAll(full, "~", ""), Glibc: minor.FindString(versions["libc6"]), Architecture: l.Architecture}
 	return p, p.check()
 }

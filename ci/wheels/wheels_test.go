@@ -354,6 +354,9 @@ func TestSources(t *testing.T) {
 			mirror: strings.Replace(nothing.URL, "://", "://me:secret@", 1) + "/json", url: wrong.FileURL(w), index: nothing.URL + "/html",
 			err: []string{nothing.URL + "/json: not there", "it sent another file", nothing.URL + "/html: not there"},
 		},
+		"a malformed mirror": {
+			mirror: "http://me:secret@[bad", url: nothing.FileURL(w), err: []string{"a mirror whose address makes no sense: its address isn't a URL"},
+		},
 		"nobody there": {mirror: "http://127.0.0.1:1/simple", url: "http://127.0.0.1:1/x.whl",
 			err: []string{"http://127.0.0.1:1/simple: no answer"}},
 	} {
