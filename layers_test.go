@@ -28,6 +28,8 @@ var layers = map[string][]string{
 	"ci/golang":            {"ci/input", "internal"},
 	"ci/wheels":            {"ci/debian", "ci/input", "internal"},
 	"ci/shell":             {"ci/input", "internal", "rootfs"},
+	"ci/attest":            {},
+	"ci/lint":              {"internal"},
 	"ci/stage":             {"internal"},
 	"ci/workflows":         {"internal"},
 	"docker/launch":        {"docker", "internal", "rootfs"},

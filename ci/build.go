@@ -83,6 +83,7 @@ func (in Inputs) labels() map[string]string {
 type BuildOptions struct {
 	Tag    string             // under which the image is loaded; the project's own if empty
 	Output string             // also write the image as an OCI archive to this file
+	From   string             // repository to pull the image from if it has it; the project's registry if empty, "none" to build it
 	Locked bool               // refuse packages other than the locked ones
 	Engine string             // name of the engine's container; the usual one if empty
 	Report *progress.Reporter // may be nil
@@ -97,12 +98,14 @@ type Result struct {
 	Inputs  string    `json:"inputs"` // hash of everything that it was made from
 	Epoch   time.Time `json:"epoch"`  // of its files
 	Drift   []string  `json:"drift,omitempty"`
-	Cached  bool      `json:"cached"`  // nothing had changed, nothing was built
-	Seconds float64   `json:"seconds"` // that it took
+	Cached  bool      `json:"cached"`           // nothing had changed, nothing was built
+	Pulled  string    `json:"pulled,omitempty"` // from this repository, instead of being built
+	Seconds float64   `json:"seconds"`          // that it took
 }
 
 // Build makes the project's image and loads it into Docker. If the image there
-// was made from the same inputs it is done at once, without an engine.
+// was made from the same inputs it is done at once, without an engine; if the registry
+// has one, that is pulled.
 func Build(ctx context.Context, p Project, o BuildOptions) (Result, error) {
 	start := time.Now()
 	tag, err := checkTag(cmp.Or(o.Tag, p.Tag()))
@@ -125,6 +128,9 @@ func Build(ctx context.Context, p Project, o BuildOptions) (Result, error) {
 	defer docker.Close()
 
 	result, err := upToDate(ctx, docker, dir, p, in, o)
+	if err == nil && result == nil {
+		result, err = pulled(ctx, docker, dir, p, in, o)
+	}
 	if err == nil && result == nil {
 		result, err = buildAndLoad(ctx, docker, dir, p, in, o)
 	}

@@ -151,7 +151,7 @@ func (l *pipeline) stages() []stage.Stage {
 	return all
 }
 
-// lint checks the pins, and runs the project's own linters.
+// lint checks the pins, looks for what has none, and runs the project's own linters.
 func (l *pipeline) lint(ctx context.Context, r *stage.Recorder) error {
 	start := time.Now()
 	pins := CheckPins(l.project)
@@ -160,6 +160,9 @@ func (l *pipeline) lint(ctx context.Context, r *stage.Recorder) error {
 		check.Failure = pins.Error()
 	}
 	r.Add(check)
+	if err := l.unpinned(ctx, r); err != nil {
+		return err
+	}
 	for _, c := range l.project.Lint {
 		if err := l.try(ctx, r, c, l.onHost); err != nil {
 			return err

@@ -53,6 +53,13 @@ func TestPipelineBroken(t *testing.T) {
 			appendTo(t, *p, "docker/packages.toml", "\n[[package]]\nname = \"hello\"\nwhy = \"to say so\"\n")
 		},
 			"lint failed, unit passed, build passed, smoke passed, verify skipped", ExitPinsDiffer, "hello"},
+		"lint, by what isn't pinned": {func(p *Project) {
+			flows := p.Path(".github/workflows")
+			require.NoError(t, os.MkdirAll(flows, 0o755))
+			text := "on: push\njobs:\n  a:\n    steps:\n      - uses: example/action@v1\n"
+			require.NoError(t, os.WriteFile(filepath.Join(flows, "x.yml"), []byte(text), 0o644))
+		},
+			"lint failed, unit passed, build passed, smoke passed, verify skipped", ExitFailure, "uses: example/action@v1 names no commit"},
 		"unit": {func(p *Project) { p.Test = []string{"exit 3"} },
 			"lint passed, unit failed, build passed, smoke passed, verify skipped", ExitFailure, "exit code 3"},
 		"build": {func(p *Project) { appendTo(t, *p, "docker/Dockerfile", "RUN echo no such thing >&2; false\n") },

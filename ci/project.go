@@ -38,6 +38,8 @@ type Project struct {
 	TestStage  string        // stage of the Dockerfile in which the unit tests can run, with a shell; its working folder has the code; none by default
 	TestIgnore string        // ignore file of that stage's build context, which has tests, too; that of the Dockerfile by default
 	Smoke      []string      // commands that must work in the image; "true" by default
+	Registry   string        // repository that has the image: publish pushes there by default, and build pulls from there; none by default
+	Key        string        // file with the public key that what is pulled must be signed with; none by default
 	Branch     string        // default branch of the repository, each push to which workflows check; main by default
 
 	folder  string // the one that has magefiles
@@ -88,7 +90,7 @@ func (p Project) check() error {
 		}
 		names[i.Name()] = true
 	}
-	for _, path := range []string{p.Dockerfile, p.TestIgnore, p.Home, p.Skeleton} {
+	for _, path := range []string{p.Dockerfile, p.TestIgnore, p.Home, p.Skeleton, p.Key} {
 		if path != "" && !filepath.IsLocal(filepath.FromSlash(path)) {
 			return fmt.Errorf("%w: %s isn't a path within the project", usage.Err, path)
 		}

@@ -31,7 +31,7 @@ func Test(
 		if set(short) && set(long) {
 			return fmt.Errorf("-long: %w: it and -short exclude each other. Give one of them", usage.Err)
 		}
-		if err := lint(ctx, p); err != nil {
+		if err := check(ctx, p); err != nil {
 			return err
 		}
 		args, race := []string{"test", "-timeout=80m"}, "-race=false"
@@ -97,12 +97,12 @@ func Bench(
 	})
 }
 
-// Lint checks format, vet, staticcheck, pins and workflows.
-func Lint(ctx context.Context) error {
-	return berth.Do(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error { return lint(ctx, p) })
+// Check checks format, vet, staticcheck, pins and workflows, and what isn't pinned.
+func Check(ctx context.Context) error {
+	return berth.Do(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error { return check(ctx, p) })
 }
 
-func lint(ctx context.Context, p ci.Project) error {
+func check(ctx context.Context, p ci.Project) error {
 	unformatted, err := output(ctx, p, "gofmt", "-l", ".")
 	if err != nil {
 		return err
@@ -114,6 +114,7 @@ func lint(ctx context.Context, p ci.Project) error {
 		ci.CheckPins(p),
 		ci.CheckPins(enginePins(p)),
 		ci.CheckWorkflows(p),
+		ci.CheckUnpinned(ctx, p),
 		command(ctx, p, "go", "vet", "./..."),
 		command(ctx, p, "go", "vet", "-tags=mage", "./magefiles"),
 		command(ctx, p, "go", "tool", "staticcheck", "./..."),

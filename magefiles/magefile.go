@@ -23,7 +23,7 @@ var berth = targets.Use(commands.Of(ci.Project{
 	BaseStage: "base",
 	Home:      "rootfs/home/user",
 	Skeleton:  "rootfs/home/skel",
-	Lint:      []string{"go tool mage lint"},
+	Lint:      []string{"go tool mage check"},
 	Test:      []string{"go test -json -short ./trainer/..."},
 	TestStage: "test", TestIgnore: "docker/test.dockerignore",
 	Smoke: []string{"bash --version", `trainer smoke --junit="$BERTH_JUNIT" --losses="$BERTH_LOSSES"`},

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/berthdev/berth/ci/input"
@@ -126,7 +127,26 @@ func (l locked) Make(ctx context.Context, o input.Options) (input.Made, error) {
 	return made, err
 }
 
-var _ input.Keeper = locked{}
+var (
+	_ input.Keeper = locked{}
+	_ input.Listed = locked{}
+)
+
+// Files implements input.Listed.
+func (l locked) Files() (all []input.File) {
+	urls := l.lock.urls()
+	for _, p := range l.lock.Packages {
+		base := urls[p.Archive]
+		if base == "" {
+			base = snapshots + "/" + p.Archive + "/" + l.lock.Snapshot.UTC().Format(snapshotLayout)
+		}
+		all = append(all, input.File{
+			Kind: "deb", Name: p.Name, Version: p.Version, Architecture: p.Architecture, SHA256: p.SHA256,
+			URL: strings.TrimRight(base, "/") + "/" + p.File,
+		})
+	}
+	return all
+}
 
 // Unkept implements input.Keeper. The names are those below a mirror's base URL.
 func (l locked) Unkept(ctx context.Context, o input.Options) (map[string]string, error) {

@@ -75,6 +75,9 @@ func Sealed(i daemon.Image) bool {
 	return i.Labels[labelSeal] != "" && i.Labels[labelSeal] == sealOf(i)
 }
 
+// SealedConfig reports the same of an image by its configuration.
+func SealedConfig(c *v1.ConfigFile) bool { return Sealed(fromConfig(c)) }
+
 func sealOf(i daemon.Image) string {
 	labels := maps.Clone(i.Labels)
 	delete(labels, labelSeal)

@@ -66,6 +66,23 @@ type Keeper interface {
 	Unkept(ctx context.Context, o Options) (map[string]string, error)
 }
 
+// Listed is a Locked that knows the files that it is made from, for the list of what is in
+// an image.
+type Listed interface {
+	Locked
+	Files() []File
+}
+
+// A File is one that a lock names.
+type File struct {
+	Kind         string // type of its package URL, such as deb
+	Name         string // of the package
+	Version      string
+	Architecture string // "" where there is none
+	SHA256       string // hex
+	URL          string // where it is permanently, else where it was found
+}
+
 // Pinned is what Pin returns.
 type Pinned struct {
 	Locked

@@ -125,13 +125,24 @@ func valid(text string) string {
 // (docs.github.com, "Workflow commands for GitHub Actions".)
 func (r Report) Annotations() string {
 	var b strings.Builder
-	for _, f := range Failures(r.Stages) {
-		fmt.Fprintf(&b, "::error title=%s::%s\n", property(f.Stage+": "+f.Name), data(f.Text))
-	}
+	b.WriteString(Annotations(Failures(r.Stages)))
 	for _, s := range r.Stages {
 		for _, n := range s.Notes {
 			fmt.Fprintf(&b, "::notice title=%s::%s\n", property(s.Stage), data(n))
 		}
+	}
+	return b.String()
+}
+
+// Annotations are those of failures.
+func Annotations(failures []Failure) string {
+	var b strings.Builder
+	for _, f := range failures {
+		place := ""
+		if f.File != "" {
+			place = fmt.Sprintf("file=%s,line=%d,", property(f.File), f.Line)
+		}
+		fmt.Fprintf(&b, "::error %stitle=%s::%s\n", place, property(f.Stage+": "+f.Name), data(f.Text))
 	}
 	return b.String()
 }

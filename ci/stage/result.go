@@ -36,6 +36,8 @@ type Check struct {
 	Seconds float64 `json:"seconds"`
 	Failure string  `json:"failure,omitempty"` // "" if it passed
 	Skipped string  `json:"skipped,omitempty"` // why it was left out
+	File    string  `json:"file,omitempty"`    // in which it failed, if it is about one
+	Line    int     `json:"line,omitempty"`    // there, from 1
 }
 
 // A Curve is the losses of a training by its steps.
@@ -66,12 +68,14 @@ func (r Result) Line() string {
 	if len(r.Checks) == 0 {
 		return fmt.Sprintf("%s: ok (%.1f s)", r.Stage, r.Seconds)
 	}
-	return fmt.Sprintf("%s: ok (%.1f s), %s", r.Stage, r.Seconds, plural(len(r.Checks), "check"))
+	return fmt.Sprintf("%s: ok (%.1f s), %s", r.Stage, r.Seconds, Plural(len(r.Checks), "check"))
 }
 
 // Failure is one thing that failed, to be shown to a person.
 type Failure struct {
 	Stage, Name, Text string
+	File              string // "" unless it is about a file
+	Line              int
 }
 
 // Failures lists what failed: the checks, and where none did, the stages themselves.
@@ -83,11 +87,11 @@ func Failures(results []Result) (all []Failure) {
 		n := len(all)
 		for _, c := range r.Checks {
 			if c.Failure != "" {
-				all = append(all, Failure{r.Stage, cmp.Or(join(c.Group, c.Name), r.Stage), c.Failure})
+				all = append(all, Failure{r.Stage, cmp.Or(join(c.Group, c.Name), r.Stage), c.Failure, c.File, c.Line})
 			}
 		}
 		if len(all) == n {
-			all = append(all, Failure{r.Stage, r.Stage, r.Why})
+			all = append(all, Failure{Stage: r.Stage, Name: r.Stage, Text: r.Why})
 		}
 	}
 	return all
@@ -98,8 +102,8 @@ func join(group, name string) string {
 	return strings.TrimSpace(group + " " + name)
 }
 
-// plural is a number of things.
-func plural(n int, thing string) string {
+// Plural is a number of things.
+func Plural(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing
 	}

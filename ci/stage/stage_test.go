@@ -86,7 +86,7 @@ func TestChecksDecide(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, Failed, results[0].State)
 	assert.Equal(t, "1 of 2 checks failed", results[0].Why)
-	assert.Equal(t, []Failure{{"unit", "y", "no"}}, Failures(results))
+	assert.Equal(t, []Failure{{Stage: "unit", Name: "y", Text: "no"}}, Failures(results))
 }
 
 func TestOrderIsRefused(t *testing.T) {

@@ -133,6 +133,20 @@ func (l locked) Hash() string {
 	return hex.EncodeToString(sum[:])
 }
 
+var _ input.Listed = locked{}
+
+// Files implements input.Listed.
+func (l locked) Files() (all []input.File) {
+	for _, w := range l.lock.Wheels {
+		f := input.File{Kind: "pypi", Name: w.Name, Version: w.Version, SHA256: w.SHA256}
+		if !w.local() {
+			f.URL = w.URL
+		}
+		all = append(all, f)
+	}
+	return all
+}
+
 // Make implements input.Locked.
 func (l locked) Make(ctx context.Context, o input.Options) (input.Made, error) {
 	path, err := o.Keep(l.Hash()+".tar", func(w io.Writer) error {

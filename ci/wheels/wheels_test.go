@@ -244,6 +244,9 @@ func TestPin(t *testing.T) {
 	// The archive, and that it is the same from another cache.
 	locked, err := in.Read(root)
 	require.NoError(t, err)
+	listed := locked.(input.Listed).Files()
+	assert.Equal(t, input.File{Kind: "pypi", Name: "a", Version: "1+cu128", SHA256: a.SHA256(), URL: index.FileURL(a)}, listed[0])
+	assert.Empty(t, listed[3].URL)
 	made, err := locked.Make(t.Context(), o)
 	require.NoError(t, err)
 	first, err := os.ReadFile(made.Path)

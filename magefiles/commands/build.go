@@ -14,7 +14,7 @@ import (
 // Build carries out targets.Build.
 func (c Set) Build(ctx context.Context, f targets.BuildFlags) error {
 	return c.Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
-		result, err := ci.Build(ctx, p, ci.BuildOptions{Tag: f.Tag, Output: f.Output, Locked: f.Locked, Report: report})
+		result, err := ci.Build(ctx, p, ci.BuildOptions{Tag: f.Tag, Output: f.Output, From: f.From, Locked: f.Locked, Report: report})
 		report.Close()
 		if err != nil {
 			return err
@@ -23,8 +23,11 @@ func (c Set) Build(ctx context.Context, f targets.BuildFlags) error {
 			return printJSON(result)
 		}
 		done := fmt.Sprintf("built in %.1f s", result.Seconds)
-		if result.Cached {
+		switch {
+		case result.Cached:
 			done = "up to date"
+		case result.Pulled != "":
+			done = fmt.Sprintf("pulled from %s in %.1f s", result.Pulled, result.Seconds)
 		}
 		fmt.Printf("%s %s (%s)\n", result.Image, result.Digest, done)
 		return nil
@@ -34,6 +37,12 @@ func (c Set) Build(ctx context.Context, f targets.BuildFlags) error {
 // Verify carries out targets.Verify.
 func (c Set) Verify(ctx context.Context, f targets.VerifyFlags) error {
 	return c.Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
+		if f.Image == "" && f.Key != "" {
+			return fmt.Errorf("-key: %w: it is for -image. Add that", usage.Err)
+		}
+		if f.Image != "" {
+			return verifyImage(ctx, p, f, report)
+		}
 		result, err := ci.Verify(ctx, p, ci.VerifyOptions{Locked: f.Locked, Report: report})
 		report.Close()
 		if err != nil {
@@ -43,6 +52,35 @@ func (c Set) Verify(ctx context.Context, f targets.VerifyFlags) error {
 			return printJSON(result)
 		}
 		fmt.Printf("%s twice, bit for bit\n", result.Digest)
+		return nil
+	})
+}
+
+func verifyImage(ctx context.Context, p ci.Project, f targets.VerifyFlags, report *progress.Reporter) error {
+	result, err := ci.VerifyImage(ctx, p, ci.VerifyImageOptions{Image: f.Image, Key: f.Key, Locked: f.Locked, Report: report})
+	report.Close()
+	if err != nil {
+		return err
+	}
+	if f.JSON {
+		return printJSON(result)
+	}
+	fmt.Printf("%s %s: this checkout builds it, bit for bit\n", result.Image, result.Digest)
+	return nil
+}
+
+// Publish carries out targets.Publish.
+func (c Set) Publish(ctx context.Context, f targets.PublishFlags) error {
+	return c.Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
+		result, err := ci.Publish(ctx, p, ci.PublishOptions{To: f.To, Key: f.Key, Locked: f.Locked, Report: report})
+		report.Close()
+		if err != nil {
+			return err
+		}
+		if f.JSON {
+			return printJSON(result)
+		}
+		fmt.Printf("%s@%s\n", result.Image, result.Digest)
 		return nil
 	})
 }

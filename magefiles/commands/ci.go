@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -29,6 +30,28 @@ func (c Set) CI(ctx context.Context, f targets.CIFlags) error {
 			return err
 		}
 		return failed
+	})
+}
+
+// Lint carries out targets.Lint.
+func (c Set) Lint(ctx context.Context, f targets.LintFlags) error {
+	return c.Do(ctx, func(ctx context.Context, p ci.Project, _ *progress.Reporter) error {
+		result, err := ci.Lint(ctx, p, ci.LintOptions{Fix: f.Fix})
+		if f.JSON {
+			return errors.Join(printJSON(result), err)
+		}
+		for _, f := range result.Fixed {
+			fmt.Printf("%s:%d: %s: fixed\n", f.File, f.Line, f.Rule)
+		}
+		var failures []stage.Failure
+		for _, f := range result.Findings {
+			fmt.Println(f)
+			failures = append(failures, stage.Failure{Stage: "lint", Name: f.Rule, Text: f.Text + ". " + f.Mend, File: f.File, Line: f.Line})
+		}
+		if os.Getenv("GITHUB_ACTIONS") == "true" {
+			fmt.Print(stage.Annotations(failures))
+		}
+		return err
 	})
 }
 

@@ -156,10 +156,10 @@ func TestBuildHere(t *testing.T) {
 		"docker/Dockerfile": "FROM scratch\nCOPY a /\n", "docker/Dockerfile.dockerignore": "*\n!a\n", ".dockerignore": "a\n", "a": "a",
 	})
 	t.Cleanup(func() { docker.RemoveImage(context.Background(), dockertest.Process+"-here:latest") })
-	out, err := printed(t, func() error { return targets.Build(t.Context(), nil, nil, nil, nil) })
+	out, err := printed(t, func() error { return targets.Build(t.Context(), nil, nil, nil, nil, nil) })
 	require.NoError(t, err)
 	assert.Regexp(t, `^`+dockertest.Process+`-here:latest sha256:[0-9a-f]{64} \(built in \d+\.\d s\)\n$`, out)
-	out, err = printed(t, func() error { return targets.Build(t.Context(), nil, nil, nil, nil) })
+	out, err = printed(t, func() error { return targets.Build(t.Context(), nil, nil, nil, nil, nil) })
 	require.NoError(t, err)
 	assert.Contains(t, out, "(up to date)")
 }

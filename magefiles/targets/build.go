@@ -8,30 +8,55 @@ func Build(
 	ctx context.Context,
 	t *string, // tag of the image (default: the project's name and :latest)
 	o *string, // also write the image as an OCI archive to this file
+	from *string, // repository to pull the image from if it has it, or none (default: the project's registry, if any)
 	locked *bool, // fail when a locked package is gone, instead of taking the nearest version
 	json *bool, // print the result as JSON
 ) error {
-	return commands().Build(ctx, BuildFlags{Tag: deref(t), Output: deref(o), Locked: deref(locked), JSON: deref(json)})
+	return commands().Build(ctx, BuildFlags{Tag: deref(t), Output: deref(o), From: deref(from), Locked: deref(locked), JSON: deref(json)})
 }
 
 // BuildFlags are those of Build.
 type BuildFlags struct {
-	Tag, Output  string
-	Locked, JSON bool
+	Tag, Output, From string
+	Locked, JSON      bool
 }
 
 // Verify builds twice, each time on an engine with fresh state, and fails unless
-// both images are the same bit for bit. It names what differs.
+// both images are the same bit for bit. It names what differs. With -image it builds
+// once, and compares that with an image in a registry.
 func Verify(
 	ctx context.Context,
+	image *string, // prove that this checkout builds this image of a registry
+	key *string, // with -image: public key (PEM) that its provenance must be signed with (default: the project's, if any)
 	locked *bool, // fail when a locked package is gone, instead of taking the nearest version
 	json *bool, // print the result as JSON
 ) error {
-	return commands().Verify(ctx, VerifyFlags{Locked: deref(locked), JSON: deref(json)})
+	return commands().Verify(ctx, VerifyFlags{Image: deref(image), Key: deref(key), Locked: deref(locked), JSON: deref(json)})
 }
 
 // VerifyFlags are those of Verify.
-type VerifyFlags struct{ Locked, JSON bool }
+type VerifyFlags struct {
+	Image, Key   string
+	Locked, JSON bool
+}
+
+// Publish builds the image and pushes it to a registry with the digest that build prints,
+// an SPDX list of what is in it, and SLSA provenance.
+func Publish(
+	ctx context.Context,
+	to *string, // repository, perhaps with a tag (default: the project's registry; tag latest)
+	key *string, // private key (PEM) to sign the provenance with
+	locked *bool, // fail when a locked package is gone, instead of taking the nearest version
+	json *bool, // print the result as JSON
+) error {
+	return commands().Publish(ctx, PublishFlags{To: deref(to), Key: deref(key), Locked: deref(locked), JSON: deref(json)})
+}
+
+// PublishFlags are those of Publish.
+type PublishFlags struct {
+	To, Key      string
+	Locked, JSON bool
+}
 
 // Pin resolves what the project asks for as it is available now, writes the locks
 // and the digest of the base stage, and prints what changed.

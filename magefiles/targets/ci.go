@@ -19,6 +19,20 @@ func CI(
 // CIFlags are those of CI.
 type CIFlags struct{ Only, In, GPUs, Through, Output string }
 
+// Lint finds what the project takes from elsewhere without a pin: images without a digest,
+// packages without a lock, downloads without a checksum, actions without a commit. It
+// fails if there is any.
+func Lint(
+	ctx context.Context,
+	fix *bool, // look up the digests of images and the commits of actions, and write them
+	json *bool, // print what was found as JSON
+) error {
+	return commands().Lint(ctx, LintFlags{Fix: deref(fix), JSON: deref(json)})
+}
+
+// LintFlags are those of Lint.
+type LintFlags struct{ Fix, JSON bool }
+
 // Workflows writes .github/workflows/berth.yml and berth-gpu.yml, which call the target
 // ci on GitHub's machines and on a runner with GPUs of your own. It overwrites no file that it
 // didn't write.

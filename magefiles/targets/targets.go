@@ -26,12 +26,14 @@ import (
 type Commands interface {
 	Build(context.Context, BuildFlags) error
 	Verify(context.Context, VerifyFlags) error
+	Publish(context.Context, PublishFlags) error
 	Pin(context.Context, PinFlags) error
 	Why(ctx context.Context, name string) error
 	Materials(context.Context, MaterialsFlags) error
 	Clean(context.Context) error
 
 	CI(context.Context, CIFlags) error
+	Lint(context.Context, LintFlags) error
 	Workflows(context.Context, WorkflowsFlags) error
 
 	Run(context.Context, RunFlags) error

@@ -22,12 +22,14 @@ func (k *taker) take(method string, flags any) error {
 
 func (k *taker) Build(_ context.Context, f BuildFlags) error         { return k.take("Build", f) }
 func (k *taker) Verify(_ context.Context, f VerifyFlags) error       { return k.take("Verify", f) }
+func (k *taker) Publish(_ context.Context, f PublishFlags) error     { return k.take("Publish", f) }
 func (k *taker) Pin(_ context.Context, f PinFlags) error             { return k.take("Pin", f) }
 func (k *taker) Materials(_ context.Context, f MaterialsFlags) error { return k.take("Materials", f) }
 func (k *taker) Why(_ context.Context, name string) error            { return k.take("Why", name) }
 func (k *taker) Clean(context.Context) error                         { return k.take("Clean", struct{}{}) }
 func (k *taker) CI(_ context.Context, f CIFlags) error               { return k.take("CI", f) }
 func (k *taker) Workflows(_ context.Context, f WorkflowsFlags) error { return k.take("Workflows", f) }
+func (k *taker) Lint(_ context.Context, f LintFlags) error           { return k.take("Lint", f) }
 func (k *taker) Run(_ context.Context, f RunFlags) error             { return k.take("Run", f) }
 func (k *taker) Smoke(_ context.Context, f SmokeFlags) error         { return k.take("Smoke", f) }
 func (k *taker) Ps(_ context.Context, f PsFlags) error               { return k.take("Ps", f) }
@@ -52,7 +54,7 @@ func TestFlags(t *testing.T) {
 	got := Use(&taker{})
 	t.Cleanup(func() { used = nil })
 	for name, target := range map[string]any{
-		"Build": Build, "Verify": Verify, "Pin": Pin, "Materials": Materials, "Clean": Clean, "CI": CI, "Workflows": Workflows,
+		"Build": Build, "Verify": Verify, "Pin": Pin, "Publish": Publish, "Materials": Materials, "Clean": Clean, "CI": CI, "Lint": Lint, "Workflows": Workflows,
 		"Run": Run, "Smoke": Smoke, "Ps": Ps, "Logs": Logs, "Attach": Attach, "Shell": Shell, "Stop": Stop,
 		"EngineStatus": Engine.Status, "EngineStart": Engine.Start, "EngineStop": Engine.Stop, "EngineLogs": Engine.Logs,
 		"EnginePrune": Engine.Prune, "GPUStatus": GPU.Status,

@@ -58,7 +58,7 @@ func (r Request) check() error {
 		return fmt.Errorf("%d of %d GPUs can't be leased", r.Count, len(r.Candidates))
 	}
 	for i, uuid := range r.Candidates {
-		if !uuids.MatchString(uuid) {
+		if !isUUID(uuid) {
 			return fmt.Errorf("%q isn't the UUID of a GPU", uuid)
 		}
 		if slices.Contains(r.Candidates[:i], uuid) {

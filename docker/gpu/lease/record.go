@@ -141,7 +141,7 @@ func parse(text []byte) (Entry, bool) {
 	if json.Unmarshal(text, &e) != nil || len(e.UUIDs) == 0 || e.Count < 0 || e.PID < 0 {
 		return Entry{}, false
 	}
-	if slices.ContainsFunc(e.UUIDs, func(uuid string) bool { return !uuids.MatchString(uuid) }) {
+	if slices.ContainsFunc(e.UUIDs, func(uuid string) bool { return !isUUID(uuid) }) {
 		return Entry{}, false
 	}
 	e.Name, e.User = printable(e.Name), printable(e.User)
