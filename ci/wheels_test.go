@@ -54,7 +54,7 @@ func withWheels(t *testing.T, suite, python string) (Project, *wheeltest.Index) 
 	text := "lock-version = \"1.0\"\nrequires-python = \">=3.9\"\n"
 	for _, w := range all {
 		text += fmt.Sprintf("[[packages]]\nname = %q\nversion = %q\nindex = %q\nwheels = [{url = %q, size = %d, hashes = {sha256 = %q}}]\n",
-			strings.ReplaceAll(strings.ToLower(w.Name), "_", "-"), w.Version, index.URL+"/html/", index.FileURL(w), len(w.Data), w.SHA256())
+			strings.ReplaceAll(strings.ToLower(w.Name), "_", "-"), w.Version, index.HTML()+"/", index.FileURL(w), len(w.Data), w.SHA256())
 	}
 	packages := "architecture = \"amd64\"\n"
 	for archive, name := range map[string]string{"debian": suite, "debian-security": suite + "-security"} {

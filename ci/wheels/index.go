@@ -80,7 +80,7 @@ func parsePage(data []byte) (map[string]string, error) {
 		}
 		return links, nil
 	}
-	base := &url.URL{}
+	var base *url.URL
 	for z := html.NewTokenizer(bytes.NewReader(data)); ; {
 		if z.Next() == html.ErrorToken {
 			if err := z.Err(); err != io.EOF {
@@ -97,10 +97,13 @@ func parsePage(data []byte) (map[string]string, error) {
 			if attribute.Key != "href" || err != nil {
 				continue
 			}
-			if t.Data == "base" {
+			switch {
+			case t.Data == "base":
 				base = u
-			} else {
+			case base != nil:
 				links[path.Base(u.Path)] = base.ResolveReference(u).String()
+			default:
+				links[path.Base(u.Path)] = u.String()
 			}
 		}
 	}

@@ -211,7 +211,7 @@ func TestPin(t *testing.T) {
 	c := wheeltest.New(t, "c", "3", "py3-none-any", map[string]string{"c.py": "x = 3\n"})
 	d := wheeltest.New(t, "d", "4", "py3-none-any", map[string]string{"d.py": "x = 4\n"})
 	index := wheeltest.Serve(t, a, b, c)
-	text := head + entry(a, index.FileURL(a), "index = \""+index.URL+"/html/\"") +
+	text := head + entry(a, index.FileURL(a), "index = \""+index.HTML()+"/\"") +
 		fmt.Sprintf("[[packages]]\nname = \"B_b\"\nversion = \"2\"\nwheels = [{url = %q, hashes = {sha256 = %q}}]\n",
 			index.FileURL(b), b.SHA256()) +
 		fmt.Sprintf("[[packages]]\nname = \"c\"\nwheels = [{url = %q, hashes = {md5 = \"00\"}}]\n", index.FileURL(c)) +
@@ -229,8 +229,8 @@ func TestPin(t *testing.T) {
 	assert.Contains(t, said.String(), "pylock.toml has no SHA-256 of c-3-py3-none-any.whl: fetching it")
 	assert.NotContains(t, said.String(), a.File)
 	lock := string(p.Files["docker/wheels.lock"])
-	assert.Contains(t, lock, fmt.Sprintf("\nwheel a 1+cu128 a-1+cu128-py3-none-any.whl %d %s %s %s/html\n", len(a.Data),
-		a.SHA256(), index.FileURL(a), index.URL))
+	assert.Contains(t, lock, fmt.Sprintf("\nwheel a 1+cu128 a-1+cu128-py3-none-any.whl %d %s %s %s\n", len(a.Data),
+		a.SHA256(), index.FileURL(a), index.HTML()))
 	assert.Contains(t, lock, fmt.Sprintf("\nwheel c 3 c-3-py3-none-any.whl %d %s %s -\n", len(c.Data), c.SHA256(), index.FileURL(c)))
 	assert.Contains(t, lock, fmt.Sprintf("%s dist/%s -\n", d.SHA256(), d.File))
 
@@ -341,21 +341,21 @@ func TestSources(t *testing.T) {
 	other.Data = bytes.Clone(w.Data)
 	other.Data[100]++
 	wrong := wheeltest.Serve(t, other)
-	file := "/files/" + w.File
+	file := "/team/files/" + w.File
 	for name, c := range map[string]struct {
 		mirror, url, index string
 		asked              []string // of the index that has it
 		err                []string
 	}{
-		"its own address": {url: index.FileURL(w), index: index.URL + "/html", asked: []string{file}},
-		"mirror, HTML":    {mirror: index.URL + "/html", url: nothing.FileURL(w), asked: []string{"/html/some-thing/", file}},
-		"mirror, JSON":    {mirror: index.URL + "/json/", url: nothing.FileURL(w), asked: []string{"/json/some-thing/", file}},
-		"the index": {mirror: nothing.URL + "/json", url: nothing.FileURL(w), index: index.URL + "/json",
-			asked: []string{"/json/some-thing/", file}},
-		"another file": {mirror: wrong.URL + "/html", url: index.FileURL(w), asked: []string{file}},
+		"its own address": {url: index.FileURL(w), index: index.HTML(), asked: []string{file}},
+		"mirror, HTML":    {mirror: index.HTML(), url: nothing.FileURL(w), asked: []string{"/team/html/some-thing/", file}},
+		"mirror, JSON":    {mirror: index.JSON() + "/", url: nothing.FileURL(w), asked: []string{"/team/json/some-thing/", file}},
+		"the index": {mirror: nothing.JSON(), url: nothing.FileURL(w), index: index.JSON(),
+			asked: []string{"/team/json/some-thing/", file}},
+		"another file": {mirror: wrong.HTML(), url: index.FileURL(w), asked: []string{file}},
 		"nowhere": {
-			mirror: strings.Replace(nothing.URL, "://", "://me:secret@", 1) + "/json", url: wrong.FileURL(w), index: nothing.URL + "/html",
-			err: []string{nothing.URL + "/json: not there", "it sent another file", nothing.URL + "/html: not there"},
+			mirror: strings.Replace(nothing.JSON(), "://", "://me:secret@", 1), url: wrong.FileURL(w), index: nothing.HTML(),
+			err: []string{nothing.JSON() + ": not there", "it sent another file", nothing.HTML() + ": not there"},
 		},
 		"a malformed mirror": {
 			mirror: "http://me:secret@[bad", url: nothing.FileURL(w), err: []string{"a mirror whose address makes no sense: its address isn't a URL"},
@@ -399,10 +399,10 @@ func TestMirrorWithPassword(t *testing.T) {
 	}))
 	t.Cleanup(guarded.Close)
 	l := Wheel{Name: "a", Version: "1", File: w.File, Size: int64(len(w.Data)), SHA256: w.SHA256(), URL: "http://127.0.0.1:1/" + w.File}
-	t.Setenv(EnvMirror, strings.Replace(guarded.URL, "://", "://me:secret@", 1)+"/html/")
+	t.Setenv(EnvMirror, strings.Replace(guarded.URL, "://", "://me:secret@", 1)+"/team/html/")
 	_, err := newFetcher("", input.Options{Cache: newCache(t)}).fetchAll(t.Context(), []Wheel{l})
 	require.NoError(t, err)
-	t.Setenv(EnvMirror, guarded.URL+"/html/")
+	t.Setenv(EnvMirror, guarded.URL+"/team/html/")
 	_, err = newFetcher("", input.Options{Cache: newCache(t)}).fetchAll(t.Context(), []Wheel{l})
 	require.ErrorContains(t, err, "401")
 }
@@ -551,6 +551,9 @@ func TestPage(t *testing.T) {
 	assert.Equal(t, map[string]string{
 		"a-1+cu-py3-none-any.whl": "https://files.example.org/a-1%2Bcu-py3-none-any.whl#sha256=00", "c": "https://other.example.org/c?x=1&y=2",
 	}, links)
+	links, err = parsePage([]byte(`<a href="../../files/a.whl">a</a><a href="/b.whl">b</a>`))
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{"a.whl": "../../files/a.whl", "b.whl": "/b.whl"}, links, "relative to the page")
 	_, err = parsePage([]byte("{"))
 	assert.Error(t, err)
 }

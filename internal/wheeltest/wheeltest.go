@@ -108,8 +108,8 @@ func Extension(t testing.TB, name string, answer int) string {
 	return string(data)
 }
 
-// An Index serves wheels on loopback: as HTML below /html/ (PEP 503), as JSON below
-// /json/ (PEP 691), and the files themselves below /files/.
+// An Index serves wheels on loopback, below /team/: as HTML below html/ (PEP 503), as JSON
+// below json/ (PEP 691), and the files themselves below files/.
 type Index struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -135,16 +135,22 @@ func (i *Index) Asked() []string {
 	return asked
 }
 
+const prefix = "/team/"
+
+// HTML and JSON are the addresses of the index in either form.
+func (i *Index) HTML() string { return i.URL + prefix + "html" }
+func (i *Index) JSON() string { return i.URL + prefix + "json" }
+
 // FileURL is the address of a wheel, with its plus signs encoded.
 func (i *Index) FileURL(w Wheel) string {
-	return i.URL + "/files/" + strings.ReplaceAll(url.PathEscape(w.File), "+", "%2B")
+	return i.URL + prefix + "files/" + strings.ReplaceAll(url.PathEscape(w.File), "+", "%2B")
 }
 
 func (i *Index) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	i.mu.Lock()
 	i.asked = append(i.asked, r.URL.Path)
 	i.mu.Unlock()
-	kind, name, _ := strings.Cut(strings.Trim(r.URL.Path, "/"), "/")
+	kind, name, _ := strings.Cut(strings.Trim(strings.TrimPrefix(r.URL.Path, prefix), "/"), "/")
 	var found []Wheel
 	for _, one := range i.wheels {
 		if one.File == name && kind == "files" {
@@ -159,7 +165,9 @@ func (i *Index) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	address := func(one Wheel) string { return "../../files/" + strings.TrimPrefix(i.FileURL(one), i.URL+"/files/") }
+	address := func(one Wheel) string {
+		return "../../files/" + strings.TrimPrefix(i.FileURL(one), i.URL+prefix+"files/")
+	}
 	if kind == "html" {
 		w.Header().Set("Content-Type", "text/html")
 		fmt.Fprint(w, "<!DOCTYPE html><html><body>\n")
