@@ -26,6 +26,7 @@ var layers = map[string][]string{
 	"ci/input":             {"internal"},
 	"ci/debian":            {"ci/image", "ci/input", "docker/daemon", "docker/owned", "internal"},
 	"ci/golang":            {"ci/input", "internal"},
+	"ci/wheels":            {"ci/debian", "ci/input", "internal"},
 	"ci/shell":             {"ci/input", "internal", "rootfs"},
 	"ci/attest":            {},
 	"ci/lint":              {"internal"},
@@ -53,7 +54,7 @@ var layers = map[string][]string{
 // forTests are rooms that nothing but tests may import.
 var forTests = []string{
 	"internal/dockertest", "internal/dockertest/hook", "internal/dockertest/loader", "internal/dockertest/smi",
-	"internal/moduletest", "internal/testenv", "trainer/cuda/internal/ptx",
+	"internal/moduletest", "internal/testenv", "internal/wheeltest", "trainer/cuda/internal/ptx",
 }
 
 // violations lists the imports that layers doesn't allow, by the importing package.
@@ -111,6 +112,7 @@ func TestViolations(t *testing.T) {
 		"docker/launch":      "ci",
 		"ci/debian":          "ci/engine",
 		"ci/golang":          "ci/debian",
+		"ci/wheels":          "ci/engine",
 		"ci/image":           "ci",
 		"ci/workflows":       "ci",
 		"ci":                 "magefiles/targets",

@@ -205,7 +205,7 @@ func buildAndLoad(ctx context.Context, docker *daemon.Client, dir cache.Dir, p P
 	}
 	return result, errors.Join(
 		owned.RemoveUntaggedImages(ctx, dir, docker),
-		dir.Prune(unused, append(m.folders(), "contexts", "debs", "indices", "layers", "failures")...),
+		dir.Prune(unused, append(m.folders(), "contexts", "debs", "pypi", "indices", "layers", "failures")...),
 	)
 }
 

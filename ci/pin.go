@@ -60,12 +60,16 @@ func Pin(ctx context.Context, p Project, o PinOptions) (changes []string, err er
 
 // pin resolves what each input asks for. It writes nothing.
 func (m maker) pin(ctx context.Context) (all []input.Pinned, err error) {
+	written := map[string][]byte{}
 	for _, in := range m.project.Inputs {
-		one, err := in.Pin(ctx, m.project.Root, m.options(in))
+		o := m.options(in)
+		o.Pinned = written
+		one, err := in.Pin(ctx, m.project.Root, o)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, one)
+		maps.Copy(written, one.Files)
 	}
 	return all, nil
 }

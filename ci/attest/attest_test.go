@@ -118,13 +118,17 @@ var subject = Subject{Name: "registry.example.org/team/image", Digest: "sha256:"
 
 // TestSPDX holds the list against SPDX's own schema, which a module has that is only downloaded.
 func TestSPDX(t *testing.T) {
-	locked := []Component{{Kind: "deb", Name: "bash", Version: "5.2.15-2+b7", Architecture: "amd64", SHA256: strings.Repeat("b", 64), URL: "https://example.org/bash.deb"}}
+	locked := []Component{
+		{Kind: "deb", Name: "bash", Version: "5.2.15-2+b7", Architecture: "amd64", SHA256: strings.Repeat("b", 64), URL: "https://example.org/bash.deb"},
+		{Kind: "pypi", Name: "some-thing", Version: "1.2", SHA256: strings.Repeat("c", 64), URL: "https://example.org/some_thing.whl"},
+	}
 	text, err := SPDX(subject, contentsOf(t), locked)
 	require.NoError(t, err)
 	again, err := SPDX(subject, contentsOf(t), locked)
 	require.NoError(t, err)
 	assert.Equal(t, string(text), string(again))
 	assert.Contains(t, string(text), `"https://example.org/bash.deb"`)
+	assert.Contains(t, string(text), `"https://example.org/some_thing.whl"`, "a lock has another spelling")
 	assert.Contains(t, string(text), `"pkg:deb/debian/libc6@2.36-9%2Bdeb12u9?arch=amd64\u0026upstream=glibc"`)
 	assert.Contains(t, string(text), `"pkg:pypi/some-thing@1.2"`)
 

@@ -29,7 +29,7 @@ func SPDX(s Subject, contents, locked []Component) ([]byte, error) {
 	type key struct{ kind, name, version, architecture string }
 	files := map[key]Component{}
 	for _, l := range locked {
-		files[key{l.Kind, l.Name, l.Version, l.Architecture}] = l
+		files[key{l.Kind, l.canonicalName(), l.Version, l.Architecture}] = l
 	}
 	const image = "Image"
 	hex := strings.TrimPrefix(s.Digest, "sha256:")
@@ -60,7 +60,7 @@ func SPDX(s Subject, contents, locked []Component) ([]byte, error) {
 		if c.Where != "" {
 			p.PackageSourceInfo = "found in " + c.Where
 		}
-		if l, ok := files[key{c.Kind, c.Name, c.Version, c.Architecture}]; ok {
+		if l, ok := files[key{c.Kind, c.canonicalName(), c.Version, c.Architecture}]; ok {
 			if l.SHA256 != "" {
 				p.PackageChecksums = []common.Checksum{{Algorithm: common.SHA256, Value: l.SHA256}}
 			}
@@ -79,6 +79,17 @@ func SPDX(s Subject, contents, locked []Component) ([]byte, error) {
 // notInIDs are the characters that identifiers of SPDX can't have.
 var notInIDs = regexp.MustCompile(`[^a-zA-Z0-9.-]+`)
 
+// pythonSeparators are those of names of Python packages that count as one dash (PEP 503).
+var pythonSeparators = regexp.MustCompile(`[-_.]+`)
+
+// canonicalName is that under which its kind of packages is known, however it is spelled.
+func (c Component) canonicalName() string {
+	if c.Kind == "pypi" {
+		return pythonSeparators.ReplaceAllString(strings.ToLower(c.Name), "-")
+	}
+	return c.Name
+}
+
 // purl is a component's package URL (github.com/package-url/purl-spec).
 func (c Component) purl() string {
 	version := ""
@@ -93,7 +104,7 @@ func (c Component) purl() string {
 		}
 		return name
 	case "pypi":
-		return "pkg:pypi/" + url.PathEscape(strings.ReplaceAll(strings.ToLower(c.Name), "_", "-")) + version
+		return "pkg:pypi/" + url.PathEscape(c.canonicalName()) + version
 	}
 	return "pkg:" + c.Kind + "/" + c.Name + version
 }

@@ -2,11 +2,8 @@ package debian
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +16,7 @@ import (
 
 	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/download"
 )
 
 // parallel is how many files are fetched at once.
@@ -190,7 +188,7 @@ type fetcher struct {
 // fetch returns the path of a verified file.
 func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
 	path := filepath.Join(f.dir, p.SHA256+".deb")
-	if err := verify(path, p); err == nil {
+	if err := p.file().Check(path); err == nil {
 		cache.Use(path)
 		f.progress(p.Size)
 		return path, nil
@@ -199,10 +197,7 @@ func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
 	var tried []string
 	answered, gone := 0, true
 	for _, base := range f.mirrors.bases(p.Archive, f.urls[p.Archive], f.snapshot) {
-		err := f.download(ctx, base+"/"+p.File, part, p)
-		if errors.Is(err, errResumed) { // perhaps an earlier part was wrong
-			err = f.download(ctx, base+"/"+p.File, part, p)
-		}
+		err := f.getter.File(ctx, base+"/"+p.File, part, p.file(), f.progress)
 		if err == nil {
 			return path, os.Rename(part, path)
 		}
@@ -212,10 +207,10 @@ func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
 		if local := (*os.PathError)(nil); errors.As(err, &local) {
 			return "", fmt.Errorf("keeping package %s: %w", p, err)
 		}
-		tried = append(tried, fmt.Sprintf("\n\t%s: %v", public(base), err))
-		if !errors.Is(err, errUnreachable) {
+		tried = append(tried, fmt.Sprintf("\n\t%s: %v", download.Public(base), err))
+		if !errors.Is(err, download.ErrUnreachable) {
 			answered++
-			gone = gone && errors.Is(err, errNotThere)
+			gone = gone && errors.Is(err, download.ErrNotThere)
 		}
 	}
 	if answered > 0 && gone {
@@ -226,93 +221,6 @@ func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
 			"take it from version control again, or type\n\t%s pin", EnvMirror, advice.Berth)
 }
 
-// download brings a file to part, from where an earlier try ended, and verifies
-// it. A wrong file doesn't stay.
-func (f *fetcher) download(ctx context.Context, url, part string, p Package) error {
-	out, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	have, err := out.Seek(0, io.SeekEnd)
-	if err != nil {
-		return err
-	}
-	if have >= p.Size {
-		have = 0
-	}
-	body, from, err := f.getter.get(ctx, url, have)
-	if err != nil {
-		if have == 0 {
-			os.Remove(part)
-		}
-		return err
-	}
-	defer body.Close()
-	if err := out.Truncate(from); err != nil {
-		return err
-	}
-	if _, err := out.Seek(from, io.SeekStart); err != nil {
-		return err
-	}
-	counted := &meter{r: io.LimitReader(body, p.Size-from+1), f: f}
-	if _, err := io.Copy(out, counted); err != nil {
-		f.done.Add(-counted.n)
-		return err
-	}
-	if err := out.Close(); err != nil {
-		return err
-	}
-	if err := verify(part, p); err != nil {
-		f.done.Add(-counted.n)
-		os.Remove(part)
-		if from > 0 {
-			return fmt.Errorf("%w: %w", errResumed, err)
-		}
-		return err
-	}
-	return nil
-}
-
-// errResumed is in the chain of the error about a file that came out wrong after
-// its beginning was there already.
-var errResumed = errors.New("it was resumed")
-
-// verify checks a file's size and SHA-256.
-func verify(path string, p Package) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	sum := sha256.New()
-	n, err := io.Copy(sum, file)
-	if err != nil {
-		return err
-	}
-	if n != p.Size {
-		return fmt.Errorf("it sent %d bytes of %d", n, p.Size)
-	}
-	if hex.EncodeToString(sum.Sum(nil)) != p.SHA256 {
-		return fmt.Errorf("it sent another file: SHA-256 %x, locked is %s", sum.Sum(nil), p.SHA256)
-	}
-	return nil
-}
-
 func (f *fetcher) progress(n int64) {
 	f.report.Update("Fetching packages: %d of %d MB", f.done.Add(n)>>20, f.total>>20)
-}
-
-// A meter reports what is read through it.
-type meter struct {
-	r io.Reader
-	f *fetcher
-	n int64
-}
-
-func (m *meter) Read(p []byte) (int, error) {
-	n, err := m.r.Read(p)
-	m.n += int64(n)
-	m.f.progress(int64(n))
-	return n, err
 }

@@ -214,7 +214,7 @@ func TestRealPackages(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, packages.Files, len(l.Packages))
 	for _, f := range packages.Files {
-		require.NoError(t, verify(f.Path, f.Package))
+		require.NoError(t, f.file().Check(f.Path))
 	}
 	temp, remove, err := dir.Temp("test")
 	require.NoError(t, err)

@@ -20,11 +20,12 @@ import (
 
 	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/download"
 )
 
 // An archiveReader reads the signed indices of archives.
 type archiveReader struct {
-	getter  getter
+	getter  download.Getter
 	mirrors Mirrors
 	keys    openpgp.EntityList // of the Debian archive
 	root    string             // of the checkout, below which the keyrings of others lie
@@ -116,21 +117,21 @@ func (a archiveReader) newestRelease(ctx context.Context, bases []string, s Suit
 		}
 		return nil
 	}
-	_, err = a.getter.getAll(ctx, bases, path.Join(s.folder(), "InRelease"), maxRelease, func(data []byte) (err error) {
+	_, err = a.getter.All(ctx, bases, path.Join(s.folder(), "InRelease"), maxRelease, func(data []byte) (err error) {
 		if r, err = a.release(data, s); err == nil {
 			err = notOlder()
 		}
 		return err
 	})
-	if s.URL == "" || !errors.Is(err, errNotThere) {
+	if s.URL == "" || !errors.Is(err, download.ErrNotThere) {
 		return r, err
 	}
 	// Older tools sign it apart.
-	signature, gerr := a.getter.getAll(ctx, bases, path.Join(s.folder(), "Release.gpg"), maxRelease, func([]byte) error { return nil })
+	signature, gerr := a.getter.All(ctx, bases, path.Join(s.folder(), "Release.gpg"), maxRelease, func([]byte) error { return nil })
 	if gerr != nil {
 		return r, errors.Join(err, gerr)
 	}
-	_, gerr = a.getter.getAll(ctx, bases, path.Join(s.folder(), "Release"), maxRelease, func(data []byte) (err error) {
+	_, gerr = a.getter.All(ctx, bases, path.Join(s.folder(), "Release"), maxRelease, func(data []byte) (err error) {
 		if r, err = a.detached(data, signature, s); err == nil {
 			err = notOlder()
 		}
@@ -167,7 +168,7 @@ func (a archiveReader) index(ctx context.Context, bases []string, r release, s S
 	if r.byHash { // the name may have been given to a newer file meanwhile
 		where = path.Join(s.folder(), path.Dir(name), "by-hash/SHA256", file.sum)
 	}
-	data, err := a.getter.getAll(ctx, bases, where, file.size, file.check)
+	data, err := a.getter.All(ctx, bases, where, file.size, file.check)
 	if err != nil {
 		return index{}, fmt.Errorf("no mirror has the index %s of suite %s that its InRelease promises. "+
 			"Try again in an hour, or name another mirror in %s:\n%w", name, s.Name, EnvMirror, err)

@@ -21,6 +21,7 @@ import (
 	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/download"
 )
 
 // A Package is one pinned package.
@@ -35,6 +36,8 @@ type Package struct {
 }
 
 func (p Package) String() string { return p.Name + " " + p.Version }
+
+func (p Package) file() download.File { return download.File{Size: p.Size, SHA256: p.SHA256} }
 
 // A Lock pins everything that a manifest asks for.
 type Lock struct {

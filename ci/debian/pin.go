@@ -7,6 +7,7 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp"
 
 	"github.com/berthdev/berth/internal/cache"
+	"github.com/berthdev/berth/internal/download"
 )
 
 // Options says where to look, whom to trust, and where to keep what was fetched.
@@ -73,7 +74,7 @@ func signers(sources []source) map[string]string {
 
 func (o Options) reader() (archiveReader, error) {
 	r := archiveReader{
-		getter: getter{stall: o.Stall}, mirrors: o.Mirrors, keys: o.Keys, root: o.Root, now: o.Now, cache: o.Cache, report: o.Progress,
+		getter: download.Getter{Stall: o.Stall}, mirrors: o.Mirrors, keys: o.Keys, root: o.Root, now: o.Now, cache: o.Cache, report: o.Progress,
 	}
 	if r.now.IsZero() {
 		r.now = time.Now()
@@ -90,3 +91,14 @@ func (o Options) reader() (archiveReader, error) {
 	}
 	return r, nil
 }
+
+// Progress is told what long work is doing. *progress.Reporter is one.
+type Progress interface {
+	Update(format string, args ...any) // a line that replaces the one before
+	Printf(format string, args ...any) // a line that stays
+}
+
+type noProgress struct{}
+
+func (noProgress) Update(string, ...any) {}
+func (noProgress) Printf(string, ...any) {}

@@ -281,7 +281,7 @@ func TestOtherArchives(t *testing.T) {
 			require.NoError(t, err)
 			require.Contains(t, kept, "own/pool/tool_1.deb")
 			assert.Len(t, kept, 1, "the snapshot service keeps the others")
-			assert.NoError(t, verify(kept["own/pool/tool_1.deb"], read.Packages[1]))
+			assert.NoError(t, read.Packages[1].file().Check(kept["own/pool/tool_1.deb"]))
 		})
 	}
 }

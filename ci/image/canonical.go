@@ -31,11 +31,11 @@ import (
 
 // Recipe names the way in which images are made canonical. It changes whenever
 // the same image would come out with other bytes.
-const Recipe = "1"
+const Recipe = "2"
 
 // Options says how an image is made canonical.
 type Options struct {
-	Epoch  time.Time         // of every file, of the configuration and its history
+	Epoch  time.Time         // of every file (but see Undated), of the configuration and its history
 	Labels map[string]string // added to the configuration
 	Seal   bool              // add the labels that Sealed looks at
 	Cache  string            // folder of canonical layers, made if missing
@@ -44,8 +44,8 @@ type Options struct {
 
 // Canonical returns the image in an archive (an OCI image layout in a tar, as
 // Dagger exports it), rewritten so that its bytes depend on its files and
-// configuration only: all times are the epoch, owners are numbers, entries are
-// sorted, of hard links the first by name has the content, layers are
+// configuration only: all times are the epoch (or Undated), owners are numbers, entries
+// are sorted, of hard links the first by name has the content, layers are
 // compressed by a compressor that go.mod pins. Layers whose source is in the
 // cache already are not read.
 func Canonical(ctx context.Context, archive string, o Options) (v1.Image, error) {
@@ -184,7 +184,7 @@ func rewrite(ctx context.Context, blob *io.SectionReader, digest v1.Hash, o Opti
 	if err != nil {
 		return nil, err
 	}
-	if err := writeEntries(ctx, io.MultiWriter(zip, diff), spool, entries, o.Epoch); err != nil {
+	if err := writeEntries(ctx, io.MultiWriter(zip, diff), spool, entries, timeOf(entries, o.Epoch)); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(zip.Close(), out.Sync(), out.Close()); err != nil {

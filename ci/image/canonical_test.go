@@ -56,7 +56,7 @@ func everything() []item {
 // those who built an image.
 func TestGoldenDigest(t *testing.T) {
 	img := canonicalOf(t, options(t), gzipped(t, tarOf(t, everything()...)), tarOf(t, regular("b", strings.Repeat("berth ", 1000))))
-	assert.Equal(t, "1", Recipe)
+	assert.Equal(t, "2", Recipe)
 	assert.Equal(t, "sha256:059ffc134d25bc656babf1d493c220b9cda72b3a1e16f4c8f65ed27aeaa44eac", digestOf(t, img))
 }
 
@@ -105,6 +105,40 @@ func TestCanonicalKeepsFiles(t *testing.T) {
 	assert.Equal(t, "bin/tool", got["usr/tool"].Linkname)
 	assert.Equal(t, map[string]string{xattrPrefix + "security.capability": netBind}, xattrs(&tar.Header{PAXRecords: got["cap"].PAXRecords}))
 	assert.NotContains(t, got["cap"].PAXRecords, "LIBARCHIVE.creationtime")
+}
+
+// TestUndated moves the image's date: a layer whose files say that they have none stays.
+func TestUndated(t *testing.T) {
+	undated := func(items ...item) (all []item) {
+		for _, i := range items {
+			if i.Typeflag != tar.TypeDir {
+				i.ModTime = Undated
+			}
+			all = append(all, i)
+		}
+		return all
+	}
+	first, later := options(t), options(t)
+	later.Epoch = first.Epoch.AddDate(0, 1, 0)
+	for name, c := range map[string]struct {
+		items []item
+		stays bool
+	}{
+		"every file":    {undated(folder("a/"), regular("a/b", "x"), link(tar.TypeSymlink, "l", "a/b"), link(tar.TypeLink, "m", "a/b")), true},
+		"all but one":   {append(undated(folder("a/"), regular("a/b", "x")), regular("c", "y")), false},
+		"folders alone": {[]item{folder("a/").with(func(h *tar.Header) { h.ModTime = Undated })}, false},
+	} {
+		data := tarOf(t, c.items...)
+		a, b := layersOf(t, canonicalOf(t, first, data))[0], layersOf(t, canonicalOf(t, later, data))[0]
+		was, err := a.Digest()
+		require.NoError(t, err)
+		is, err := b.Digest()
+		require.NoError(t, err)
+		assert.Equal(t, c.stays, was == is, name)
+		for _, i := range itemsOf(t, b) {
+			assert.Equal(t, c.stays, i.ModTime.Equal(Undated), "%s: %s", name, i.Name)
+		}
+	}
 }
 
 func TestCanonicalIgnoresWhatIsNotInTheFiles(t *testing.T) {

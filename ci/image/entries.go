@@ -111,6 +111,20 @@ func checkEntry(h *tar.Header) error {
 	}
 }
 
+// Undated is the time of files that say that they have none: a layer in which every file
+// bears it, folders apart, keeps it, whatever the image's date. So it stays the same layer
+// when that date moves. (It is 1980-01-01, the oldest that a zip file can have.)
+var Undated = time.Unix(315532800, 0)
+
+// timeOf returns the time that a layer's entries get.
+func timeOf(entries []entry, epoch time.Time) time.Time {
+	files := slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return e.header.Typeflag == tar.TypeDir })
+	if len(files) == 0 || slices.ContainsFunc(files, func(e entry) bool { return !e.header.ModTime.Equal(Undated) }) {
+		return epoch
+	}
+	return Undated
+}
+
 // writeEntries writes a tar with the entries' contents from spool.
 func writeEntries(ctx context.Context, w io.Writer, spool *os.File, entries []entry, epoch time.Time) error {
 	out := tar.NewWriter(w)

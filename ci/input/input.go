@@ -111,6 +111,7 @@ type Explainer interface {
 type Options struct {
 	Cache  cache.Dir          // for temporary files, and for what is fetched
 	Folder string             // where archives are kept, as entries of the cache (see cache.Keep)
+	Pinned map[string][]byte  // when pinning: what the inputs before this one are about to write, by path
 	Locked bool               // refuse what differs from the lock, even if what is locked is gone
 	Report *progress.Reporter // may be nil
 }

@@ -30,6 +30,7 @@ const (
 	JQ            = "jq"             // its command line, as on a runner that refuses forks
 	Apt           = "apt"            // Debian's own apt-get, to compare with
 	DpkgDeb       = "dpkg-deb"       // Debian's own unpacker, to measure against
+	Pip           = "pip"            // Python with its pip, to compare with
 	VectorKernel  = "vector-kernel"  // a processor that the trainer has a kernel for
 	Clang         = "clang-19"       // the compiler that makes the kernels' PTX, in the version that made it
 	Ptxas         = "ptxas"          // NVIDIA's assembler, of Debian's non-free nvidia-cuda-toolkit
@@ -49,7 +50,7 @@ func init() {
 
 var needs = []string{
 	Docker, DockerCommand, DockerSocket, ClassicStore, Dockerd, Linux, AMD64, Cgo,
-	Root, Namespaces, Mirror, Snapshot, JQ, Apt, DpkgDeb, VectorKernel, Clang, Ptxas, NoGPU,
+	Root, Namespaces, Mirror, Snapshot, JQ, Apt, DpkgDeb, Pip, VectorKernel, Clang, Ptxas, NoGPU,
 }
 
 // envRequire lists, separated by commas, what this machine has: a test that
