@@ -9,6 +9,7 @@ import (
 	"github.com/berthdev/berth/trainer/cuda"
 	"github.com/berthdev/berth/trainer/cuda/driver"
 	"github.com/berthdev/berth/trainer/cuda/kernels"
+	"github.com/berthdev/berth/trainer/data"
 	"github.com/berthdev/berth/trainer/nn"
 )
 
@@ -22,14 +23,38 @@ func unavailable(err error) error {
 	return err
 }
 
-func openCUDA(spec Spec, cfg nn.Config) (Opened, error) {
-	gpu, err := driver.Open(spec.Index)
-	if err != nil {
-		return Opened{}, unavailable(err)
+func listGPUs() (name string, all []GPU, err error) {
+	name, infos, err := driver.Devices()
+	for _, i := range infos {
+		all = append(all, GPU{
+			Name: i.Name, UUID: i.UUID, Memory: i.Memory, Err: i.Err,
+			Capability: fmt.Sprintf("%d.%d", i.Major, i.Minor),
+		})
 	}
-	network, err := cuda.New(gpu, cfg, kernels.Precision(spec.Precision))
+	return name, all, unavailable(err)
+}
+
+func openCUDA(spec Spec, cfg nn.Config) (Opened, error) {
+	limit, err := patience()
 	if err != nil {
 		return Opened{}, err
 	}
-	return Opened{Backend: network, Name: fmt.Sprintf("cuda:%d (%s)", spec.Index, gpu.Name), Kernel: string(spec.Precision)}, nil
+	opened, err := driver.Open(spec.Index, limit)
+	if err != nil {
+		return Opened{}, unavailable(err)
+	}
+	network, err := cuda.New(opened, cfg, kernels.Precision(spec.Precision))
+	if err != nil {
+		return Opened{}, err
+	}
+	return Opened{
+		Backend: gpu{network}, Name: fmt.Sprintf("cuda:%d (%s)", spec.Index, opened.Name), Kernel: string(spec.Precision), Hung: opened.Hung(),
+	}, nil
+}
+
+// gpu is a network on a GPU, as a [Loader].
+type gpu struct{ *cuda.Network }
+
+func (g gpu) Load(set *data.Set, batch int, seed uint64) (Resident, error) {
+	return g.Network.Load(set, batch, seed)
 }
