@@ -149,6 +149,7 @@ CUresult cuMemcpyDtoH(void *to, CUdeviceptr from, size_t size) {
   NEEDS_NO_CAPTURE;
   while (wrong("hang")) sleep(1);
   memcpy(to, (const void *)from, size);
+  if (wrong("wrong") && size > 1000) ((float *)to)[7] += 1;
   return CUDA_SUCCESS;
 }
 
