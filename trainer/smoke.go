@@ -85,10 +85,9 @@ func runSmoke(ctx context.Context, console *report.Console, o SmokeOptions) erro
 		errs = append(errs, report.WriteJUnit(o.JUnit, "trainer smoke", cases))
 	}
 	if o.Losses != "" {
-		for _, c := range cases {
-			if c.Losses != nil {
-				errs = append(errs, report.WriteLosses(o.Losses, c.Losses))
-			}
+		trained := slices.IndexFunc(cases, func(c report.Case) bool { return c.Losses != nil }) // the CPU's, if both were checked
+		if trained >= 0 {
+			errs = append(errs, report.WriteLosses(o.Losses, cases[trained].Losses))
 		}
 	}
 	return errors.Join(errs...)
