@@ -3,8 +3,11 @@
 package device
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"os"
+	"time"
 
 	"github.com/berthdev/berth/trainer/cuda"
 	"github.com/berthdev/berth/trainer/cuda/driver"
@@ -32,6 +35,19 @@ func listGPUs() (name string, all []GPU, err error) {
 		})
 	}
 	return name, all, unavailable(err)
+}
+
+// timeoutVariable is how long a call of a GPU's driver may last.
+const timeoutVariable = "BERTH_GPU_TIMEOUT"
+
+// patience is how long to wait for a GPU.
+func patience() (time.Duration, error) {
+	text := cmp.Or(os.Getenv(timeoutVariable), "2m")
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("%s=%s is no time to wait for a GPU. Give one such as 90s or 10m", timeoutVariable, text)
+	}
+	return d, nil
 }
 
 func openCUDA(spec Spec, cfg nn.Config) (Opened, error) {

@@ -4,13 +4,10 @@
 package device
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"regexp"
 	"strconv"
-	"time"
 
 	"github.com/berthdev/berth/trainer/data"
 	"github.com/berthdev/berth/trainer/nn"
@@ -133,19 +130,6 @@ func Open(spec Spec, cfg nn.Config) (Opened, error) {
 		return Opened{}, err
 	}
 	return Opened{Backend: CPU(network), Name: "cpu", Kernel: nn.Kernel(), Notice: notice}, nil
-}
-
-// timeoutVariable is how long a call of a GPU's driver may last.
-const timeoutVariable = "BERTH_GPU_TIMEOUT"
-
-// patience is how long to wait for a GPU.
-func patience() (time.Duration, error) {
-	text := cmp.Or(os.Getenv(timeoutVariable), "2m")
-	d, err := time.ParseDuration(text)
-	if err != nil || d <= 0 {
-		return 0, fmt.Errorf("%s=%s is no time to wait for a GPU. Give one such as 90s or 10m", timeoutVariable, text)
-	}
-	return d, nil
 }
 
 // A GPU is a CUDA device that the driver knows.
