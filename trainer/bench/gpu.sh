@@ -32,7 +32,7 @@ done
 for v in plain tuned; do
 	n=$epochs
 	[ $v = plain ] && n=$plain
-	step "pytorch-$v" 110 python3 "$here/pytorch/train.py" --variant=$v --data="$data" --batch-size="$batch" --epochs="$n"
+	step "pytorch-$v" 100 python3 "$here/pytorch/train.py" --variant=$v --data="$data" --batch-size="$batch" --epochs="$n"
 	[ -e "$out/pytorch-$v.failed" ] || tail -n 1 "$out/pytorch-$v.log" >"$out/pytorch-$v.json"
 done
 python3 "$here/pytorch/table.py" "$out" && cat "$out/gpu.md"
