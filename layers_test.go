@@ -53,7 +53,7 @@ var layers = map[string][]string{
 
 // forTests are rooms that nothing but tests may import.
 var forTests = []string{
-	"internal/dockertest", "internal/dockertest/hook", "internal/dockertest/loader", "internal/dockertest/smi",
+	"internal/cudatest", "internal/dockertest", "internal/dockertest/hook", "internal/dockertest/loader", "internal/dockertest/smi",
 	"internal/moduletest", "internal/testenv", "internal/wheeltest", "trainer/cuda/internal/ptx",
 }
 

@@ -39,7 +39,10 @@ import (
 var project = func() Project {
 	p, err := Project{
 		Name: dockertest.Process + "-demo", BaseStage: "base", Home: "rootfs/home/user",
-		Inputs: []input.Input{debian.Input{}, golang.Input{Packages: []string{"./trainer/..."}, Tests: true}},
+		Inputs: []input.Input{
+			debian.Input{}, golang.Input{Packages: []string{"./trainer/..."}, Tests: true, Cgo: []string{"cuda"}},
+			debian.Input{Archive: "compiler.tar", Manifest: "docker/compiler.toml", Lock: "docker/compiler.lock"},
+		},
 	}.At(".")
 	if err != nil {
 		panic(err)

@@ -19,7 +19,7 @@ import (
 
 var berth = targets.Use(commands.Of(ci.Project{
 	Name:      "demo-cnn",
-	Inputs:    []input.Input{packages, program},
+	Inputs:    []input.Input{packages, program, compiler},
 	BaseStage: "base",
 	Home:      "rootfs/home/user",
 	Skeleton:  "rootfs/home/skel",
@@ -31,5 +31,6 @@ var berth = targets.Use(commands.Of(ci.Project{
 
 var (
 	packages = debian.Input{}
-	program  = golang.Input{Packages: []string{"./trainer/..."}, Tests: true} // of the trainer and its tests
+	program  = golang.Input{Packages: []string{"./trainer/..."}, Tests: true, Cgo: []string{"cuda"}} // of the trainer and its tests
+	compiler = debian.Input{Archive: "compiler.tar", Manifest: "docker/compiler.toml", Lock: "docker/compiler.lock"}
 )

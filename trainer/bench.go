@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"runtime"
 	"slices"
 	"strconv"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/berthdev/berth/trainer/data"
 	"github.com/berthdev/berth/trainer/device"
+	"github.com/berthdev/berth/trainer/internal/atomic"
 	"github.com/berthdev/berth/trainer/nn"
 	"github.com/berthdev/berth/trainer/report"
 )
@@ -24,6 +27,20 @@ type BenchOptions struct {
 	Channels  int
 	Device    string
 	Precision string
+	JSON      string
+}
+
+// A BenchRow is what one configuration took. Times are seconds.
+type BenchRow struct {
+	Device          string  `json:"device"`
+	Kernel          string  `json:"kernel"`
+	Workers         int     `json:"workers"`
+	BatchSize       int     `json:"batch_size"`
+	Steps           int     `json:"steps"`
+	SecondsPerStep  float64 `json:"seconds_per_step"` // median
+	Fastest         float64 `json:"fastest"`
+	ImagesPerSecond float64 `json:"images_per_second"`
+	BytesPerStep    uint64  `json:"bytes_per_step"` // allocated on the host
 }
 
 func newBenchCommand() *command {
@@ -35,6 +52,7 @@ func newBenchCommand() *command {
 	fs.IntVar(&o.Channels, "channels", 3, "`N` channels of the images: 1 (gray) or 3 (colour)")
 	fs.StringVar(&o.Device, "device", "auto", "`DEVICE`: auto, cpu, cuda or cuda:N")
 	fs.StringVar(&o.Precision, "precision", "fp32", "convolutions on a GPU multiply in `P`: fp32, or tf32 on tensor cores")
+	fs.StringVar(&o.JSON, "json", "", "write the rows to `FILE`, too")
 	return &command{
 		name: "bench", summary: "time training steps", flags: fs,
 		run: func(ctx context.Context, console *report.Console, args []string) error {
@@ -77,7 +95,10 @@ func runBench(ctx context.Context, console *report.Console, o BenchOptions) erro
 	case o.Channels != 1 && o.Channels != 3:
 		return usagef("--channels=%d: give 1 or 3", o.Channels)
 	}
-	images, labels := noise(o.BatchSize, o.Channels)
+	if err := checkOutput("json", o.JSON); err != nil {
+		return err
+	}
+	rows := []BenchRow{}
 	table := tabwriter.NewWriter(console, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "device\tkernel\tworkers\tbatch\tms/step\tfastest\timages/s\tbytes/step\t")
 	for i, n := range workers {
@@ -88,22 +109,77 @@ func runBench(ctx context.Context, console *report.Console, o BenchOptions) erro
 		if i == 0 && opened.Notice != "" {
 			console.Printf(report.Warning, "%s", opened.Notice)
 		}
-		took, allocated, err := timeSteps(ctx, opened, images, labels, o.Steps)
+		timing := timeSteps
+		if _, ok := opened.Backend.(device.Loader); ok {
+			timing = timeResident
+		}
+		took, allocated, err := timing(ctx, opened.Backend, o)
 		if err != nil {
 			return err
 		}
 		slices.Sort(took)
 		median := took[len(took)/2]
-		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%.1f\t%.1f\t%.0f\t%d\t\n", opened.Name, opened.Kernel, n, o.BatchSize,
-			1e3*median.Seconds(), 1e3*took[0].Seconds(), perSecond(o.BatchSize, median), allocated)
+		r := BenchRow{
+			opened.Name, opened.Kernel, n, o.BatchSize, o.Steps, median.Seconds(), took[0].Seconds(), perSecond(o.BatchSize, median), allocated,
+		}
+		rows = append(rows, r)
+		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%.1f\t%.1f\t%.0f\t%d\t\n", r.Device, r.Kernel, r.Workers, r.BatchSize,
+			1e3*r.SecondsPerStep, 1e3*r.Fastest, r.ImagesPerSecond, r.BytesPerStep)
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil || o.JSON == "" {
+		return err
+	}
+	return atomic.WriteFile(o.JSON, func(w io.Writer) error {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(rows)
+	})
+}
+
+// timeResident times steps on a data set that the device holds: some runs of them, without a
+// wait within one.
+func timeResident(ctx context.Context, network device.Backend, o BenchOptions) ([]time.Duration, uint64, error) {
+	const runs = 5
+	one := o.Channels * data.Size * data.Size
+	split := data.Split{Pixels: make([]byte, o.Steps*o.BatchSize*one), Labels: make([]byte, o.Steps*o.BatchSize)}
+	images, labels := noise(o.BatchSize, o.Channels)
+	for i := range split.Pixels {
+		split.Pixels[i] = byte(127 * (images[i%len(images)] + 1))
+	}
+	for i := range split.Labels {
+		split.Labels[i] = labels[i%len(labels)]
+	}
+	set := &data.Set{Channels: o.Channels, Height: data.Size, Width: data.Size, Train: split, Test: split}
+	resident, err := network.(device.Loader).Load(set, o.BatchSize, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	if _, err := resident.Train(0, 0, 2, nn.Sums{}); err != nil {
+		return nil, 0, err
+	}
+	var took []time.Duration
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for i := range runs {
+		if ctx.Err() != nil {
+			return nil, 0, context.Cause(ctx)
+		}
+		start := time.Now()
+		if _, err := resident.Train(i, 0, o.Steps, nn.Sums{}); err != nil {
+			return nil, 0, err
+		}
+		took = append(took, time.Since(start)/time.Duration(o.Steps))
+	}
+	runtime.ReadMemStats(&after)
+	return took, (after.TotalAlloc - before.TotalAlloc) / uint64(runs*o.Steps), nil
 }
 
 // timeSteps takes two steps and then times some, and counts the bytes that each
 // of those allocated.
-func timeSteps(ctx context.Context, network device.Backend, images []float32, labels []uint8, steps int) ([]time.Duration, uint64, error) {
+func timeSteps(ctx context.Context, network device.Backend, o BenchOptions) ([]time.Duration, uint64, error) {
 	const warm = 2
+	images, labels := noise(o.BatchSize, o.Channels)
+	steps := o.Steps
 	took := make([]time.Duration, 0, steps)
 	var before, after runtime.MemStats
 	for i := range warm + steps {

@@ -46,14 +46,12 @@ func runInfo(console *report.Console, o InfoOptions) error {
 		return err
 	}
 	trainer, goVersion := version()
-	cuda := "available"
-	if err := device.CUDA(); err != nil {
-		cuda = err.Error()
-	}
 	table := tabwriter.NewWriter(console, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "version\t%s (%s, %s/%s)\n", trainer, goVersion, runtime.GOOS, runtime.GOARCH)
 	fmt.Fprintf(table, "cpu\t%d cores, kernels %s\n", runtime.NumCPU(), strings.Join(gemm.Kernels(), ", "))
-	fmt.Fprintf(table, "cuda\t%s\n", cuda)
+	for _, line := range gpuLines(device.GPUs()) {
+		fmt.Fprintf(table, "%s\n", line)
+	}
 	set, err := data.Find(o.DataDir, false)
 	switch {
 	case err == nil:
@@ -79,4 +77,28 @@ func runInfo(console *report.Console, o InfoOptions) error {
 	}
 	fmt.Fprintf(table, "total\t\t%d\t\n", total)
 	return table.Flush()
+}
+
+// gpuLines tells which GPUs there are, and why none is used, in two columns.
+func gpuLines(driver string, gpus []device.GPU, err error) []string {
+	var lines []string
+	switch {
+	case err != nil:
+		lines = append(lines, "cuda\t"+err.Error())
+	case gpus[0].Err != nil:
+		lines = append(lines, "cuda\t--device=auto doesn't take cuda:0: "+gpus[0].Err.Error())
+	default:
+		lines = append(lines, "cuda\tavailable: --device=auto takes cuda:0")
+	}
+	if driver != "" {
+		lines = append(lines, "driver\t"+driver)
+	}
+	for i, g := range gpus {
+		line := fmt.Sprintf("cuda:%d\t%s, %s, %.1f GiB, compute capability %s", i, g.Name, g.UUID, float64(g.Memory)/(1<<30), g.Capability)
+		if g.Err != nil {
+			line += ". Can't be used: " + g.Err.Error()
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }

@@ -7,19 +7,24 @@ import (
 	"slices"
 	"time"
 
+	"github.com/berthdev/berth/trainer/device"
 	"github.com/berthdev/berth/trainer/report"
 	"github.com/berthdev/berth/trainer/smoke"
 )
 
 // SmokeOptions are the flags of `trainer smoke`.
 type SmokeOptions struct {
-	JUnit  string
-	Losses string
+	Device    string
+	Precision string
+	JUnit     string
+	Losses    string
 }
 
 func newSmokeCommand() *command {
 	var o SmokeOptions
 	fs := newFlags("smoke")
+	fs.StringVar(&o.Device, "device", "auto", "check `DEVICE`: cpu, cuda, cuda:N, or auto for the CPU and, if there is one, a GPU")
+	fs.StringVar(&o.Precision, "precision", "fp32", "convolutions on a GPU multiply in `P`: fp32, or tf32 on tensor cores")
 	fs.StringVar(&o.JUnit, "junit", "", "write the outcome to `FILE` as JUnit XML, too")
 	fs.StringVar(&o.Losses, "losses", "", "write the losses of the training to `FILE`, a step and its loss on each line")
 	return &command{
@@ -35,12 +40,23 @@ func newSmokeCommand() *command {
 
 // runSmoke runs the checks and prints a line for each.
 func runSmoke(ctx context.Context, console *report.Console, o SmokeOptions) error {
+	spec, err := device.Parse(o.Device, o.Precision)
+	if err != nil {
+		return usagef("%w", err)
+	}
 	if err := errors.Join(checkOutput("junit", o.JUnit), checkOutput("losses", o.Losses)); err != nil {
 		return err
 	}
+	checks, notice, err := chooseChecks(spec)
+	if err != nil {
+		return err
+	}
+	if notice != "" {
+		console.Printf(report.Info, "%s", notice)
+	}
 	var cases []report.Case
 	failed := 0
-	for _, check := range smoke.Checks() {
+	for _, check := range checks {
 		start := time.Now()
 		results := check(ctx)
 		if ctx.Err() != nil {
@@ -69,13 +85,27 @@ func runSmoke(ctx context.Context, console *report.Console, o SmokeOptions) erro
 		errs = append(errs, report.WriteJUnit(o.JUnit, "trainer smoke", cases))
 	}
 	if o.Losses != "" {
-		for _, c := range cases {
-			if c.Losses != nil {
-				errs = append(errs, report.WriteLosses(o.Losses, c.Losses))
-			}
+		trained := slices.IndexFunc(cases, func(c report.Case) bool { return c.Losses != nil }) // the CPU's, if both were checked
+		if trained >= 0 {
+			errs = append(errs, report.WriteLosses(o.Losses, cases[trained].Losses))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// chooseChecks returns those of a device, and what to say if that isn't all.
+func chooseChecks(spec device.Spec) (checks []smoke.Check, notice string, err error) {
+	if spec.Kind != "cuda" {
+		checks = smoke.Checks()
+	}
+	if spec.Kind == "cpu" {
+		return checks, "", nil
+	}
+	gpu, err := smoke.GPU(spec)
+	if spec.Kind == "auto" && errors.Is(err, device.ErrUnavailable) {
+		return checks, "No GPU is checked: " + err.Error(), nil
+	}
+	return append(checks, gpu...), "", err
 }
 
 func errorText(err error) string {

@@ -166,12 +166,26 @@ func runTrain(ctx context.Context, console *report.Console, o TrainOptions, give
 	}
 	w := newWatch(console, o, set, opened, from, store)
 	w.greet()
-	progress, err := loop.Run(ctx, loop.Job{
-		Network: opened, Set: set, Seed: o.Seed, Epochs: o.Epochs, BatchSize: o.BatchSize, Every: o.Every,
-		Save: store.save, Watch: w.event,
-	}, from.Progress)
-	console.Clear()
-	return errors.Join(w.finish(progress, err), store.failed)
+	type outcome struct {
+		progress checkpoint.Progress
+		err      error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		progress, err := loop.Run(ctx, loop.Job{
+			Network: opened.Backend, Set: set, Seed: o.Seed, Epochs: o.Epochs, BatchSize: o.BatchSize, Every: o.Every,
+			Save: store.save, Watch: w.event,
+		}, from.Progress)
+		done <- outcome{progress, err}
+	}()
+	select {
+	case end := <-done:
+		console.Clear()
+		return errors.Join(w.finish(end.progress, end.err), store.failed)
+	case err := <-opened.Hung: // the loop doesn't come back: nothing of it may be touched
+		console.Clear()
+		return fmt.Errorf("%w. %s", err, store.left())
+	}
 }
 
 // adopt takes over a checkpoint's options where none were given. Those given
@@ -355,6 +369,7 @@ func (w *watch) finish(p checkpoint.Progress, ended error) error {
 	sum := sha256.New()
 	errs := []error{ended}
 	var diverged *loop.NotFinite
+	lost := false
 	if !errors.As(ended, &diverged) { // else it is no state to go on from
 		state, err := w.opened.State()
 		if err == nil {
@@ -363,9 +378,11 @@ func (w *watch) finish(p checkpoint.Progress, ended error) error {
 				Progress: p, State: state,
 			}).Encode(sum)
 		}
-		if err != nil {
+		switch lost = err != nil && ended != nil; {
+		case lost: // the same again
+		case err != nil:
 			errs = append(errs, err)
-		} else {
+		default:
 			r.CheckpointSHA256 = hex.EncodeToString(sum.Sum(nil))
 		}
 	}
@@ -380,7 +397,7 @@ func (w *watch) finish(p checkpoint.Progress, ended error) error {
 	if w.options.Curve != "" {
 		errs = append(errs, report.WritePNG(w.options.Curve, charts))
 	}
-	if errors.As(ended, new(interrupted)) && w.store.folder != nil && !w.store.fresh { // else there is nothing of this run
+	if (lost || errors.As(ended, new(interrupted))) && w.store.folder != nil && !w.store.fresh { // else there is nothing of this run
 		w.console.Printf(report.Info, "Continue with: trainer train --resume --checkpoint-dir=%s --num-epochs=%d%s", quote(w.options.CheckpointDir), w.options.Epochs, w.dataFlag())
 	}
 	return errors.Join(errs...)

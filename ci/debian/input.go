@@ -18,8 +18,10 @@ import (
 	"github.com/berthdev/berth/internal/cache"
 )
 
-// Input is the root file system of locked Debian packages, rootfs.tar.
+// Input is the root file system of locked Debian packages. A project may have several: one
+// for its image, and others for stages that the image takes no more than files from.
 type Input struct {
+	Archive  string // its name in the build context; rootfs.tar if empty
 	Manifest string // what is wanted, and why; docker/packages.toml if empty
 	Lock     string // docker/packages.lock if empty
 }
@@ -36,7 +38,7 @@ func (i Input) lock() string { return cmp.Or(i.Lock, "docker/packages.lock") }
 func (i Input) Path(root string) string { return filepath.Join(root, filepath.FromSlash(i.lock())) }
 
 // Name implements input.Input.
-func (i Input) Name() string { return "rootfs.tar" }
+func (i Input) Name() string { return cmp.Or(i.Archive, "rootfs.tar") }
 
 // Read implements input.Input.
 func (i Input) Read(root string) (input.Locked, error) {

@@ -49,6 +49,7 @@ type Program struct {
 	Root      string
 	Packages  []string // as go build takes them
 	Tests     bool     // with what their tests import
+	Cgo       []string // with what they import when cgo compiles them with these build tags
 	Toolchain Toolchain
 }
 
@@ -118,6 +119,11 @@ func (p Program) modules(ctx context.Context, temp string, report *progress.Repo
 				report.Update("Fetching module %s", m)
 			}
 		},
+	}
+	if len(p.Cgo) > 0 {
+		// Files without cgo import nothing that those with it don't.
+		c.Env = []string{"CGO_ENABLED=1"}
+		c.Args = slices.Insert(c.Args, 1, "-tags="+strings.Join(p.Cgo, ","))
 	}
 	if err := c.Run(ctx); err != nil {
 		return nil, fmt.Errorf("listing what %s imports: %w", strings.Join(p.Packages, ", "), err)

@@ -20,6 +20,7 @@ import (
 type Input struct {
 	Packages []string // of the checkout, as go build takes them
 	Tests    bool     // the modules that the packages' tests import, too
+	Cgo      []string // build tags with which the packages are compiled by cgo, too: the modules that they import then
 	Lock     string   // of the toolchain; docker/golang.lock if empty
 }
 
@@ -45,11 +46,14 @@ func (i Input) Read(root string) (input.Locked, error) {
 // program is the input with a toolchain. Which modules there are depends on go.mod
 // and go.sum, which the build context needn't have.
 func (i Input) program(root string, t Toolchain) (locked, error) {
-	l := locked{Program: Program{Root: root, Packages: i.Packages, Tests: i.Tests, Toolchain: t}}
+	l := locked{Program: Program{Root: root, Packages: i.Packages, Tests: i.Tests, Cgo: i.Cgo, Toolchain: t}}
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\n%s\n%q\n", Recipe, t, i.Packages)
 	if i.Tests {
 		fmt.Fprintln(h, "tests")
+	}
+	if len(i.Cgo) > 0 {
+		fmt.Fprintf(h, "cgo %q\n", i.Cgo)
 	}
 	for _, name := range []string{"go.mod", "go.sum"} {
 		data, err := os.ReadFile(filepath.Join(root, name))

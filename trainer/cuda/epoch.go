@@ -6,6 +6,7 @@ import (
 
 	"github.com/berthdev/berth/trainer/cuda/kernels"
 	"github.com/berthdev/berth/trainer/data"
+	"github.com/berthdev/berth/trainer/nn"
 )
 
 // Resident is a data set in the memory of a network's device, from where whole epochs are
@@ -13,10 +14,20 @@ import (
 // everything, and reads what came of it at the end.
 type Resident struct {
 	n           *Network
-	train, test kernels.Images
-	sizes       [2]int // of train and test
+	train, test split
 	batch       int
 	seed        uint64
+	shuffled    int // epoch whose order is on the device; -1: none
+
+	// What recordings are of.
+	recorded nn.Config
+	reserved int
+}
+
+type split struct {
+	kernels.Images
+	size   int
+	replay map[int]func() error // by the size of a batch
 }
 
 // Load puts a set on the device, for batches of up to so many images, shuffled and flipped
@@ -25,96 +36,118 @@ func (n *Network) Load(set *data.Set, batch int, seed uint64) (*Resident, error)
 	if set.Channels != n.cfg.Channels {
 		return nil, fmt.Errorf("images of %d channels for a network for %d", set.Channels, n.cfg.Channels)
 	}
-	r := &Resident{n: n, sizes: [2]int{set.Train.Len(), set.Test.Len()}, batch: batch, seed: seed}
-	for i, split := range []data.Split{set.Train, set.Test} {
-		images := kernels.Images{Channels: set.Channels, Height: set.Height, Width: set.Width, Seed: seed, Augment: i == 0}
+	r := &Resident{n: n, batch: batch, seed: seed, shuffled: -1}
+	for i, images := range []data.Split{set.Train, set.Test} {
+		to := []*split{&r.train, &r.test}[i]
+		to.Images = kernels.Images{Channels: set.Channels, Height: set.Height, Width: set.Width, Seed: seed, Augment: i == 0}
+		to.size, to.replay = images.Len(), map[int]func() error{}
 		for _, c := range []struct {
 			at   *kernels.Pointer
 			name string
 			data []byte
 			size int
 		}{
-			{&images.Pixels, "pixels", split.Pixels, len(split.Pixels)},
-			{&images.Labels, "labels of images", split.Labels, len(split.Labels)},
-			{&images.Order, "order of images", nil, split.Len() * 4},
+			{&to.Pixels, "pixels", images.Pixels, len(images.Pixels)},
+			{&to.Labels, "labels of images", images.Labels, len(images.Labels)},
+			{&to.Order, "order of images", nil, images.Len() * 4},
 		} {
 			p, err := n.dev.Alloc(c.name, c.size)
 			if err == nil && c.data != nil {
 				err = n.dev.Write(p, c.data)
 			}
 			if err != nil {
-				return nil, fmt.Errorf("data set of %d and %d images: %w", r.sizes[0], r.sizes[1], err)
+				return nil, fmt.Errorf("data set of %d and %d images: %w", set.Train.Len(), set.Test.Len(), err)
 			}
 			*c.at = p
 		}
-		if i == 0 {
-			r.train = images
-		} else {
-			r.test = images
-		}
 	}
-	order := make([]int32, r.sizes[1])
+	order := make([]int32, r.test.size)
 	for i := range order {
 		order[i] = int32(i)
 	}
 	return r, n.write(r.test.Order, order)
 }
 
-// Sums are what came of some images.
-type Sums struct {
-	Loss    float64 // the sum of the images' losses
-	Correct int
-	Images  int
-	// NotFinite says that a loss was not finite: the steps after the last good one changed
-	// nothing but running statistics.
-	NotFinite bool
-}
-
-// TrainEpoch takes the steps of an epoch from its batch skip on.
-func (r *Resident) TrainEpoch(epoch, skip int) (Sums, error) {
-	order := make([]int32, r.sizes[0])
-	data.Shuffle(order, r.seed, epoch)
-	if err := r.n.write(r.train.Order, order); err != nil {
-		return Sums{}, err
+// Train takes steps of an epoch, from its batch first on, as many as are asked for and left.
+// It adds to the sums of the images until then, so that it doesn't matter for the sums in how
+// many calls an epoch is taken.
+func (r *Resident) Train(epoch, first, batches int, before nn.Sums) (nn.Sums, error) {
+	if r.shuffled != epoch {
+		order := make([]int32, r.train.size)
+		data.Shuffle(order, r.seed, epoch)
+		if err := r.n.write(r.train.Order, order); err != nil {
+			return nn.Sums{}, err
+		}
+		r.shuffled = epoch
 	}
-	s, err := r.run(r.train, r.sizes[0], kernels.State{Step: uint64(r.n.step), Epoch: uint64(epoch), First: int32(skip * r.batch)}, true)
+	from := kernels.State{
+		Step: uint64(r.n.step), Epoch: uint64(epoch), First: int32(first * r.batch),
+		Sum: before.Loss, Correct: int32(before.Correct), Images: int32(before.Images),
+	}
+	s, err := r.run(&r.train, min(r.train.size, (first+batches)*r.batch), from, true)
 	if err != nil {
-		return Sums{}, fmt.Errorf("epoch %d: %w", epoch+1, err)
+		return nn.Sums{}, fmt.Errorf("epoch %d: %w", epoch+1, err)
 	}
 	r.n.step = int64(s.Step)
 	return sums(s), nil
 }
 
 // Test evaluates all test images.
-func (r *Resident) Test() (Sums, error) {
-	s, err := r.run(r.test, r.sizes[1], kernels.State{}, false)
+func (r *Resident) Test() (nn.Sums, error) {
+	s, err := r.run(&r.test, r.test.size, kernels.State{}, false)
 	if err != nil {
-		return Sums{}, fmt.Errorf("test after step %d: %w", r.n.step, err)
+		return nn.Sums{}, fmt.Errorf("test after step %d: %w", r.n.step, err)
 	}
 	return sums(s), nil
 }
 
-func sums(s kernels.State) Sums {
-	return Sums{Loss: s.Sum, Correct: int(s.Correct), Images: int(s.Images), NotFinite: s.Stopped != 0}
+func sums(s kernels.State) nn.Sums {
+	return nn.Sums{Loss: s.Sum, Correct: int(s.Correct), Images: int(s.Images), NotFinite: s.Stopped != 0}
 }
 
-// run launches everything that a split needs from the state's first image on.
-func (r *Resident) run(from kernels.Images, size int, s kernels.State, train bool) (kernels.State, error) {
+// run launches everything that a split needs from the state's first image to before the last
+// one: a recording for each size of a batch, again and again, where the device can record.
+func (r *Resident) run(from *split, last int, s kernels.State, train bool) (kernels.State, error) {
 	n := r.n
 	if err := n.write(n.state, s); err != nil {
 		return s, err
 	}
-	n.launcher.failed = false
-	for first := int(s.First); first < size; first += r.batch {
-		images := min(r.batch, size-first)
-		// The last batch may be a smaller one, with fewer parts of gradients.
-		if err := n.reserve(images); err != nil {
-			return s, err
-		}
-		err := errors.Join(n.set.Gather(n.blocks[0].x, n.labels, from, n.state, images), n.pass(images, train))
-		if err != nil {
+	for first := int(s.First); first < last; first += r.batch {
+		images := min(r.batch, last-first)
+		if err := r.step(from, images, train); err != nil {
 			return s, fmt.Errorf("images %d to %d: %w", first, first+images-1, err)
 		}
 	}
 	return s, n.read(&s, n.state)
+}
+
+// step launches a batch, whose place is in the state on the device.
+func (r *Resident) step(from *split, images int, train bool) error {
+	n := r.n
+	// The last batch may be a smaller one, with fewer parts of gradients.
+	if err := n.reserve(images); err != nil {
+		return err
+	}
+	launch := func() error {
+		n.launcher.failed = false
+		return errors.Join(n.set.Gather(n.blocks[0].x, n.labels, from.Images, n.state, images), n.pass(images, train))
+	}
+	recorder, ok := n.dev.(Recorder)
+	if !ok {
+		return launch()
+	}
+	if r.recorded != n.cfg || r.reserved != n.reserved { // arguments are recorded, too
+		clear(r.train.replay)
+		clear(r.test.replay)
+		r.recorded, r.reserved = n.cfg, n.reserved
+	}
+	replay := from.replay[images]
+	if replay == nil {
+		var err error
+		if replay, err = recorder.Record(launch); err != nil {
+			return fmt.Errorf("recording: %w", err)
+		}
+		from.replay[images] = replay
+	}
+	return replay()
 }

@@ -40,11 +40,11 @@ func TestEpochIsThatOfTheLoader(t *testing.T) {
 	cfg := nn.Config{Channels: 1, Classes: 10, Seed: seed, Dropout: 0.5}
 	hosted, err := New(newInterpreter(t), cfg, kernels.FP32)
 	require.NoError(t, err)
-	var want Sums
+	var want nn.Sums
 	for images, labels := range data.NewLoader(s, batch, true, seed).Epoch(epoch, 1) {
 		loss, correct, err := hosted.TrainStep(images, labels)
 		require.NoError(t, err)
-		want = Sums{Loss: want.Loss + loss*float64(len(labels)), Correct: want.Correct + correct, Images: want.Images + len(labels)}
+		want = nn.Sums{Loss: want.Loss + loss*float64(len(labels)), Correct: want.Correct + correct, Images: want.Images + len(labels)}
 	}
 	device := &counting{interpreter: newInterpreter(t)}
 	network, err := New(device, cfg, kernels.FP32)
@@ -52,7 +52,7 @@ func TestEpochIsThatOfTheLoader(t *testing.T) {
 	r, err := network.Load(s, batch, seed)
 	require.NoError(t, err)
 	device.reads = 0
-	got, err := r.TrainEpoch(epoch, 1)
+	got, err := r.Train(epoch, 1, 9, nn.Sums{})
 	require.NoError(t, err)
 	assert.Equal(t, 1, device.reads)
 	assert.InEpsilon(t, want.Loss, got.Loss, 1e-14)
@@ -61,11 +61,11 @@ func TestEpochIsThatOfTheLoader(t *testing.T) {
 	assert.EqualValues(t, 2, network.Step())
 	assert.Equal(t, state(t, hosted), state(t, network))
 
-	want = Sums{}
+	want = nn.Sums{}
 	for images, labels := range data.NewLoader(s, batch, false, 0).Epoch(0, 0) {
 		loss, correct, err := hosted.Evaluate(images, labels)
 		require.NoError(t, err)
-		want = Sums{Loss: want.Loss + loss, Correct: want.Correct + correct, Images: want.Images + len(labels)}
+		want = nn.Sums{Loss: want.Loss + loss, Correct: want.Correct + correct, Images: want.Images + len(labels)}
 	}
 	got, err = r.Test()
 	require.NoError(t, err)

@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -20,9 +21,7 @@ type param struct {
 	shape       []int // PyTorch's
 	first, size int
 	w           kernels.Pointer
-	// Of the gradient, for the batch size that is planned. The parts are stride apart.
-	grad          kernels.Pointer
-	parts, stride int
+	grad        kernels.Pointer // first part of the gradient, for the batch size that is planned
 }
 
 // floatSize is the number of bytes of a float32.
@@ -140,6 +139,8 @@ func (n *Network) reserve(images int) error {
 			}
 		}
 		n.owned, n.capacity, n.planned = nil, 0, 0
+		clear(n.plans)
+		n.reserved++
 		if err := n.allocate(images); err != nil {
 			return fmt.Errorf("memory for a batch of %d images: %w", images, err)
 		}
@@ -152,7 +153,7 @@ func (n *Network) reserve(images int) error {
 	at := 0
 	for _, t := range n.gradientsOf(images) {
 		for k, p := range t.params {
-			p.grad, p.parts, p.stride = plus(n.gradients, at+t.offsets[k]), t.parts, t.stride
+			p.grad = plus(n.gradients, at+t.offsets[k])
 			for i := 0; i < p.size; i += kernels.PieceSize {
 				pieces = append(pieces, kernels.Piece{
 					First: int32(p.first + i), Count: int32(min(kernels.PieceSize, p.size-i)),
@@ -162,7 +163,26 @@ func (n *Network) reserve(images int) error {
 		}
 		at += t.parts * t.stride
 	}
-	n.count, n.planned = len(pieces), images
+	n.count = len(pieces)
+	if err := n.plan(images, pieces); err != nil {
+		return err
+	}
+	n.planned = images
+	return nil
+}
+
+// plan has the pieces of a batch size on the device, where those of others stay: an epoch's
+// last batch may be smaller than the others, and writing would wait for them.
+func (n *Network) plan(images int, pieces []kernels.Piece) (err error) {
+	var ok bool
+	if n.pieces, ok = n.plans[images]; ok {
+		return nil
+	}
+	if n.pieces, err = n.dev.Alloc("pieces", binary.Size(pieces)); err != nil {
+		return err
+	}
+	n.owned = append(n.owned, n.pieces)
+	n.plans[images] = n.pieces
 	return n.write(n.pieces, pieces)
 }
 
@@ -191,7 +211,7 @@ func (n *Network) gradientsOf(images int) (all []gradient) {
 
 // allocate makes room for batches of up to so many images.
 func (n *Network) allocate(images int) error {
-	var sums, dx, gradients, pieces int
+	var sums, dx, gradients int
 	for _, b := range n.blocks {
 		rows := b.rows(images)
 		sums = max(sums, kernels.Tiles(rows)*3*b.out)
@@ -201,11 +221,7 @@ func (n *Network) allocate(images int) error {
 	}
 	for _, t := range n.gradientsOf(images) {
 		gradients += t.parts * t.stride
-		for _, p := range t.params {
-			pieces += (p.size + kernels.PieceSize - 1) / kernels.PieceSize
-		}
 	}
-	const pieceSize = 5 // int32
 	type room struct {
 		name   string
 		at     *kernels.Pointer
@@ -217,7 +233,6 @@ func (n *Network) allocate(images int) error {
 		{"sums of tiles", &n.sums, sums},
 		{"gradient of an input", &n.dx, dx},
 		{"gradients", &n.gradients, gradients},
-		{"pieces", &n.pieces, pieces * pieceSize},
 		{"features", &n.features, images * kernels.Features},
 		{"logits", &n.logits, images * n.cfg.Classes},
 		{"gradient of the features", &n.df, images * kernels.Features},

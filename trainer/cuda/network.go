@@ -32,6 +32,13 @@ type Device interface {
 	Read(data []byte, from kernels.Pointer) error
 }
 
+// A Recorder is a Device that can record launches, which then don't run, and run them again
+// and again as one.
+type Recorder interface {
+	Device
+	Record(launches func() error) (replay func() error, err error)
+}
+
 // Network is a network on a GPU, with its optimiser's state.
 type Network struct {
 	dev      Device
@@ -49,6 +56,8 @@ type Network struct {
 
 	// Of batches of up to capacity images, and of exactly planned ones.
 	capacity, planned           int
+	reserved                    int                     // how often memory for batches was made anew
+	plans                       map[int]kernels.Pointer // pieces, by the number of images
 	owned                       []kernels.Pointer
 	images, labels, state       kernels.Pointer
 	sums, dx, gradients, pieces kernels.Pointer
@@ -64,7 +73,7 @@ func New(dev Device, cfg nn.Config, precision kernels.Precision) (*Network, erro
 		return nil, err
 	}
 	l := &launcher{Launcher: dev}
-	n := &Network{dev: dev, launcher: l, set: kernels.Set{Launcher: l, Precision: precision}, statistics: map[string]vector{}}
+	n := &Network{dev: dev, launcher: l, set: kernels.Set{Launcher: l, Precision: precision}, statistics: map[string]vector{}, plans: map[int]kernels.Pointer{}}
 	initial := host.State()
 	for _, t := range initial.Tensors {
 		n.list = append(n.list, nn.Tensor{Name: t.Name, Shape: t.Shape})

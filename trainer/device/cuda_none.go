@@ -14,4 +14,6 @@ func probeCUDA() error {
 	return fmt.Errorf("%w: this trainer is built without CUDA", ErrUnavailable)
 }
 
+func listGPUs() (string, []GPU, error) { return "", nil, probeCUDA() }
+
 func openCUDA(Spec, nn.Config) (Opened, error) { return Opened{}, probeCUDA() }

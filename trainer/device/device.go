@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 
+	"github.com/berthdev/berth/trainer/data"
 	"github.com/berthdev/berth/trainer/nn"
 )
 
@@ -22,6 +23,24 @@ type Backend interface {
 	NumParameters() int
 	State() (nn.State, error)
 	Restore(nn.State) error
+}
+
+// A Loader is a backend that can hold a data set, and train on that without waiting for the
+// host between steps.
+type Loader interface {
+	Backend
+	// Load takes a set, for batches of so many images, shuffled and flipped by the seed as
+	// [data.Loader] does it.
+	Load(set *data.Set, batch int, seed uint64) (Resident, error)
+}
+
+// Resident is a data set that a device holds.
+type Resident interface {
+	// Train takes steps of an epoch, from its batch first on, as many as are asked for and left.
+	// It adds to the sums of the images until then.
+	Train(epoch, first, batches int, before nn.Sums) (nn.Sums, error)
+	// Test evaluates all test images.
+	Test() (nn.Sums, error)
 }
 
 // CPU makes a network of the package nn a backend.
@@ -82,6 +101,10 @@ type Opened struct {
 	Name   string // "cpu", or "cuda:N" and the GPU's name
 	Kernel string // of the matrix products
 	Notice string // what the user must hear, such as why it is not a GPU; often empty
+
+	// Hung receives an error when the device doesn't come back from a call; nil for devices
+	// that always do.
+	Hung <-chan error
 }
 
 // Open puts a new network on a device. With auto that is the first CUDA device,
@@ -108,6 +131,19 @@ func Open(spec Spec, cfg nn.Config) (Opened, error) {
 	}
 	return Opened{Backend: CPU(network), Name: "cpu", Kernel: nn.Kernel(), Notice: notice}, nil
 }
+
+// A GPU is a CUDA device that the driver knows.
+type GPU struct {
+	Name       string
+	UUID       string // as nvidia-smi writes it
+	Memory     int64  // bytes
+	Capability string // compute capability, such as 9.0
+	Err        error  // why it can't be used, or nil
+}
+
+// GPUs lists the CUDA devices, cuda:0 first, and names the driver's version. The error says
+// why there are none, and wraps [ErrUnavailable].
+func GPUs() (driver string, all []GPU, err error) { return listGPUs() }
 
 // CUDA says why no CUDA device can be used, or nil if one can.
 func CUDA() error { return probeCUDA() }

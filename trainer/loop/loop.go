@@ -12,6 +12,7 @@ import (
 	"github.com/berthdev/berth/trainer/checkpoint"
 	"github.com/berthdev/berth/trainer/data"
 	"github.com/berthdev/berth/trainer/device"
+	"github.com/berthdev/berth/trainer/nn"
 )
 
 // A Job is what to train, and how.
@@ -31,13 +32,13 @@ type Job struct {
 	Watch func(Event)
 }
 
-// An Event is a step that was just taken, or an epoch that was just finished.
+// An Event is a step that was just taken, or several, or an epoch that was just finished.
 type Event struct {
-	Epoch    int // from 0
-	Batch    int // of this epoch, from 1
-	Batches  int // in an epoch
-	Images   int // in this step
-	Loss     float64
+	Epoch    int                 // from 0
+	Batch    int                 // of this epoch, from 1: the last one of the steps
+	Batches  int                 // in an epoch
+	Images   int                 // in the steps
+	Loss     float64             // their mean
 	Progress checkpoint.Progress // with this step in it
 	Done     bool
 }
@@ -64,10 +65,15 @@ func (e *NotFinite) Error() string {
 // are done, and returns the progress then. If the context ends it finishes the
 // step, saves, and returns the context's cause. The same job from the same state
 // takes the same steps, whatever was saved or interrupted before.
+//
+// A network that is a [device.Loader] takes the steps of an epoch at once, so that
+// then an event is that of several steps, and the end of the context waits for them.
 func Run(ctx context.Context, j Job, p checkpoint.Progress) (checkpoint.Progress, error) {
-	train := data.NewLoader(j.Set, j.BatchSize, true, j.Seed)
-	test := data.NewLoader(j.Set, j.BatchSize, false, 0)
-	batches := train.Batches()
+	train, err := j.source()
+	if err != nil {
+		return p, err
+	}
+	batches := (j.Set.Train.Len() + j.BatchSize - 1) / j.BatchSize
 	save := func() error {
 		state, err := j.Network.State()
 		if err != nil {
@@ -87,43 +93,42 @@ func Run(ctx context.Context, j Job, p checkpoint.Progress) (checkpoint.Progress
 			return p, fmt.Errorf("%d epochs, %d images of the next and %d steps don't fit together, with %d images in batches of %d: the checkpoint is of another run",
 				epoch, p.Images, j.Network.Step(), j.Set.Train.Len(), j.BatchSize)
 		}
-		for images, labels := range train.Epoch(epoch, done) {
-			loss, correct, err := j.Network.TrainStep(images, labels)
-			if err != nil {
-				return p, err
+		before := nn.Sums{Loss: p.LossSum, Correct: p.Correct, Images: p.Images}
+		err := train.train(epoch, done, before, func(steps int, loss float64, s nn.Sums) error {
+			if s.NotFinite || notFinite(loss) {
+				bad := int(j.Network.Step()-int64(epoch)*int64(batches)) + 1
+				return &NotFinite{loss, epoch + 1, bad, j.Network.Step(), false}
 			}
-			done++
-			if notFinite(loss) {
-				return p, &NotFinite{loss, epoch + 1, done, j.Network.Step(), false}
-			}
-			p.LossSum += loss * float64(len(labels))
-			p.Correct += correct
-			p.Images += len(labels)
-			j.Watch(Event{Epoch: epoch, Batch: done, Batches: batches, Images: len(labels), Loss: loss, Progress: p})
+			done += steps
+			taken := s.Images - p.Images
+			p.LossSum, p.Correct, p.Images = s.Loss, s.Correct, s.Images
+			j.Watch(Event{Epoch: epoch, Batch: done, Batches: batches, Images: taken, Loss: loss, Progress: p})
 			if ctx.Err() != nil {
-				return p, cmp.Or(save(), context.Cause(ctx))
+				return cmp.Or(save(), context.Cause(ctx))
 			}
 			if j.Every > 0 && j.Network.Step()%j.Every == 0 {
-				if err := save(); err != nil {
-					return p, err
-				}
+				return save()
 			}
+			return nil
+		})
+		if err != nil {
+			return p, err
 		}
 		var sum float64
 		var right int
-		for images, labels := range test.Epoch(epoch, 0) {
-			loss, correct, err := j.Network.Evaluate(images, labels)
-			if err != nil {
-				return p, err
+		err = train.test(epoch, func(s nn.Sums) error {
+			if s.NotFinite || notFinite(s.Loss) {
+				return &NotFinite{s.Loss, epoch + 1, 0, j.Network.Step(), true}
 			}
-			if notFinite(loss) {
-				return p, &NotFinite{loss, epoch + 1, 0, j.Network.Step(), true}
-			}
-			sum += loss
-			right += correct
+			sum += s.Loss
+			right += s.Correct
 			if ctx.Err() != nil {
-				return p, cmp.Or(save(), context.Cause(ctx)) // resuming tests this epoch from the start
+				return cmp.Or(save(), context.Cause(ctx)) // resuming tests this epoch from the start
 			}
+			return nil
+		})
+		if err != nil {
+			return p, err
 		}
 		tested := float64(j.Set.Test.Len())
 		p = checkpoint.Progress{Epochs: append(p.Epochs[:epoch:epoch], checkpoint.Epoch{
@@ -138,6 +143,98 @@ func Run(ctx context.Context, j Job, p checkpoint.Progress) (checkpoint.Progress
 		j.Watch(Event{Epoch: epoch, Batch: batches, Batches: batches, Progress: p, Done: true})
 	}
 	return p, nil
+}
+
+// A source has a data set, and a network to take it through.
+type source interface {
+	// train takes the steps of an epoch from its batch first on; before are the sums of the
+	// images until then. After one step or several it calls f with how many these were, their
+	// mean loss, and the sums of the epoch so far. It stops at an error.
+	train(epoch, first int, before nn.Sums, f func(steps int, loss float64, s nn.Sums) error) error
+	// test evaluates the test images, and calls f for each part of them.
+	test(epoch int, f func(nn.Sums) error) error
+}
+
+func (j Job) source() (source, error) {
+	loader, ok := j.Network.(device.Loader)
+	if !ok {
+		return hosted{
+			j.Network, data.NewLoader(j.Set, j.BatchSize, true, j.Seed), data.NewLoader(j.Set, j.BatchSize, false, 0),
+		}, nil
+	}
+	r, err := loader.Load(j.Set, j.BatchSize, j.Seed)
+	return resident{r, j}, err
+}
+
+// hosted hands the network a batch at a time.
+type hosted struct {
+	network         device.Backend
+	training, tests *data.Loader
+}
+
+func (h hosted) train(epoch, first int, s nn.Sums, f func(int, float64, nn.Sums) error) error {
+	for images, labels := range h.training.Epoch(epoch, first) {
+		loss, correct, err := h.network.TrainStep(images, labels)
+		if err == nil {
+			s.Loss += loss * float64(len(labels))
+			s.Correct += correct
+			s.Images += len(labels)
+			err = f(1, loss, s)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h hosted) test(epoch int, f func(nn.Sums) error) error {
+	for images, labels := range h.tests.Epoch(epoch, 0) {
+		loss, correct, err := h.network.Evaluate(images, labels)
+		if err == nil {
+			err = f(nn.Sums{Loss: loss, Correct: correct, Images: len(labels)})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resident has the network take the steps of an epoch at once, up to where a checkpoint is
+// wanted.
+type resident struct {
+	device.Resident
+	job Job
+}
+
+func (r resident) train(epoch, first int, s nn.Sums, f func(int, float64, nn.Sums) error) error {
+	j := r.job
+	batches := (j.Set.Train.Len() + j.BatchSize - 1) / j.BatchSize
+	for first < batches {
+		steps := batches - first
+		if j.Every > 0 {
+			steps = min(steps, int(j.Every-j.Network.Step()%j.Every))
+		}
+		before := s
+		var err error
+		if s, err = r.Train(epoch, first, steps, before); err == nil {
+			err = f(steps, (s.Loss-before.Loss)/float64(s.Images-before.Images), s)
+		}
+		if err != nil {
+			return err
+		}
+		first += steps
+	}
+	return nil
+}
+
+func (r resident) test(_ int, f func(nn.Sums) error) error {
+	s, err := r.Test()
+	if err != nil {
+		return err
+	}
+	return f(s)
 }
 
 func notFinite(x float64) bool { return math.IsNaN(x) || math.IsInf(x, 0) }

@@ -133,6 +133,16 @@ func New(cfg Config) (*Network, error) {
 	return n, nil
 }
 
+// Sums are what came of some images, in one batch or several.
+type Sums struct {
+	Loss    float64 // the sum of the images' losses
+	Correct int
+	Images  int
+	// NotFinite reports that a loss was not finite: the steps from that batch on changed
+	// nothing but running statistics.
+	NotFinite bool
+}
+
 // Kernel names the matrix kernel in use: "avx512", "avx2" or "go".
 func Kernel() string { return gemm.Kernel() }
 

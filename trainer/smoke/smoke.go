@@ -1,6 +1,7 @@
 // Package smoke checks in seconds that a machine trains as it should: the kernels
 // against float64, then a few epochs on a sample of Fashion-MNIST, whose losses
-// must be the ones kept here, to the last bit. It needs no files and leaves none.
+// must be the ones kept here, to the last bit; and that a GPU trains as the CPU does,
+// within bounds. It needs no files and leaves none.
 package smoke
 
 import (
@@ -47,7 +48,7 @@ const (
 // A Check checks one thing, or several that belong together.
 type Check func(context.Context) []report.Case
 
-// Checks are the checks, in the order in which to run them.
+// Checks are the checks of the CPU, in the order in which to run them.
 func Checks() []Check {
 	return []Check{kernels, bits, resumed}
 }
@@ -66,7 +67,7 @@ func bits(ctx context.Context) []report.Case {
 	c := report.Case{Name: "training on the sample gives the known bits"}
 	workers := runtime.GOMAXPROCS(0)
 	var got result
-	_, c.Err = train(ctx, workers, nil, 0, &got)
+	_, c.Err = onCPU(ctx, workers, nil, 0, &got)
 	c.Losses = got.Losses
 	if c.Err == nil {
 		c.Detail = fmt.Sprintf("%d steps with kernel %s and %d workers, loss %.4f to %.4f, test accuracy %.3f", len(got.Losses), nn.Kernel(), workers,
@@ -81,8 +82,8 @@ func resumed(ctx context.Context) []report.Case {
 	c := report.Case{Name: "training on one core, interrupted and resumed, gives the same bits"}
 	var got result
 	var at *checkpoint.Checkpoint
-	if at, c.Err = train(ctx, 1, nil, interrupt, &got); c.Err == nil {
-		_, c.Err = train(ctx, 1, at, 0, &got)
+	if at, c.Err = onCPU(ctx, 1, nil, interrupt, &got); c.Err == nil {
+		_, c.Err = onCPU(ctx, 1, at, 0, &got)
 	}
 	if c.Err == nil {
 		c.Detail = fmt.Sprintf("interrupted after %d steps", interrupt)
@@ -93,22 +94,39 @@ func resumed(ctx context.Context) []report.Case {
 
 var errStop = errors.New("stopped as planned")
 
-// train trains on the sample and adds to got what it gives, from a checkpoint
+// load returns the sample.
+func load() (*data.Set, error) {
+	set, err := data.Load(sample.Files, true)
+	if err == nil && !set.Known() {
+		err = errors.New("the sample in this program isn't as it was")
+	}
+	return set, err
+}
+
+// config is that of the networks that are trained.
+func config(set *data.Set, workers int) nn.Config {
+	return nn.Config{Channels: set.Channels, Classes: data.Classes, Seed: seed, Workers: workers, Dropout: 0.5}
+}
+
+// onCPU trains a new network.
+func onCPU(ctx context.Context, workers int, from *checkpoint.Checkpoint, stop int64, got *result) (*checkpoint.Checkpoint, error) {
+	set, err := load()
+	if err != nil {
+		return nil, err
+	}
+	network, err := nn.New(config(set, workers))
+	if err != nil {
+		return nil, err
+	}
+	return train(ctx, set, device.CPU(network), epochs, from, stop, got)
+}
+
+// train trains a network on the sample and adds to got what it gives, from a checkpoint
 // that it encodes and decodes, if one is given. After stop steps, if not zero, it
 // is interrupted. It returns the last checkpoint.
-func train(ctx context.Context, workers int, from *checkpoint.Checkpoint, stop int64, got *result) (*checkpoint.Checkpoint, error) {
-	set, err := data.Load(sample.Files, true)
-	if err != nil {
-		return nil, err
-	}
-	if !set.Known() {
-		return nil, errors.New("the sample in this program isn't as it was")
-	}
-	network, err := nn.New(nn.Config{Channels: set.Channels, Classes: data.Classes, Seed: seed, Workers: workers, Dropout: 0.5})
-	if err != nil {
-		return nil, err
-	}
-	last := &checkpoint.Checkpoint{}
+func train(ctx context.Context, set *data.Set, network device.Backend, epochs int, from *checkpoint.Checkpoint, stop int64,
+	got *result) (last *checkpoint.Checkpoint, err error) {
+	last = &checkpoint.Checkpoint{}
 	if from != nil {
 		var file bytes.Buffer
 		if err := from.Encode(&file); err != nil {
@@ -124,7 +142,7 @@ func train(ctx context.Context, workers int, from *checkpoint.Checkpoint, stop i
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	progress, err := loop.Run(ctx, loop.Job{
-		Network: device.CPU(network), Set: set, Seed: seed, Epochs: epochs, BatchSize: batchSize,
+		Network: network, Set: set, Seed: seed, Epochs: epochs, BatchSize: batchSize, Every: stop,
 		Save: func(c *checkpoint.Checkpoint) { last = c },
 		Watch: func(e loop.Event) {
 			if e.Done {

@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	if *update {
 		var got result
-		if _, err := train(context.Background(), 1, nil, 0, &got); err != nil {
+		if _, err := onCPU(context.Background(), 1, nil, 0, &got); err != nil {
 			panic(err)
 		}
 		raw, err := json.MarshalIndent(got, "", "  ")

@@ -14,6 +14,7 @@ package driver
 /*
 #cgo CFLAGS: -I${SRCDIR}/abi
 #cgo LDFLAGS: -L${SRCDIR}/abi -ldl
+#include <cuda.h>
 #include <stdlib.h>
 #include "shim.h"
 */
@@ -27,16 +28,15 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"gorgonia.org/cu"
 
+	"github.com/berthdev/berth/trainer/cuda"
 	"github.com/berthdev/berth/trainer/cuda/kernels"
 )
-
-// ErrUnavailable is in the chain of errors about a link that is missing between the program
-// and a GPU.
-var ErrUnavailable = errors.New("no CUDA")
 
 // library is what NVIDIA's driver installs, and the container toolkit injects.
 const library = "libcuda.so.1"
@@ -59,73 +59,54 @@ var load = sync.OnceValue(func() error {
 	return nil
 })
 
-// Probe names the missing link, or returns nil if there is a GPU that can be used.
-func Probe() error {
-	_, err := find(0)
-	return err
-}
-
-// find returns a device that can be used.
-func find(index int) (d cu.Device, err error) {
-	if err := load(); err != nil {
-		return d, err
-	}
-	n, err := cu.NumDevices()
-	switch {
-	case err != nil:
-		return d, fmt.Errorf("%w: cuDeviceGetCount: %w", ErrUnavailable, err)
-	case n == 0:
-		return d, fmt.Errorf("%w: the driver sees no GPU", ErrUnavailable)
-	case index >= n:
-		return d, fmt.Errorf("%w: there is no GPU %d, the last one of %d is %d", ErrUnavailable, index, n, n-1)
-	}
-	if d, err = cu.GetDevice(index); err != nil {
-		return d, fmt.Errorf("%w: cuDeviceGet: %w", ErrUnavailable, err)
-	}
-	major, minor, err := d.ComputeCapability()
-	if err != nil {
-		return d, fmt.Errorf("%w: compute capability of GPU %d: %w", ErrUnavailable, index, err)
-	}
-	if major < 8 {
-		return d, fmt.Errorf("%w: GPU %d has compute capability %d.%d, it must be 8.0 or later", ErrUnavailable, index, major, minor)
-	}
-	return d, nil
-}
-
 // Device is a GPU with the kernels loaded. It may be used from any goroutine, by one at a
 // time.
 type Device struct {
-	Name string
+	Info
 
 	context   cu.CUContext
+	stream    cu.Stream // one that waits for copies, and they for it
 	functions map[string]cu.Function
+
+	since atomic.Int64 // when the call began that the driver is in, in Unix nanoseconds; 0: none
+	hung  chan error
 }
 
-// Open prepares a GPU. An error about what is missing wraps [ErrUnavailable].
-func Open(index int) (*Device, error) {
-	gpu, err := find(index)
+var _ cuda.Recorder = (*Device)(nil)
+
+// Open prepares a GPU. An error about what is missing wraps [ErrUnavailable]. A call of the
+// driver that lasts longer than patience is a hang: see [Device.Hung].
+func Open(index int, patience time.Duration) (*Device, error) {
+	info, err := find(index)
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{functions: map[string]cu.Function{}}
-	if d.Name, err = gpu.Name(); err != nil {
-		return nil, fmt.Errorf("cuDeviceGetName: %w", err)
-	}
+	d := &Device{Info: info, functions: map[string]cu.Function{}, hung: make(chan error, 1)}
+	go d.watch(patience)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	d.begin()
+	defer d.end()
+	gpu, err := cu.GetDevice(index)
+	if err != nil {
+		return nil, failed("cuDeviceGet", err)
+	}
 	if d.context, err = gpu.MakeContext(cu.SchedAuto); err != nil {
-		return nil, fmt.Errorf("cuCtxCreate on %s: %w", d.Name, err)
+		return nil, fmt.Errorf("GPU %d (%s): %w", index, d.Name, failed("cuCtxCreate", err))
+	}
+	if d.stream, err = cu.MakeStream(cu.DefaultStream); err != nil {
+		return nil, failed("cuStreamCreate", err)
 	}
 	all := kernels.PTX()
 	for _, file := range slices.Sorted(maps.Keys(all)) {
 		log := &cu.JITErrorLogBuffer{Buffer: make([]byte, 8<<10)}
 		module, err := cu.LoadDataEx(all[file], log)
 		if err != nil {
-			return nil, fmt.Errorf("cuModuleLoadDataEx of %s on %s: %w\n%s", file, d.Name, err, text(log.Buffer))
+			return nil, fmt.Errorf("kernel %s on %s: %w\n%s", file, d.Name, failed("cuModuleLoadDataEx", err), text(log.Buffer))
 		}
 		for _, name := range kernels.Entries(all[file]) {
 			if d.functions[name], err = module.Function(name); err != nil {
-				return nil, fmt.Errorf("cuModuleGetFunction of %s: %w", name, err)
+				return nil, fmt.Errorf("kernel %s: %w", name, failed("cuModuleGetFunction", err))
 			}
 		}
 	}
@@ -140,33 +121,52 @@ func text(b []byte) string {
 	return string(b)
 }
 
+// Hung receives an error when a call of the driver doesn't return, which can't be undone:
+// all that can be done then is to end the process.
+func (d *Device) Hung() <-chan error { return d.hung }
+
+func (d *Device) begin() { d.since.Store(time.Now().UnixNano()) }
+func (d *Device) end()   { d.since.Store(0) }
+
+// watch looks whether a call lasts too long.
+func (d *Device) watch(patience time.Duration) {
+	for range time.Tick(max(patience/10, time.Millisecond)) {
+		since := d.since.Load()
+		if since != 0 && time.Since(time.Unix(0, since)) > patience {
+			d.hung <- fmt.Errorf("%s hangs: a call of its driver has lasted %s. `dmesg` may say more: look for Xid", d.Name, patience)
+			return
+		}
+	}
+}
+
 // do calls the driver on a thread on which the device's context is the current one.
-func (d *Device) do(what string, f func() error) error {
+func (d *Device) do(call string, f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	d.begin()
+	defer d.end()
 	if err := cu.SetCurrentContext(d.context); err != nil {
-		return fmt.Errorf("cuCtxSetCurrent: %w", err)
+		return failed("cuCtxSetCurrent", err)
 	}
-	if err := f(); err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	return nil
+	return failed(call, f())
 }
 
 // Alloc implements the interface of the package cuda, as the rest does.
 func (d *Device) Alloc(name string, bytes int) (p kernels.Pointer, err error) {
 	err = d.do("cuMemAlloc", func() error {
 		at, err := cu.MemAlloc(int64(bytes))
-		if err == nil {
-			p = kernels.Pointer(at)
-			return nil
-		}
-		if free, total, e := cu.MemInfo(); e == nil {
-			return fmt.Errorf("%d bytes for %s, of which %d are free of %d on %s: %w", bytes, name, free, total, d.Name, err)
-		}
-		return fmt.Errorf("%d bytes for %s on %s: %w", bytes, name, d.Name, err)
+		p = kernels.Pointer(at)
+		return err
 	})
-	return p, err
+	var e *Error
+	if err == nil || !errors.As(err, &e) || e.Code != C.CUDA_ERROR_OUT_OF_MEMORY {
+		return p, err
+	}
+	var free, total int64
+	if d.do("cuMemGetInfo", func() (err error) { free, total, err = cu.MemInfo(); return err }) != nil {
+		return p, fmt.Errorf("%d bytes for %s on %s: %w", bytes, name, d.Name, err)
+	}
+	return p, fmt.Errorf("%d bytes for %s, of which %d are free of %d on %s: %w", bytes, name, free, total, d.Name, err)
 }
 
 func (d *Device) Free(p kernels.Pointer) error {
@@ -212,6 +212,36 @@ func (d *Device) Launch(kernel string, grid, block [3]int, args ...any) error {
 		pointers[i] = unsafe.Pointer(&values[i])
 	}
 	return d.do("cuLaunchKernel", func() error {
-		return f.Launch(grid[0], grid[1], grid[2], block[0], block[1], block[2], 0, cu.NoStream, pointers)
+		return f.Launch(grid[0], grid[1], grid[2], block[0], block[1], block[2], 0, d.stream, pointers)
 	})
+}
+
+// Record implements [cuda.Recorder] by a CUDA graph.
+func (d *Device) Record(launches func() error) (replay func() error, err error) {
+	runtime.LockOSThread() // a capture ends on the thread on which it began
+	defer runtime.UnlockOSThread()
+	stream := *(*C.CUstream)(unsafe.Pointer(&d.stream)) // its own type of it is another one to cgo
+	err = d.do("cuStreamBeginCapture", func() error {
+		return result(C.cuStreamBeginCapture(stream, C.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
+	})
+	if err != nil {
+		return nil, err
+	}
+	launched := launches()
+	var graph C.CUgraph
+	err = d.do("cuStreamEndCapture", func() error { return result(C.cuStreamEndCapture(stream, &graph)) })
+	if launched != nil || err != nil {
+		return nil, errors.Join(launched, err)
+	}
+	var ready C.CUgraphExec
+	err = d.do("cuGraphInstantiateWithFlags", func() error { return result(C.cuGraphInstantiateWithFlags(&ready, graph, 0)) })
+	if err != nil {
+		return nil, err
+	}
+	if err := d.do("cuGraphDestroy", func() error { return result(C.cuGraphDestroy(graph)) }); err != nil {
+		return nil, err
+	}
+	return func() error {
+		return d.do("cuGraphLaunch", func() error { return result(C.cuGraphLaunch(ready, stream)) })
+	}, nil
 }

@@ -3,6 +3,7 @@
 package driver
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,10 +11,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/internal/cudatest"
 	"github.com/berthdev/berth/trainer/cuda/kernels"
 )
 
@@ -35,10 +38,14 @@ func use() error {
 	if err := Probe(); err != nil {
 		return err
 	}
-	d, err := Open(1)
+	d, err := Open(1, time.Second)
 	if err != nil {
 		return err
 	}
+	go func() {
+		fmt.Println("ERROR:", <-d.Hung())
+		os.Exit(0)
+	}()
 	fmt.Println(d.Name, len(d.functions))
 	// Goroutines run on threads on which there is no context yet.
 	var wait sync.WaitGroup
@@ -69,6 +76,25 @@ func use() error {
 	if err := s.ConvWeight(0x1000, 0x2000, 0xffff000000000000, kernels.Shape{Rows: 5000, K: 64, N: 32, Width: 3, Log: 3}); err != nil {
 		return err
 	}
+	replay, err := d.Record(func() error { return s.NormRunning(1, 2, 3, 4, 5, 16) })
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(replay(), replay()); err != nil {
+		return err
+	}
+	// What waits can't be recorded, and the device goes on after that.
+	p, err := d.Alloc("more", 4)
+	if err != nil {
+		return err
+	}
+	_, err = d.Record(func() error { return d.Write(p, make([]byte, 4)) })
+	if want := "cuMemcpyHtoD: error 900 (StreamCaptureUnsupported)"; err == nil || err.Error() != want {
+		return fmt.Errorf("%v, not %s", err, want)
+	}
+	if err := d.Write(p, make([]byte, 4)); err != nil {
+		return err
+	}
 	if err := d.Launch("nothing", [3]int{1, 1, 1}, [3]int{1, 1, 1}); err == nil || err.Error() != `there is no kernel "nothing"` {
 		return fmt.Errorf("a kernel that isn't there: %v", err)
 	}
@@ -90,16 +116,8 @@ func run(t *testing.T, folder, wrong string) (out, log string) {
 	return string(text), string(noted)
 }
 
-// fake compiles the stand-in.
-func fake(t *testing.T) string {
-	folder := t.TempDir()
-	out, err := exec.Command("gcc", "-shared", "-fPIC", "-Wall", "-Werror", "-Iabi", "-o", filepath.Join(folder, library), "testdata/libcuda.c").CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return folder
-}
-
 func TestDevice(t *testing.T) {
-	out, log := run(t, fake(t), "")
+	out, log := run(t, cudatest.Notes(t), "")
 	total := 0
 	for _, text := range kernels.PTX() {
 		total += len(kernels.Entries(text))
@@ -108,21 +126,26 @@ func TestDevice(t *testing.T) {
 	assert.Equal(t, `context on 1
 activate 2 1 1 x 256 1 1, 0: 1000 2000 3000 4000 8000000000000005 80000000 2 3 100 16 2
 conv_weight_tf32 9 2 3 x 128 1 1, 0: 1000 2000 ffff000000000000 5000 64 32 3 3 2048
+graph
+graph
 `, log)
 }
 
 // TestMissingLinks names each link that may be missing, and what the driver may refuse.
 func TestMissingLinks(t *testing.T) {
-	folder := fake(t)
+	folder := cudatest.Notes(t)
 	for wrong, want := range map[string]string{
 		"nodevice": "no CUDA: cuInit: error 100 (no CUDA-capable device is detected)",
 		"zero":     "no CUDA: the driver sees no GPU",
 		"old":      "no CUDA: the driver is for CUDA 11.4, which is too old: it must be for 11.8 (driver 520) or later",
-		"small":    "no CUDA: GPU 0 has compute capability 7.5, it must be 8.0 or later",
-		"ptx":      "cuModuleLoadDataEx of activate on Fake GPU 1: InvalidPtx\nptxas fatal: line 1",
-		"memory":   "cuMemAlloc: 12 bytes for some, of which 1000 are free of 2000 on Fake GPU 1: OutOfMemory",
-		"lost":     "cuMemcpyDtoH: EccUncorrectable",
-		"launch":   "cuLaunchKernel: LaunchOutOfResources",
+		"small":    "no CUDA: GPU 0: it has compute capability 7.5, it must be 8.0 or later",
+		"total":    "no CUDA: GPU 0: cuDeviceTotalMem: error 101 (InvalidDevice)",
+		"ptx":      "kernel activate on Fake GPU 1: cuModuleLoadDataEx: error 218 (InvalidPtx)\nptxas fatal: line 1",
+		"memory":   "12 bytes for some, of which 1000 are free of 2000 on Fake GPU 1: cuMemAlloc: error 2 (CUDA_ERROR_OUT_OF_MEMORY: out of memory)",
+		"lost":     "cuStreamCreate: error 214 (CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error encountered)",
+		"launch":   "cuLaunchKernel: error 701 (LaunchOutOfResources)",
+		"graph":    "cuGraphInstantiateWithFlags: error 801 (",
+		"hang":     "Fake GPU 1 hangs: a call of its driver has lasted 1s. `dmesg` may say more: look for Xid",
 	} {
 		out, _ := run(t, folder, wrong)
 		assert.Contains(t, out, "ERROR: "+want, wrong)

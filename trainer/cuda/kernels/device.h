@@ -5,12 +5,16 @@
 // products, fma, division and square root, in the order in which they are
 // written (-ffp-contract=off). So a float32 kernel gives the same bits on every
 // GPU, and in the interpreter of ../internal/ptx.
+//
+// Tests compile them for the host, too: ../driver/testdata/host.h has what differs.
 #pragma once
 
+#ifdef __CUDA__
 #define __global__ __attribute__((global))
 #define __device__ __attribute__((device))
 #define __shared__ __attribute__((shared))
 #define __launch_bounds__(n) __attribute__((launch_bounds(n)))
+#endif
 
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
 

@@ -70,9 +70,13 @@ struct Exact {
 
 // tf32 rounds to the 10 bits of fraction that the tensor cores take.
 __device__ inline u32 tf32(float v) {
+#ifdef __CUDA__
   u32 r;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(v));
   return r;
+#else
+  return host_tf32(v);
+#endif
 }
 
 // Tensor holds the results of one thread as mma.sync.m16n8k8 hands them out: each
@@ -95,9 +99,14 @@ struct Tensor {
 #pragma unroll
       for (int n = 0; n < 2; n++) {
         u32 b0 = tf32(b[k * StrideB + 8 * n]), b1 = tf32(b[(k + 4) * StrideB + 8 * n]);
+#ifdef __CUDA__
         asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                      : "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
                      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+#else
+        u32 all[] = {a0, a1, a2, a3}, both[] = {b0, b1};
+        host_mma(c[n], all, both);
+#endif
       }
     }
   }

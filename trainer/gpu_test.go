@@ -1,0 +1,161 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/internal/cudatest"
+	"github.com/berthdev/berth/internal/testenv"
+	"github.com/berthdev/berth/trainer/checkpoint"
+	"github.com/berthdev/berth/trainer/device"
+)
+
+// machine is a trainer with CUDA, and a stand-in for NVIDIA's driver that runs the kernels.
+type machine struct {
+	trainer, driver string
+	data            string // 60 images to train on, 20 to test
+}
+
+func newMachine(t *testing.T) machine {
+	m := machine{cudatest.Trainer(t), cudatest.Runs(t), t.TempDir()}
+	for name, n := range map[string]int{"train": 60, "t10k": 20} {
+		images, labels := idx(0x803, uint32(n), 28, 28), idx(0x801, uint32(n))
+		for i := range n {
+			labels = append(labels, byte(i%10))
+			for k := range 28 * 28 {
+				images = append(images, byte(k*(i%10)+i*i))
+			}
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(m.data, name+"-images-idx3-ubyte"), images, 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(m.data, name+"-labels-idx1-ubyte"), labels, 0o600))
+	}
+	return m
+}
+
+func idx(numbers ...uint32) (b []byte) {
+	for _, n := range numbers {
+		b = binary.BigEndian.AppendUint32(b, n)
+	}
+	return b
+}
+
+// run runs the trainer, and returns all that it says and its exit code. env is what the
+// stand-in reads.
+func (m machine) run(t *testing.T, env string, args ...string) (said string, code int) {
+	c := exec.Command(m.trainer, args...)
+	c.Env = append(os.Environ(), "LD_LIBRARY_PATH="+m.driver)
+	c.Env = append(c.Env, strings.Fields(env)...)
+	out, err := c.CombinedOutput()
+	if c.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return string(out), c.ProcessState.ExitCode()
+}
+
+// train trains, three steps an epoch.
+func (m machine) train(t *testing.T, folder, env string, args ...string) (said string, code int) {
+	return m.run(t, env, append([]string{"train", "--data-dir=" + m.data, "--batch-size=20", "--checkpoint-dir=" + folder}, args...)...)
+}
+
+// at is the step and the number of epochs of a folder's checkpoint.
+func at(t *testing.T, dir string) (step int64, epochs int) {
+	folder, err := checkpoint.Open(dir)
+	require.NoError(t, err)
+	defer folder.Close()
+	c, err := folder.Load()
+	require.NoError(t, err)
+	return c.State.Step, len(c.Progress.Epochs)
+}
+
+// TestGPU has no GPU, but everything above one: the kernels run on the host.
+func TestGPU(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles and trains for a minute")
+	}
+	m := newMachine(t)
+	t.Run("info", func(t *testing.T) {
+		t.Parallel()
+		said, code := m.run(t, "", "info")
+		assert.Zero(t, code)
+		assert.Contains(t, said, "available: --device=auto takes cuda:0\n")
+		assert.Regexp(t, `driver +.*for CUDA 12.4\n`, said)
+		assert.Regexp(t, `cuda:1 +Fake GPU 1, GPU-10111213-1415-1617-1819-1a1b1c1d1e1f, 32.0 GiB, compute capability 9.0\n`, said)
+	})
+	t.Run("smoke", func(t *testing.T) {
+		t.Parallel()
+		said, code := m.run(t, "", "smoke", "--device=cuda")
+		assert.Zero(t, code, said)
+		assert.Equal(t, 3, strings.Count(said, "ok  "), said)
+		if testenv.Long() {
+			said, code = m.run(t, "", "smoke", "--device=cuda", "--precision=tf32")
+			assert.Zero(t, code, said)
+		}
+	})
+	t.Run("smoke finds what is wrong", func(t *testing.T) {
+		if !testenv.Long() {
+			t.Skip("takes a minute")
+		}
+		t.Parallel()
+		said, code := m.run(t, "FAKE_CUDA=wrong FAKE_CUDA_AFTER=200", "smoke", "--device=cuda")
+		assert.Equal(t, exitFailure, code)
+		assert.Contains(t, said, "FAIL", said)
+		assert.Contains(t, said, "gradients", said)
+	})
+	t.Run("no memory", func(t *testing.T) {
+		t.Parallel()
+		said, code := m.train(t, t.TempDir(), "FAKE_CUDA=memory", "--device=cuda")
+		assert.Equal(t, exitFailure, code)
+		assert.Regexp(t, `\d+ bytes for .*, of which 1000 are free of 2000 on Fake GPU 0: cuMemAlloc: error 2 \(CUDA_ERROR_OUT_OF_MEMORY: out of memory\)`, said)
+	})
+	t.Run("a checkpoint moves", func(t *testing.T) {
+		t.Parallel()
+		folder := t.TempDir()
+		for epoch, device := range []string{"cuda:1", "cpu", "cuda"} {
+			said, code := m.train(t, folder, "", "--resume="+[]string{"false", "true", "true"}[epoch], "--device="+device,
+				"--num-epochs="+[]string{"1", "2", "3"}[epoch])
+			require.Zero(t, code, said)
+			step, epochs := at(t, folder)
+			assert.Equal(t, []int{3 * (epoch + 1), epoch + 1}, []int{int(step), epochs})
+		}
+	})
+	// The GPU goes in the second epoch: what the first one left is there.
+	for env, want := range map[string]string{
+		"FAKE_CUDA=lost":                       "error 214 (CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error encountered)",
+		"FAKE_CUDA=hang BERTH_GPU_TIMEOUT=20s": "Fake GPU 0 hangs: a call of its driver has lasted 20s",
+	} {
+		t.Run(strings.Fields(env)[0], func(t *testing.T) {
+			t.Parallel()
+			folder := t.TempDir()
+			said, code := m.train(t, folder, env+" FAKE_CUDA_AFTER=500", "--device=cuda", "--num-epochs=3")
+			assert.Equal(t, exitFailure, code, said)
+			assert.Contains(t, said, want)
+			assert.Equal(t, 1, strings.Count(said, want), said)
+			assert.Contains(t, said, folder)
+			step, epochs := at(t, folder)
+			assert.Equal(t, []int{3, 1}, []int{int(step), epochs}, said)
+			said, code = m.train(t, folder, "", "--device=cpu", "--resume", "--num-epochs=2")
+			assert.Zero(t, code, said)
+		})
+	}
+}
+
+// TestGPULines are those of machines with another driver.
+func TestGPULines(t *testing.T) {
+	assert.Equal(t, []string{"cuda\tdevice unavailable"}, gpuLines("", nil, device.ErrUnavailable))
+	assert.Equal(t, []string{
+		"cuda\t--device=auto doesn't take cuda:0: too old", "driver\tx",
+		"cuda:0\ta, u, 2.0 GiB, compute capability 7.5. Can't be used: too old",
+		"cuda:1\tb, v, 0.5 GiB, compute capability 8.0",
+	}, gpuLines("x", []device.GPU{
+		{Name: "a", UUID: "u", Memory: 2 << 30, Capability: "7.5", Err: errors.New("too old")},
+		{Name: "b", UUID: "v", Memory: 1 << 29, Capability: "8.0"},
+	}, nil))
+}
