@@ -45,9 +45,10 @@ func (d Drift) String() string {
 
 // Packages is what a lock's packages came to.
 type Packages struct {
-	Files    []Fetched // sorted by name
-	Drift    []Drift
-	snapshot time.Time
+	Files     []Fetched // sorted by name
+	Drift     []Drift
+	Configure bool // have the root file system bring the script that configures them
+	snapshot  time.Time
 }
 
 // Hash identifies the packages, as Lock.Hash does where nothing drifted.

@@ -96,8 +96,14 @@ func hostOptions(root string, o input.Options) Options {
 type locked struct{ lock Lock }
 
 func (l locked) Hash() string {
-	sum := sha256.Sum256([]byte(Recipe + " " + l.lock.Hash()))
+	sum := sha256.Sum256([]byte(recipe() + " " + l.lock.Hash()))
 	return hex.EncodeToString(sum[:])
+}
+
+// recipe is Recipe, and that of the script.
+func recipe() string {
+	sum := sha256.Sum256(configure)
+	return fmt.Sprintf("%s-%x", Recipe, sum[:6])
 }
 
 func (l locked) Date() time.Time { return l.lock.Snapshot }
@@ -105,7 +111,7 @@ func (l locked) Date() time.Time { return l.lock.Snapshot }
 // Make makes the root file system once for each set of packages, compressed:
 // builders tell by its first bytes.
 func (l locked) Make(ctx context.Context, o input.Options) (input.Made, error) {
-	name := func(hash string) string { return filepath.Join(o.Folder, hash+"-"+Recipe+".tar.zst") }
+	name := func(hash string) string { return filepath.Join(o.Folder, hash+"-"+recipe()+".tar.zst") }
 	if path, err := cache.Find(name(l.lock.Hash())); path != "" || err != nil {
 		return input.Made{Path: path}, err
 	}
@@ -125,6 +131,7 @@ func (l locked) Make(ctx context.Context, o input.Options) (input.Made, error) {
 		return input.Made{}, err
 	}
 	defer remove()
+	packages.Configure = true
 	made.Path, err = RootfsFile(ctx, name(packages.Hash()), packages, l.lock.Snapshot, temp, o.Report)
 	return made, err
 }

@@ -1,9 +1,12 @@
 package debian
 
 import (
+	"archive/tar"
 	"context"
+	_ "embed"
 	"fmt"
 	"io"
+	"path"
 	"runtime"
 	"strings"
 	"time"
@@ -14,9 +17,18 @@ import (
 	"github.com/berthdev/berth/internal/cache"
 )
 
+// configure is the script that configures the packages, and makes what they leave the same
+// each time.
+//
+//go:embed configure.sh
+var configure []byte
+
+// configurePath is where it is in the root file system.
+const configurePath = "usr/lib/berth/configure"
+
 // Rootfs writes the packages' files as one uncompressed tar, with a dpkg database in
-// which they are unpacked and not yet configured: `dpkg --force-depends
-// --configure base-passwd && dpkg --configure -a` in the image does the rest. The
+// which they are unpacked and not yet configured; a script in it does the rest, if the
+// packages ask for it. The
 // same packages and epoch give the same bytes: entries are sorted, times are the
 // epoch, owners are numbers. /bin, /sbin and /lib* are links into /usr, as in
 // every Debian since 12. Packages that would write outside the root, or over
@@ -58,6 +70,16 @@ func Rootfs(ctx context.Context, w io.Writer, packages Packages, epoch time.Time
 	}
 	if err := tree.addDatabase(unpacked); err != nil {
 		return err
+	}
+	if packages.Configure {
+		if tree[configurePath] != nil {
+			return fmt.Errorf("the package %s has a file %s, which is Berth's", tree[configurePath].owner.control["Package"], configurePath)
+		}
+		tree.directory(path.Dir(configurePath))
+		tree[configurePath] = &node{
+			header:  &tar.Header{Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(configure))},
+			content: &content{data: configure},
+		}
 	}
 	return tree.write(ctx, w, epoch)
 }
