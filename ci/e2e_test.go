@@ -24,10 +24,12 @@ import (
 	"github.com/berthdev/berth/ci/golang"
 	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/progress"
 	"github.com/berthdev/berth/internal/testenv"
+	"github.com/berthdev/berth/internal/trouble"
 )
 
 // The tests below run the whole pipeline: real packages, real engine, real Docker.
@@ -387,6 +389,6 @@ func TestDockerNotRunning(t *testing.T) {
 	t.Setenv("DOCKER_HOST", "unix://"+filepath.Join(t.TempDir(), "docker.sock"))
 	_, err := Build(t.Context(), project, BuildOptions{})
 	require.ErrorIs(t, err, daemon.ErrUnavailable)
-	assert.Contains(t, err.Error(), "sudo systemctl start docker")
+	assert.Same(t, trouble.DockerStopped, advice.Row(err))
 	assert.Equal(t, ExitPrerequisite, ExitCode(err))
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/berthdev/berth/docker/launch"
 	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/signals"
+	"github.com/berthdev/berth/internal/trouble"
 	"github.com/berthdev/berth/internal/usage"
 )
 
@@ -35,8 +36,7 @@ const (
 // well and only say so.
 func Explain(err error, berth string) string {
 	if strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
-		err = advice.With(err, "That disk is full. Free some space on it; "+
-			"if it has Berth's cache folder, you may also name another folder in BERTH_CACHE.")
+		err = advice.About(err, trouble.DiskFull)
 	}
 	return advice.Text(err, berth)
 }

@@ -17,11 +17,13 @@ import (
 	"github.com/berthdev/berth/ci/stage"
 	"github.com/berthdev/berth/docker/gpu/lease"
 	"github.com/berthdev/berth/docker/launch"
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/dockertest/smi"
 	"github.com/berthdev/berth/internal/progress"
 	"github.com/berthdev/berth/internal/testenv"
+	"github.com/berthdev/berth/internal/trouble"
 )
 
 // gpuDocker is a Docker that passes GPUs on, in which the engine's image is, and a cache
@@ -186,8 +188,8 @@ func TestSmokeOnGPUs(t *testing.T) {
 	assert.Equal(t, smi.A+"\n"+smi.B+"\n", withoutNonce(t), "nothing was run: this is what the nonce is for")
 	out, err = smokeOn(t, p, "all", "dagger")
 	assert.NotContains(t, out, "test -c", "the pass came from the cache")
-	assert.ErrorContains(t, err, "no GPU for a container: the driver is installed, but its kernel module isn't loaded.\n"+
-		"\tsudo modprobe nvidia")
+	assert.ErrorContains(t, err, "no GPU for a container: the driver is installed, but its kernel module isn't loaded\n")
+	assert.Same(t, trouble.ModuleNotLoaded, advice.Row(err))
 	assert.ErrorContains(t, err, driverGone)
 	assert.Equal(t, ExitPrerequisite, ExitCode(err))
 

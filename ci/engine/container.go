@@ -10,6 +10,8 @@ import (
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/owned"
+	"github.com/berthdev/berth/internal/advice"
+	"github.com/berthdev/berth/internal/trouble"
 )
 
 // mayRemove returns an error unless a container is this provider's to remove: the
@@ -160,7 +162,7 @@ func (p *provider) run(ctx context.Context) (string, error) {
 }
 
 func (p *provider) notOurs() error {
-	return fmt.Errorf("%w: the container %s isn't an engine of Berth's. Name another one in %s, or remove it", ErrUnavailable, p.name, envName)
+	return advice.About(fmt.Errorf("%w: the container %s isn't an engine of Berth's", ErrUnavailable, p.name), trouble.ForeignEngine)
 }
 
 // notRecorded is the error about something that would have to go, but may be

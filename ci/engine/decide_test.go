@@ -18,6 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/advice"
+	"github.com/berthdev/berth/internal/trouble"
 )
 
 func TestVersionIsTheSDKs(t *testing.T) {
@@ -206,7 +208,7 @@ func TestNoGoCommand(t *testing.T) {
 	require.NoError(t, err)
 	err = c.build(t.Context(), platformOS, platformArch, t.TempDir(), "dialstdio")
 	assert.ErrorIs(t, err, ErrUnavailable)
-	assert.ErrorContains(t, err, "Install Go")
+	assert.Same(t, trouble.NoGo, advice.Row(err))
 }
 
 func TestCompilerShowsWhatGoSays(t *testing.T) {

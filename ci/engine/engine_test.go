@@ -26,6 +26,7 @@ import (
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/progress"
 	"github.com/berthdev/berth/internal/testenv"
+	"github.com/berthdev/berth/internal/trouble"
 )
 
 // The tests below run real engines in the real Docker. The first of them may
@@ -270,7 +271,7 @@ func TestStrangersContainerIsLeftAlone(t *testing.T) {
 	id := stranger(t, p, map[string]string{daemon.LabelRole: "test"})
 	_, err := p.connect(t.Context())
 	assert.ErrorIs(t, err, ErrUnavailable)
-	assert.ErrorContains(t, err, "Name another one in BERTH_ENGINE")
+	assert.Same(t, trouble.ForeignEngine, advice.Row(err))
 	assert.ErrorContains(t, Stop(t.Context(), p.Options), "isn't an engine of Berth's")
 	assert.ErrorContains(t, Prune(t.Context(), p.Options), "isn't an engine of Berth's")
 	c, err := p.docker.Inspect(t.Context(), p.name)
@@ -405,7 +406,7 @@ func TestNoDocker(t *testing.T) {
 	t.Setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
 	_, err := Connect(t.Context(), options(t))
 	assert.ErrorIs(t, err, daemon.ErrUnavailable)
-	assert.ErrorContains(t, err, "systemctl start docker")
+	assert.Same(t, trouble.DockerStopped, advice.Row(err))
 }
 
 func TestNoPermission(t *testing.T) {
@@ -430,5 +431,5 @@ func TestNoPermission(t *testing.T) {
 	nobody.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := nobody.CombinedOutput()
 	require.Error(t, err)
-	assert.Contains(t, string(out), "usermod -aG docker")
+	assert.Contains(t, string(out), "can't use Docker: no permission on "+docker.Host())
 }

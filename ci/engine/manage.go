@@ -23,6 +23,7 @@ type State struct {
 	Container string // its state as Docker names it (running, exited, …), empty if there is none
 	Image     string // the image's ID
 	Current   bool   // made from what the checkout asks for
+	Foreign   bool   `json:"-"` // the container isn't an engine of Berth's
 	Users     int    // connections to it
 	Volume    string // with its state, empty if there is none
 	Size      int64  // bytes in the volume; 0 unless a current engine runs, which counts them
@@ -36,13 +37,31 @@ func Status(ctx context.Context, o Options) (State, error) {
 		return State{}, err
 	}
 	defer p.docker.Close()
+	s, err := p.look(ctx)
+	if err == nil && s.Volume != "" && s.Current && s.Container == "running" {
+		s.Size, err = p.size(ctx)
+	}
+	return s, err
+}
+
+// Look is Status without the size, which takes a moment and a process in the engine, and
+// without a cache folder.
+func Look(ctx context.Context, docker *daemon.Client, o Options) (State, error) {
+	p, err := newProvider(docker, o)
+	if err != nil {
+		return State{}, err
+	}
+	return p.look(ctx)
+}
+
+func (p *provider) look(ctx context.Context) (State, error) {
 	s := State{Name: p.name}
 	c, err := p.container(ctx)
 	if err != nil {
 		return State{}, err
 	}
 	if c != nil {
-		s.Container, s.Image, s.Users = c.State, c.Image, len(c.Execs)
+		s.Container, s.Image, s.Users, s.Foreign = c.State, c.Image, len(c.Execs), c.Labels[daemon.LabelRole] != role
 		s.Current = c.Labels[daemon.LabelRole] == role && p.wantedInputs(c.Labels[daemon.LabelInputs])
 	}
 	if s.Current {
@@ -54,10 +73,7 @@ func Status(ctx context.Context, o Options) (State, error) {
 		return State{}, err
 	}
 	s.Volume = volumeOf(p.name)
-	if s.Current && s.Container == "running" {
-		s.Size, err = p.size(ctx)
-	}
-	return s, err
+	return s, nil
 }
 
 // size counts the bytes of the engine's state. (Docker could, but counts those of

@@ -18,9 +18,11 @@ import (
 	"time"
 
 	"github.com/berthdev/berth/ci/golang"
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/process"
 	"github.com/berthdev/berth/internal/progress"
+	"github.com/berthdev/berth/internal/trouble"
 )
 
 // platform is what the engine runs on, whatever Berth runs on: the packages of
@@ -104,7 +106,8 @@ func newCompiler(sources fs.FS, temp string, report *progress.Reporter) (compile
 // each under its own name.
 func (c compiler) build(ctx context.Context, goos, goarch, dir string, names ...string) error {
 	if _, err := exec.LookPath("go"); err != nil {
-		return fmt.Errorf("%w: building it from source needs the go command, which isn't on PATH. Install Go (https://go.dev/doc/install) and open a new shell, or name an engine that runs in %s", ErrUnavailable, envRunnerHost)
+		err := fmt.Errorf("%w: building it from source needs the go command, which isn't on the PATH", ErrUnavailable)
+		return advice.With(advice.About(err, trouble.NoGo), "Name an engine that runs in %s, or else:", envRunnerHost)
 	}
 	var packages []string
 	for _, n := range names {

@@ -12,7 +12,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/process"
+	"github.com/berthdev/berth/internal/trouble"
 )
 
 // ErrUnavailable is in the chain of errors about a machine without Go.
@@ -52,7 +54,7 @@ func (c Command) Run(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	if errors.Is(err, exec.ErrNotFound) {
-		return fmt.Errorf("%w: the go command isn't on PATH. Install Go (https://go.dev/doc/install) and open a new shell", ErrUnavailable)
+		return advice.About(fmt.Errorf("%w: the go command isn't on the PATH", ErrUnavailable), trouble.NoGo)
 	}
 	if err != nil {
 		return fmt.Errorf("go %s: %w\n%s", c.Args[0], err, said.String())

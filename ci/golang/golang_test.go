@@ -23,6 +23,7 @@ import (
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/progress"
 	"github.com/berthdev/berth/internal/testenv"
+	"github.com/berthdev/berth/internal/trouble"
 )
 
 const (
@@ -130,7 +131,7 @@ func TestMachineWithoutGo(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	_, err := File(t.Context(), Program{Root: root, Packages: []string{"./trainer"}}, dockertest.Cache(t), t.TempDir(), nil)
 	require.ErrorIs(t, err, ErrUnavailable)
-	assert.ErrorContains(t, err, "Install Go")
+	assert.Same(t, trouble.NoGo, advice.Row(err))
 }
 
 func TestNewestRelease(t *testing.T) {

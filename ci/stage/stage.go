@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/progress"
 )
 
@@ -142,7 +143,7 @@ func runOne(ctx context.Context, folder string, s Stage, running *names) (Result
 	}
 	result.State, result.Err = Passed, err
 	if err != nil {
-		result.State, result.Why = Failed, err.Error()
+		result.State, result.Why = Failed, advice.Text(err, "go tool mage")
 	}
 	return result, nil
 }

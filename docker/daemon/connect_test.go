@@ -9,6 +9,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/internal/advice"
+	"github.com/berthdev/berth/internal/trouble"
 )
 
 // A daemon that hangs takes connections, for the kernel does, and never answers.
@@ -22,7 +25,8 @@ func TestDaemonThatNeverAnswers(t *testing.T) {
 	_, err = connect(t.Context(), 200*time.Millisecond)
 	assert.ErrorIs(t, err, ErrUnavailable)
 	assert.ErrorContains(t, err, "can't use Docker: the daemon at unix://"+socket+
-		" takes connections, but gave no answer within 200ms. Look at it, and restart it, with\n\tsystemctl status docker\n")
+		" takes connections, but gave no answer within 200ms: ")
+	assert.Same(t, trouble.DockerSilent, advice.Row(err))
 
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

@@ -11,6 +11,9 @@ import (
 	"strings"
 
 	"github.com/docker/docker/client"
+
+	"github.com/berthdev/berth/internal/advice"
+	"github.com/berthdev/berth/internal/trouble"
 )
 
 // contextOptions returns how to reach the daemon of the context that the docker
@@ -35,7 +38,7 @@ func contextOptions() ([]client.Opt, error) {
 		}
 		if err := readJSON(filepath.Join(folder, "config.json"), &config); err != nil && !errors.Is(err, fs.ErrNotExist) &&
 			!errors.Is(err, fs.ErrPermission) {
-			return nil, fmt.Errorf("reading Docker's configuration: %w. Correct the file, or set DOCKER_HOST", err)
+			return nil, advice.About(fmt.Errorf("reading Docker's configuration: %w", err), trouble.DockerSettings)
 		}
 		name = config.CurrentContext
 	}
@@ -47,16 +50,15 @@ func contextOptions() ([]client.Opt, error) {
 		Endpoints map[string]struct{ Host string }
 	}
 	if err := readJSON(filepath.Join(folder, "contexts", "meta", id, "meta.json"), &meta); err != nil {
-		return nil, fmt.Errorf("reading the Docker context %q: %w. Choose another one with\n\tdocker context use default", name, err)
+		return nil, advice.About(fmt.Errorf("reading the Docker context %q: %w", name, err), trouble.DockerSettings)
 	}
 	host := meta.Endpoints["docker"].Host
 	if host == "" {
 		return nil, nil
 	}
 	if strings.HasPrefix(host, "ssh://") {
-		return nil, fmt.Errorf("the Docker context %q reaches its daemon by ssh, which Berth doesn't. Forward its socket,\n"+
-			"\tssh -nNTL /tmp/docker.sock:/var/run/docker.sock %s\nand set DOCKER_HOST=unix:///tmp/docker.sock", name,
-			strings.TrimPrefix(host, "ssh://"))
+		return nil, advice.About(fmt.Errorf("the Docker context %q reaches its daemon by ssh, at %s, which Berth doesn't", name,
+			strings.TrimPrefix(host, "ssh://")), trouble.DockerSSH)
 	}
 	options := []client.Opt{client.WithHost(host)}
 	keys := filepath.Join(folder, "contexts", "tls", id, "docker")

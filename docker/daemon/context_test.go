@@ -11,6 +11,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/internal/advice"
+	"github.com/berthdev/berth/internal/trouble"
 )
 
 // config makes a folder of Docker's with one context.
@@ -61,15 +64,17 @@ func TestContextsThatCannotBeUsed(t *testing.T) {
 	_, err := Connect(t.Context())
 	assert.ErrorIs(t, err, ErrUnavailable)
 	assert.ErrorContains(t, err, "reading the Docker context \"gone\": ")
-	assert.ErrorContains(t, err, "docker context use default")
+	assert.Same(t, trouble.DockerSettings, advice.Row(err))
 
 	config(t, "", "lab", "tcp://127.0.0.1:1")
 	require.NoError(t, os.WriteFile(filepath.Join(os.Getenv("DOCKER_CONFIG"), "config.json"), []byte("{"), 0o644))
 	_, err = Connect(t.Context())
-	assert.ErrorContains(t, err, "Correct the file, or set DOCKER_HOST")
+	assert.ErrorContains(t, err, "config.json: unexpected end of JSON input")
+	assert.Same(t, trouble.DockerSettings, advice.Row(err))
 
 	config(t, "far", "far", "ssh://alice@far.example")
 	_, err = Connect(t.Context())
 	assert.ErrorIs(t, err, ErrUnavailable)
-	assert.ErrorContains(t, err, "ssh -nNTL /tmp/docker.sock:/var/run/docker.sock alice@far.example")
+	assert.ErrorContains(t, err, `"far" reaches its daemon by ssh, at alice@far.example`)
+	assert.Same(t, trouble.DockerSSH, advice.Row(err))
 }

@@ -18,6 +18,9 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/versions"
 	"github.com/docker/docker/client"
+
+	"github.com/berthdev/berth/internal/advice"
+	"github.com/berthdev/berth/internal/trouble"
 )
 
 // The labels on everything that Berth makes in Docker.
@@ -53,7 +56,7 @@ type Client struct {
 
 // Connect reaches the daemon that the docker command would (DOCKER_HOST and its
 // relatives, or the context that is in use) and agrees on an API version with it.
-// Its errors are instructions and wrap ErrUnavailable.
+// Its errors have advice and wrap ErrUnavailable.
 func Connect(ctx context.Context) (*Client, error) { return connect(ctx, pingTimeout) }
 
 // pingTimeout is how long a daemon may take for its first answer. A healthy one
@@ -67,7 +70,8 @@ func connect(ctx context.Context, timeout time.Duration) (*Client, error) {
 	}
 	api, err := client.NewClientWithOpts(append([]client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}, chosen...)...)
 	if err != nil {
-		return nil, fmt.Errorf("%w: its settings in the environment (DOCKER_HOST, DOCKER_TLS_VERIFY, …) make no sense: %w", ErrUnavailable, err)
+		return nil, advice.About(fmt.Errorf("%w: its settings in the environment (DOCKER_HOST, DOCKER_TLS_VERIFY, …) make no sense: %w",
+			ErrUnavailable, err), trouble.DockerSettings)
 	}
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -75,9 +79,8 @@ func connect(ctx context.Context, timeout time.Duration) (*Client, error) {
 	if err != nil {
 		api.Close()
 		if ctx.Err() == nil && limited.Err() != nil {
-			return nil, fmt.Errorf("%w: the daemon at %s takes connections, but gave no answer within %s. Look at it, and restart it, with\n"+
-				"\tsystemctl status docker\n\tsudo systemctl restart docker\nor point DOCKER_HOST at another one: %w",
-				ErrUnavailable, api.DaemonHost(), timeout, err)
+			return nil, advice.About(fmt.Errorf("%w: the daemon at %s takes connections, but gave no answer within %s: %w",
+				ErrUnavailable, api.DaemonHost(), timeout, err), trouble.DockerSilent)
 		}
 		return nil, explainUnavailable(api.DaemonHost(), err)
 	}
@@ -92,21 +95,18 @@ func connect(ctx context.Context, timeout time.Duration) (*Client, error) {
 	return &Client{api: api}, nil
 }
 
-// explainUnavailable turns the first failed call to a daemon into an
-// instruction.
+// explainUnavailable adds to the first failed call to a daemon what can be done about it.
 func explainUnavailable(host string, err error) error {
 	switch text := err.Error(); {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, os.ErrPermission), strings.Contains(text, "permission denied"):
-		return fmt.Errorf("%w: no permission on %s. Join its group with\n\tsudo usermod -aG docker \"$USER\"\n"+
-			"then log in again (or type: newgrp docker): %w", ErrUnavailable, host, err)
+		return advice.About(fmt.Errorf("%w: no permission on %s: %w", ErrUnavailable, host, err), trouble.DockerPermission)
 	case strings.Contains(text, "is too new"), strings.Contains(text, "is too old"):
-		return fmt.Errorf("%w: the API version that DOCKER_API_VERSION asks for isn't the daemon's. Type\n\tunset DOCKER_API_VERSION\n"+
-			"and Berth agrees on one with the daemon: %w", ErrUnavailable, err)
+		return advice.About(fmt.Errorf("%w: the API version that DOCKER_API_VERSION asks for isn't the daemon's: %w", ErrUnavailable, err),
+			trouble.DockerVersionAsked)
 	default:
-		return fmt.Errorf("%w: no daemon answers at %s. Start it with\n\tsudo systemctl start docker\nor point DOCKER_HOST at one that runs: %w",
-			ErrUnavailable, host, err)
+		return advice.About(fmt.Errorf("%w: no daemon answers at %s: %w", ErrUnavailable, host, err), trouble.DockerStopped)
 	}
 }
 

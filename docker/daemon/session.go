@@ -26,8 +26,21 @@ type Info struct {
 	CDIDirs  []string // where it looks for CDI specifications; none before Docker 25
 	CDI      []string // CDI devices that it found, such as "nvidia.com/gpu=0"; told from Docker 28.3 on
 
-	ContainerdStore bool // images lie in containerd's store, which names them by their manifest
+	CgroupDriver    string // who sets up control groups: "systemd" or "cgroupfs"
+	ContainerdStore bool   // images lie in containerd's store, which names them by their manifest
 }
+
+// Podman reports whether the daemon is Podman, which keeps its data where no Docker does.
+func (i Info) Podman() bool { return strings.Contains(i.RootDir, "containers/storage") }
+
+// Rootless reports whether the daemon runs as a user.
+func (i Info) Rootless() bool { return slices.Contains(i.Security, "name=rootless") }
+
+// Snap reports whether the daemon is the snap.
+func (i Info) Snap() bool { return strings.HasPrefix(i.RootDir, "/var/snap/") }
+
+// Desktop reports whether the daemon is Docker Desktop's, in its virtual machine.
+func (i Info) Desktop() bool { return strings.HasPrefix(i.System, "Docker Desktop") }
 
 // Info asks the daemon about itself.
 func (c *Client) Info(ctx context.Context) (Info, error) {
@@ -37,7 +50,7 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 	}
 	i := Info{
 		Version: r.ServerVersion, System: r.OperatingSystem, RootDir: r.DockerRootDir,
-		Runtimes: slices.Sorted(maps.Keys(r.Runtimes)), Security: r.SecurityOptions, CDIDirs: r.CDISpecDirs,
+		Runtimes: slices.Sorted(maps.Keys(r.Runtimes)), Security: r.SecurityOptions, CDIDirs: r.CDISpecDirs, CgroupDriver: r.CgroupDriver,
 	}
 	i.ContainerdStore = slices.ContainsFunc(r.DriverStatus, func(s [2]string) bool {
 		return strings.HasPrefix(s[1], "io.containerd.snapshotter")

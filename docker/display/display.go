@@ -15,6 +15,8 @@ import (
 	"regexp"
 	"sync"
 
+	"github.com/berthdev/berth/internal/advice"
+	"github.com/berthdev/berth/internal/trouble"
 	"github.com/berthdev/berth/internal/usage"
 )
 
@@ -35,6 +37,7 @@ const (
 type Found struct {
 	X11        Display
 	X11Err     string // why X11 can't be used
+	X11Refused bool   // it answers, but doesn't admit the person, or their cookies can't be read
 	Wayland    Display
 	WaylandErr string // why Wayland can't be used
 }
@@ -87,7 +90,7 @@ func Probe(ctx context.Context, env map[string]string, hostname string) Found {
 	wait.Go(func() {
 		var err error
 		if f.X11, err = probeX(ctx, env, hostname); err != nil {
-			f.X11Err = err.Error()
+			f.X11Err, f.X11Refused = err.Error(), errors.Is(err, errRefused) || errors.Is(err, errXauthority)
 		}
 	})
 	wait.Go(func() {
@@ -107,7 +110,7 @@ var displayName = regexp.MustCompile(`^(?:([A-Za-z0-9._-]*)|\[([0-9a-fA-F:.]+)\]
 func probeX(ctx context.Context, env map[string]string, hostname string) (Display, error) {
 	name := env["DISPLAY"]
 	if name == "" {
-		return Display{}, errors.New("DISPLAY isn't set")
+		return Display{}, errUnset
 	}
 	m := displayName.FindStringSubmatch(name)
 	if m == nil {
@@ -161,6 +164,20 @@ func probeWayland(ctx context.Context, env map[string]string) (Display, error) {
 	return Display{Kind: Wayland, Network: "unix", Address: name}, conn.Close()
 }
 
+// errUnset is the error of an environment that names no X server.
+var errUnset = errors.New("DISPLAY isn't set")
+
+// x11Row is why X11 can't be used.
+func (f Found) x11Row() *trouble.Row {
+	switch {
+	case f.X11Err == errUnset.Error():
+		return trouble.NoDisplay
+	case f.X11Refused:
+		return trouble.X11Refused
+	}
+	return trouble.NoX11
+}
+
 // Choose decides which display a container gets. With "auto" (or "") it is X11,
 // which every program speaks, else Wayland, else none; note says why none,
 // where there seemed to be one. A kind that is asked for and isn't there is an
@@ -171,22 +188,21 @@ func Choose(kind string, f Found) (d Display, note string, err error) {
 		return Display{Kind: Off}, "", nil
 	case "x11":
 		if f.X11Err != "" {
-			return Display{}, "", fmt.Errorf("-gui=x11: %w: %s. Try a program outside of the container first, xdpyinfo for one", ErrNone, f.X11Err)
+			return Display{}, "", advice.About(fmt.Errorf("-gui=x11: %w: %s", ErrNone, f.X11Err), f.x11Row())
 		}
 		return f.X11, "", nil
 	case "wayland":
 		if f.WaylandErr != "" {
-			return Display{}, "", fmt.Errorf("-gui=wayland: %w: %s. Only a person who is logged in at a Wayland desktop has one", ErrNone,
-				f.WaylandErr)
+			return Display{}, "", advice.About(fmt.Errorf("-gui=wayland: %w: %s", ErrNone, f.WaylandErr), trouble.WaylandSilent)
 		}
 		return f.Wayland, "", nil
 	case "", "auto":
-		switch unset := "DISPLAY isn't set"; {
+		switch {
 		case f.X11Err == "":
 			return f.X11, "", nil
 		case f.WaylandErr == "":
 			return f.Wayland, "", nil
-		case f.X11Err != unset:
+		case f.X11Err != errUnset.Error():
 			note = "No windows: " + f.X11Err
 		}
 		return Display{Kind: Off}, note, nil

@@ -19,6 +19,9 @@ type xclient struct {
 	security byte // major opcode of the SECURITY extension, 0 if the server lacks it
 }
 
+// errRefused is in the chain of errors of an X server that doesn't admit the person.
+var errRefused = errors.New("the X server refused")
+
 // requestTimeout is how long an X server may take for all that we ask of it.
 const requestTimeout = 5 * time.Second
 
@@ -111,7 +114,7 @@ func (c *xclient) setup(cookie []byte) error {
 	if n := int(head[1]); head[0] == 0 && n <= len(body) {
 		reason = body[:n]
 	}
-	return fmt.Errorf("the X server refused: %s", strings.TrimRight(string(reason), "\x00\n "))
+	return fmt.Errorf("%w: %s", errRefused, strings.TrimRight(string(reason), "\x00\n "))
 }
 
 // ask sends a request and returns its reply, skipping events.

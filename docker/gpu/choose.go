@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/trouble"
 	"github.com/berthdev/berth/internal/usage"
 )
 
@@ -192,16 +193,14 @@ func Inject(r Request, m Machine, d daemon.Info, local bool) (Injection, error) 
 			Env:     []string{"NVIDIA_VISIBLE_DEVICES=void", capabilities}, // nobody else shall add any
 		}, nil
 	}
-	if podman(d) {
-		return Injection{}, broken("Podman answers as Docker and knows no CDI device for this; "+
-			"it would start the container without a GPU and say nothing",
-			"sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml", "and use Docker's own engine, or podman run --device nvidia.com/gpu=all")
+	if d.Podman() {
+		return Injection{}, broken(trouble.PodmanNoCDI)
 	}
 	if slices.Contains(d.Runtimes, "nvidia") {
 		return Injection{Method: Runtime, Runtime: "nvidia", Env: []string{"NVIDIA_VISIBLE_DEVICES=" + r.String(), capabilities}}, nil
 	}
 	if local && !m.Toolkit {
-		return Injection{}, noToolkit
+		return Injection{}, broken(trouble.NoToolkit)
 	}
 	request := daemon.DeviceRequest{IDs: r.IDs, Capabilities: []string{"gpu"}}
 	if r.All {
@@ -240,8 +239,3 @@ func (m Machine) cdiNames(r Request, known []string) []string {
 	}
 	return names
 }
-
-// podman keeps its data where no Docker does.
-func podman(d daemon.Info) bool { return strings.Contains(d.RootDir, "containers/storage") }
-
-func rootless(d daemon.Info) bool { return slices.Contains(d.Security, "name=rootless") }

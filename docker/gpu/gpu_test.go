@@ -12,6 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/advice"
+	"github.com/berthdev/berth/internal/trouble"
 	"github.com/berthdev/berth/internal/usage"
 )
 
@@ -114,38 +116,27 @@ func TestEachBrokenLinkHasItsText(t *testing.T) {
 		name     string
 		files    map[string]string
 		programs map[string]string
-		want     string
+		want     *trouble.Row
 	}{
-		{"no GPU", nil, nil, "there is no NVIDIA GPU in this machine.\n\tLeave -g out, or type -g=none, to run on the CPU"},
+		{"no GPU", nil, nil, trouble.NoGPU},
 		{"sound device of NVIDIA only",
 			map[string]string{"sys/bus/pci/devices/0000:01:00.1/vendor": nvidia, "sys/bus/pci/devices/0000:01:00.1/class": "0x040300\n"}, nil,
-			"there is no NVIDIA GPU in this machine.\n\tLeave -g out, or type -g=none, to run on the CPU"},
-		{"no driver", card, nil, "there is an NVIDIA GPU, but no driver.\n\t" + install},
-		{"nouveau", with(card, "sys/module/nouveau/version"), nil, "the driver nouveau has the GPU: it has no CUDA.\n\t" + install},
+			trouble.NoGPU},
+		{"no driver", card, nil, trouble.NoDriver},
+		{"nouveau", with(card, "sys/module/nouveau/version"), nil, trouble.Nouveau},
 		{"nouveau beside an installed driver", with(card, "sys/module/nouveau/version"),
-			says("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."),
-			"the driver nouveau has the GPU: it has no CUDA.\n\t" + install},
+			says("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."), trouble.Nouveau},
 		{"driver that isn't loaded", card, says("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."),
-			"the driver is installed, but its kernel module isn't loaded.\n\tsudo modprobe nvidia\n" +
-				"\tIf that fails, the module wasn't built for this kernel or isn't signed for Secure Boot: sudo dkms status"},
-		{"no nvidia-smi", with(card, "proc/driver/nvidia/version"), nil, "the driver is loaded, but nvidia-smi isn't on the PATH.\n" +
-			"\tInstall nvidia-smi (Debian) or nvidia-utils (Ubuntu) of the driver's version"},
+			trouble.ModuleNotLoaded},
+		{"no nvidia-smi", with(card, "proc/driver/nvidia/version"), nil, trouble.NoSMI},
 		{"mismatch", with(card, "proc/driver/nvidia/version"), says("Failed to initialize NVML: Driver/library version mismatch"),
-			"the driver in the kernel and the driver's libraries have different versions, as after an update.\n" +
-				"\tRestart the machine, or with no program on the GPU: sudo rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia && sudo modprobe nvidia"},
-		{"permission", with(card, "proc/driver/nvidia/version"), says("Failed to initialize NVML: Insufficient Permissions"),
-			"you may not open the devices /dev/nvidia*.\n\tls -l /dev/nvidia*, then ask who keeps this machine for their group"},
-		{"no devices", with(card, "proc/driver/nvidia/version"), says("No devices were found"),
-			"the driver is loaded, but it finds no device.\n\tsudo dmesg | grep -i nvrm says why: " +
-				"a GPU that isn't powered, or too old or too new for this driver"},
+			trouble.DriverMismatch},
+		{"permission", with(card, "proc/driver/nvidia/version"), says("Failed to initialize NVML: Insufficient Permissions"), trouble.GPUPermission},
+		{"no devices", with(card, "proc/driver/nvidia/version"), says("No devices were found"), trouble.NoDevices},
 		{"lost", with(card, "proc/driver/nvidia/version"),
-			says("Unable to determine the device handle for GPU0000:01:00.0: GPU is lost.  Reboot the system to recover this GPU"),
-			"a GPU has fallen off the bus.\n\tRestart the machine. If it happens again: sudo dmesg | grep -i xid"},
-		{"unknown", with(card, "proc/driver/nvidia/version"), says("Something new"),
-			"nvidia-smi lists no GPU. It said: Something new.\n\tRun nvidia-smi yourself; once it lists your GPUs, so does Berth"},
-		{"Windows without a driver", map[string]string{"dev/dxg": ""}, nil,
-			"this is Linux inside Windows, and Windows' NVIDIA driver isn't passed on.\n" +
-				"\tInstall NVIDIA's driver in Windows (none in Linux), then, in Windows: wsl --update && wsl --shutdown"},
+			says("Unable to determine the device handle for GPU0000:01:00.0: GPU is lost.  Reboot the system to recover this GPU"), trouble.GPULost},
+		{"unknown", with(card, "proc/driver/nvidia/version"), says("Something new"), trouble.SMIUnclear},
+		{"Windows without a driver", map[string]string{"dev/dxg": ""}, nil, trouble.WSLNoDriver},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -153,7 +144,11 @@ func TestEachBrokenLinkHasItsText(t *testing.T) {
 			require.NoError(t, err)
 			_, err = Resolve("0", m)
 			assert.ErrorIs(t, err, ErrBroken)
-			assert.EqualError(t, err, "-g=0: no GPU for a container: "+test.want)
+			assert.Same(t, test.want, advice.Row(err))
+			assert.ErrorContains(t, err, "-g=0: no GPU for a container: "+test.want.Wrong)
+			if test.want == trouble.SMIUnclear {
+				assert.ErrorContains(t, err, ". It said: Something new")
+			}
 
 			none, err := Resolve("", m)
 			require.NoError(t, err, "without -g, a GPU is optional")
@@ -164,49 +159,35 @@ func TestEachBrokenLinkHasItsText(t *testing.T) {
 
 func TestEachRefusalOfTheDaemonIsExplained(t *testing.T) {
 	docker := daemon.Info{RootDir: "/var/lib/docker"}
+	const noDriver = `could not select device driver "" with capabilities: [[gpu]]`
 	tests := []struct {
 		refusal string
 		info    daemon.Info
-		want    string
+		want    *trouble.Row
 	}{
-		{`could not select device driver "" with capabilities: [[gpu]]`, docker, "Docker didn't find NVIDIA's hook when it started.\n" +
-			"\tIf nvidia-container-toolkit is installed: sudo systemctl restart docker. If not, install it first, from NVIDIA's repository"},
-		{`could not select device driver "" with capabilities: [[gpu]]`, daemon.Info{Security: []string{"name=rootless"}},
-			"rootless Docker didn't find NVIDIA's hook when it started.\n" +
-				"\tsudo nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place\n" +
-				"\tnvidia-ctk runtime configure --runtime=docker --config=$HOME/.config/docker/daemon.json && systemctl --user restart docker"},
-		{`could not select device driver "" with capabilities: [[gpu]]`, daemon.Info{RootDir: "/var/snap/docker/common/var-lib-docker"},
-			"Docker from the snap doesn't see the NVIDIA Container Toolkit.\n" +
-				"\tsudo snap install nvidia-core22 if it is an Ubuntu Core, else replace the snap by Docker's own packages"},
-		{`could not select device driver "cdi" with capabilities: []`, docker, "CDI is switched off in Docker.\n" +
-			"\tSet {\"features\": {\"cdi\": true}} in /etc/docker/daemon.json (Docker 25 or later), then: sudo systemctl restart docker"},
-		{"CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=3", docker,
-			"the CDI specification doesn't fit the GPUs any more.\n\tsudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"},
-		{"unknown or invalid runtime name: nvidia", docker,
-			"Docker has forgotten NVIDIA's runtime.\n\tsudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"},
+		{noDriver, docker, trouble.NoHook},
+		{noDriver, daemon.Info{Security: []string{"name=rootless"}}, trouble.RootlessHook},
+		{noDriver, daemon.Info{RootDir: "/var/snap/docker/common/var-lib-docker"}, trouble.SnapHook},
+		{`could not select device driver "cdi" with capabilities: []`, docker, trouble.CDIOff},
+		{"CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=3", docker, trouble.StaleCDI},
+		{"unknown or invalid runtime name: nvidia", docker, trouble.NoRuntime},
 		{"error running hook #0: error running hook: exit status 1, stdout: , stderr: nvidia-container-cli: initialization error: nvml error: " +
-			"driver/library version mismatch", docker, strings.TrimPrefix(mismatch.Error(), "no GPU for a container: ")},
-		{"nvidia-container-cli: initialization error: driver error: driver not loaded", docker,
-			strings.TrimPrefix(notLoaded.Error(), "no GPU for a container: ")},
-		{"nvidia-container-cli: initialization error: WSL environment detected but no adapters were found", docker,
-			"this is Linux inside Windows, and Windows passes no GPU on.\n\tUpdate NVIDIA's driver in Windows, then, in Windows: " +
-				"wsl --update && wsl --shutdown"},
+			"driver/library version mismatch", docker, trouble.DriverMismatch},
+		{"nvidia-container-cli: initialization error: driver error: driver not loaded", docker, trouble.ModuleNotLoaded},
+		{"nvidia-container-cli: initialization error: WSL environment detected but no adapters were found", docker, trouble.NoAdapter},
 		{"nvidia-container-cli: initialization error: load library failed: libnvidia-ml.so.1: cannot open shared object file: " +
-			"no such file or directory", docker, "the toolkit doesn't find the driver's libraries.\n" +
-			"\tsudo ldconfig; if libnvidia-ml.so.1 isn't in ldconfig -p then, reinstall the driver. (Docker Desktop on Linux can't pass GPUs on: " +
-			"use Docker's engine)"},
+			"no such file or directory", docker, trouble.NoLibrary},
 		{"nvidia-container-cli: requirement error: unsatisfied condition: cuda>=12.8, please update your driver", docker,
-			"the driver is too old for the image.\n\tUpdate the NVIDIA driver to one that has the CUDA version which the message below asks for"},
-		{"nvidia-container-cli: device error: 7: unknown device", docker,
-			"the toolkit doesn't know a GPU that nvidia-smi lists.\n\tnvidia-container-cli list, and update the toolkit to the driver's age"},
+			trouble.DriverTooOldForImage},
+		{"nvidia-container-cli: device error: 7: unknown device", docker, trouble.UnknownDevice},
 		{"nvidia-container-cli: mount error: failed to add device rules: unable to generate new device filter program: " +
-			"bpf_prog_query(BPF_CGROUP_DEVICE) failed: operation not permitted", docker, "the toolkit may not change control groups here.\n" +
-			"\tIn rootless Docker: sudo nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place. Else update the toolkit"},
-		{"nvidia-container-cli: something new", docker,
-			"NVIDIA's toolkit refused.\n\tnvidia-container-cli -k -d /dev/stderr info says more than the message below"},
+			"bpf_prog_query(BPF_CGROUP_DEVICE) failed: operation not permitted", docker, trouble.NoCgroups},
+		{"nvidia-container-cli: something new", docker, trouble.ToolkitRefused},
 	}
 	for _, test := range tests {
-		assert.EqualError(t, Explain(test.refusal, test.info), "no GPU for a container: "+test.want, test.refusal)
+		err := Explain(test.refusal, test.info)
+		assert.EqualError(t, err, "no GPU for a container: "+test.want.Wrong, test.refusal)
+		assert.Same(t, test.want, advice.Row(err), test.refusal)
 	}
 	assert.NoError(t, Explain("no space left on device", docker))
 }
@@ -299,9 +280,7 @@ func TestInjectionFollowsTheDaemon(t *testing.T) {
 		{"29-stale-cdi", "0,1", runtime("0,1"), ""},
 		{"rootless", "0", Injection{Method: Hook, Devices: gpus(0, "0"), Env: []string{all}}, ""},
 		{"podman", "0", Injection{},
-			"no GPU for a container: Podman answers as Docker and knows no CDI device for this; " +
-				"it would start the container without a GPU and say nothing.\n\tsudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml\n" +
-				"\tand use Docker's own engine, or podman run --device nvidia.com/gpu=all"},
+			"no GPU for a container: " + trouble.PodmanNoCDI.Wrong},
 	}
 	for _, test := range tests {
 		t.Run(test.docker+" "+test.selection, func(t *testing.T) {
@@ -323,10 +302,8 @@ func TestInjectionWithoutToolkit(t *testing.T) {
 	bare.Toolkit = false
 	info := infoOf(t, "20.10")
 	_, err := Inject(Request{All: true}, bare, info, true)
-	assert.EqualError(t, err,
-		"no GPU for a container: the NVIDIA Container Toolkit isn't installed, so Docker can't pass GPUs on.\n"+
-			"\tInstall the package nvidia-container-toolkit from NVIDIA's repository, then\n"+
-			"\tsudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker")
+	assert.EqualError(t, err, "no GPU for a container: the NVIDIA Container Toolkit isn't installed, so Docker can't pass GPUs on")
+	assert.Same(t, trouble.NoToolkit, advice.Row(err))
 	got, err := Inject(Request{All: true}, bare, info, false)
 	require.NoError(t, err, "what a machine elsewhere has installed can't be seen from here")
 	assert.Equal(t, Hook, got.Method)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/gpu"
+	"github.com/berthdev/berth/internal/advice"
+	"github.com/berthdev/berth/internal/trouble"
 )
 
 // explainStart turns the daemon's refusal to create or start a container into
@@ -28,10 +30,10 @@ func explainStart(ctx context.Context, d *daemon.Client, p Plan, err error) (int
 		return ExitDaemon, fmt.Errorf("-p: Docker can't publish a port: it is taken on the host, or the address isn't the host's. "+
 			"Choose another port (-p=HOST:CONTAINER), or see who has it with\n\tss -ltnp\n%w", err)
 	case has("bind source path does not exist") && !strings.HasPrefix(d.Host(), "unix://"):
-		return ExitDaemon, fmt.Errorf("your folders aren't on the machine that Docker runs on. Run this there, or unset DOCKER_HOST: %w", err)
-	case has("bind source path does not exist") && strings.HasPrefix(info.RootDir, "/var/snap/"):
-		return ExitDaemon, fmt.Errorf("the snap of Docker sees neither hidden folders nor anything outside of home. "+
-			"Name a cache folder it can see, BERTH_CACHE=~/berth-cache, or replace it by Docker's own packages: %w", err)
+		return ExitDaemon, advice.About(fmt.Errorf("your folders aren't on the machine that Docker runs on: %w", err), trouble.RemoteDocker)
+	case has("bind source path does not exist") && info.Snap():
+		return ExitDaemon, advice.About(fmt.Errorf("the snap of Docker sees neither hidden folders nor anything outside of home: %w", err),
+			trouble.Snap)
 	case has("bind source path does not exist"):
 		return ExitDaemon, fmt.Errorf("-v: there is no such file or folder on the host. Make it first, or correct the path: %w", err)
 	case has("network") && errors.Is(err, daemon.ErrNotFound):

@@ -90,7 +90,7 @@ func NewPlan(h Host, o Options) (Plan, error) {
 		SecurityOpt: []string{"no-new-privileges"},
 	}
 	u := h.User
-	if slices.Contains(h.Daemon.Security, "name=rootless") {
+	if h.Daemon.Rootless() {
 		// The daemon's own user is root in its containers, and everybody else there
 		// is nobody outside.
 		u.UID, u.Groups = 0, []identity.Group{{Name: u.Groups[0].Name}}

@@ -34,6 +34,14 @@ const markerText = "This folder is the cache of Berth (https://github.com/berthd
 // as it is. What killed processes left in the temporary folder is removed, unless
 // they had noted something outside of it (see Claim).
 func Open() (Dir, error) {
+	root, err := rootOf()
+	if err != nil {
+		return "", err
+	}
+	return OpenAt(root)
+}
+
+func rootOf() (string, error) {
 	root := os.Getenv("BERTH_CACHE")
 	if root == "" {
 		user, err := os.UserCacheDir()
@@ -42,7 +50,31 @@ func Open() (Dir, error) {
 		}
 		root = filepath.Join(user, "berth")
 	}
-	return OpenAt(root)
+	return filepath.Abs(root)
+}
+
+// Look returns the folder that Open would, and the error, as far as that can be told
+// without changing anything.
+func Look() (Dir, error) {
+	root, err := rootOf()
+	if err != nil {
+		return "", err
+	}
+	d := Dir(root)
+	info, err := os.Stat(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d, nil // Open makes it
+	} else if err != nil {
+		return d, fmt.Errorf("looking into the cache folder: %w", err)
+	}
+	if err := d.owned(info); err != nil || d.adopted() {
+		return d, err
+	}
+	entries, err := os.ReadDir(root)
+	if err == nil && len(entries) > 0 {
+		err = d.foreign(entries[0].Name())
+	}
+	return d, err
 }
 
 // OpenAt is Open for a folder that is named.
@@ -80,13 +112,27 @@ func (d Dir) adopt() error {
 	}
 	// Whoever else has just adopted it made the marker before any other entry.
 	if len(entries) > 0 && !d.adopted() {
-		return fmt.Errorf("the folder %s isn't Berth's cache: it has other things in it, %s for one, which stay as they are. "+
-			"Name an empty or a new folder in BERTH_CACHE, such as\n\texport BERTH_CACHE=%s", d, entries[0].Name(), d.Path("berth-cache"))
+		return d.foreign(entries[0].Name())
 	}
 	if err := os.WriteFile(d.Path(marker), []byte(markerText), 0o600); err != nil {
 		return fmt.Errorf("making the cache folder: %w. Name another one in BERTH_CACHE", err)
 	}
 	return d.private()
+}
+
+// foreign is the refusal of a folder with other things in it.
+func (d Dir) foreign(entry string) error {
+	return fmt.Errorf("the folder %s isn't Berth's cache: it has other things in it, %s for one, which stay as they are. "+
+		"Name an empty or a new folder in BERTH_CACHE, such as\n\texport BERTH_CACHE=%s", d, entry, d.Path("berth-cache"))
+}
+
+// owned refuses a folder that belongs to somebody else.
+func (d Dir) owned(info fs.FileInfo) error {
+	if owner, ok := ownerOf(info); ok && owner != os.Geteuid() {
+		return fmt.Errorf("the cache folder %s belongs to user %d, and you are user %d. Name a folder of your own in BERTH_CACHE", d, owner,
+			os.Geteuid())
+	}
+	return nil
 }
 
 // adopted reports whether the folder has the marker.
@@ -102,9 +148,8 @@ func (d Dir) private() error {
 	if err != nil {
 		return err
 	}
-	if owner, ok := ownerOf(info); ok && owner != os.Geteuid() {
-		return fmt.Errorf("the cache folder %s belongs to user %d, and you are user %d. Name a folder of your own in BERTH_CACHE", d, owner,
-			os.Geteuid())
+	if err := d.owned(info); err != nil {
+		return err
 	}
 	if info.Mode().Perm()&0o077 == 0 {
 		return nil

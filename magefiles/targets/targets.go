@@ -51,6 +51,8 @@ type Commands interface {
 	EnginePrune(context.Context) error
 
 	GPUStatus(context.Context, GPUStatusFlags) error
+
+	Doctor(context.Context, DoctorFlags) error
 }
 
 var used Commands

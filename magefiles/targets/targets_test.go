@@ -41,6 +41,7 @@ func (k *taker) EngineStart(context.Context) error                   { return k.
 func (k *taker) EngineStop(context.Context) error                    { return k.take("EngineStop", struct{}{}) }
 func (k *taker) EnginePrune(context.Context) error                   { return k.take("EnginePrune", struct{}{}) }
 func (k *taker) GPUStatus(_ context.Context, f GPUStatusFlags) error { return k.take("GPUStatus", f) }
+func (k *taker) Doctor(_ context.Context, f DoctorFlags) error       { return k.take("Doctor", f) }
 func (k *taker) EngineLogs(_ context.Context, f EngineLogsFlags) error {
 	return k.take("EngineLogs", f)
 }
@@ -57,7 +58,7 @@ func TestFlags(t *testing.T) {
 		"Build": Build, "Verify": Verify, "Pin": Pin, "Publish": Publish, "Materials": Materials, "Clean": Clean, "CI": CI, "Lint": Lint, "Workflows": Workflows,
 		"Run": Run, "Smoke": Smoke, "Ps": Ps, "Logs": Logs, "Attach": Attach, "Shell": Shell, "Stop": Stop,
 		"EngineStatus": Engine.Status, "EngineStart": Engine.Start, "EngineStop": Engine.Stop, "EngineLogs": Engine.Logs,
-		"EnginePrune": Engine.Prune, "GPUStatus": GPU.Status,
+		"EnginePrune": Engine.Prune, "GPUStatus": GPU.Status, "Doctor": Doctor,
 	} {
 		f := reflect.ValueOf(target)
 		first := 1 // after the context
