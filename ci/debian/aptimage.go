@@ -68,7 +68,9 @@ func buildAptImage(ctx context.Context, docker *daemon.Client, tag string, o Opt
 	if err != nil {
 		return err
 	}
-	packages, err := Fetch(ctx, lock, FetchOptions{Options: Options{Mirrors: HostMirrors(), Cache: o.Cache, Progress: o.Progress}})
+	packages, err := Fetch(ctx, lock, FetchOptions{
+		Options: Options{Mirrors: HostMirrors(), Cache: o.Cache, Progress: o.Progress}, single: true,
+	})
 	if err != nil {
 		return err
 	}

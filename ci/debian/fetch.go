@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +24,7 @@ const parallel = 8
 type FetchOptions struct {
 	Options      // keys and clock matter only for what is gone
 	Locked  bool // refuse any other version than the locked one
+	single  bool // replace a package that is gone by the nearest version: of apt itself, without which nothing is resolved
 }
 
 // A Fetched is a verified .deb file.
@@ -34,12 +33,15 @@ type Fetched struct {
 	Path string
 }
 
-// Drift is a locked package that is gone from every mirror, and what took its place.
+// Drift is a package that isn't as locked, since one that was locked is gone from every mirror.
 type Drift struct {
-	Locked, Got Package
+	Locked, Got Package // Locked is the zero value where the package came in addition
 }
 
 func (d Drift) String() string {
+	if d.Locked.Name == "" {
+		return fmt.Sprintf("%s %s in addition", d.Got.Name, d.Got.Version)
+	}
 	return fmt.Sprintf("%s %s instead of %s", d.Locked.Name, d.Got.Version, d.Locked.Version)
 }
 
@@ -66,37 +68,65 @@ var errGone = errors.New("gone from every mirror")
 
 // Fetch brings every locked package to the cache, verified by size and SHA-256.
 // What is there already isn't fetched again, what was cut off goes on where it
-// ended. Where a locked file is gone from every mirror, the nearest version that
-// the suites still have takes its place, which is reported loudly, or, with
-// Locked, is an error.
+// ended. Where a locked file is gone from every mirror, apt resolves all of the lock's
+// packages again, and the whole of its answer takes their place, which is reported
+// loudly, or, with Locked, is an error.
 func Fetch(ctx context.Context, l Lock, o FetchOptions) (Packages, error) {
-	reader, err := o.reader()
+	result, gone, err := fetchLocked(ctx, l, o)
+	if err != nil || len(gone) == 0 {
+		return result, err
+	}
+	missing := goneError(gone)
+	if o.Locked {
+		return Packages{}, advice.With(missing, "Move the lock to what the archive has with\n\t%s pin\n"+
+			"or name a mirror that still has it in %s, or build without -locked", advice.Berth, EnvMirror)
+	}
+	again, err := o.instead(ctx, l, gone)
+	if err != nil {
+		return Packages{}, advice.With(fmt.Errorf("%w\n%w", missing, err), "Move the lock to what the archive has with\n\t%s pin\n"+
+			"or name a mirror that still has it in %s", advice.Berth, EnvMirror)
+	}
+	result, goneToo, err := fetchLocked(ctx, again, o)
+	if err == nil && len(goneToo) > 0 {
+		err = advice.With(goneError(goneToo), "The mirrors are in the middle of a change. Try again later")
+	}
 	if err != nil {
 		return Packages{}, err
+	}
+	result.Drift = drift(l, again)
+	o.tell(gonePackages(l, gone), result.Drift)
+	return result, nil
+}
+
+// fetchLocked fetches what a lock names, and returns why files are gone, by the packages' places.
+func fetchLocked(ctx context.Context, l Lock, o FetchOptions) (Packages, map[int]error, error) {
+	reader, err := o.reader()
+	if err != nil {
+		return Packages{}, nil, err
 	}
 	report := reader.report
 	unlock, err := o.Cache.Lock(ctx, "debs", func() { report.Printf("Waiting for another fetch of packages to end") })
 	if err != nil {
-		return Packages{}, err
+		return Packages{}, nil, err
 	}
 	defer unlock()
 	f := fetcher{archiveReader: reader, dir: o.Cache.Path("debs"), snapshot: l.Snapshot, urls: l.urls()}
 	if err := os.MkdirAll(f.dir, 0o755); err != nil {
-		return Packages{}, err
+		return Packages{}, nil, err
 	}
 	for _, p := range l.Packages {
 		f.total += p.Size
 	}
 
 	result := Packages{Files: make([]Fetched, len(l.Packages)), snapshot: l.Snapshot}
-	var gone sync.Map // index -> error
+	gone := make([]error, len(l.Packages))
 	work, workCtx := errgroup.WithContext(ctx)
 	work.SetLimit(parallel)
 	for i, p := range l.Packages {
 		work.Go(func() error {
 			path, err := f.fetch(workCtx, p)
 			if errors.Is(err, errGone) {
-				gone.Store(i, err)
+				gone[i] = err
 				return nil
 			}
 			result.Files[i] = Fetched{p, path}
@@ -104,76 +134,15 @@ func Fetch(ctx context.Context, l Lock, o FetchOptions) (Packages, error) {
 		})
 	}
 	if err := work.Wait(); err != nil {
-		return Packages{}, err
+		return Packages{}, nil, err
 	}
-	var missing []int
-	var errs []error
-	gone.Range(func(i, err any) bool {
-		missing = append(missing, i.(int))
-		errs = append(errs, err.(error))
-		return true
-	})
-	if len(missing) == 0 {
-		return result, nil
-	}
-	if o.Locked {
-		return Packages{}, advice.With(errors.Join(errs...), "Move the lock to what the archive has with\n\t%s pin\n"+
-			"or name a mirror that still has it in %s, or build without -locked", advice.Berth, EnvMirror)
-	}
-	slices.Sort(missing)
-	err = f.replace(ctx, l, missing, &result)
-	return result, err
-}
-
-// replace fetches the nearest versions of the packages that are gone.
-func (f *fetcher) replace(ctx context.Context, l Lock, missing []int, result *Packages) error {
-	names := map[string]bool{}
-	for _, i := range missing {
-		names[l.Packages[i].Name] = true
-	}
-	suites := slices.DeleteFunc(slices.Clone(l.Suites), func(s Suite) bool { return s.URL != "" }) // the next version is another's word
-	offers, err := f.offers(ctx, suites, l, names)
-	if err != nil {
-		return err
-	}
-	for _, i := range missing {
-		locked := l.Packages[i]
-		got, err := nearest(offers, locked)
+	missing := map[int]error{}
+	for i, err := range gone {
 		if err != nil {
-			return err
-		}
-		path, err := f.fetch(ctx, got)
-		if err != nil {
-			return err
-		}
-		d := Drift{Locked: locked, Got: got}
-		f.report.Printf("DRIFT: no mirror has %s any more; taking %s. This image isn't the locked one. The target pin moves the lock", locked,
-			got.Version)
-		result.Files[i] = Fetched{got, path}
-		result.Drift = append(result.Drift, d)
-	}
-	return nil
-}
-
-// offers lists all versions that suites have of the packages of these names.
-func (f *fetcher) offers(ctx context.Context, suites []Suite, l Lock, names map[string]bool) (offers []Package, err error) {
-	sources, err := f.sources(ctx, suites, l.Architecture, l.Dates)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range sources {
-		for _, i := range s.indices {
-			err := i.eachPackage(func(text []byte) bool { return names[fieldOf(text, "Package")] }, func(p paragraph) error {
-				one, err := newPackage(p, s.Archive)
-				offers = append(offers, one)
-				return err
-			})
-			if err != nil {
-				return nil, err
-			}
+			missing[i] = err
 		}
 	}
-	return offers, nil
+	return result, missing, nil
 }
 
 // A fetcher fetches single files.

@@ -130,29 +130,59 @@ func TestWrongHashInTheLock(t *testing.T) {
 	assert.Contains(t, advice.Text(err, "go tool mage"), "go tool mage pin")
 }
 
+// What is gone is replaced after resolving again: with what needs its version, and with what
+// the new version needs.
 func TestGoneFromEveryMirror(t *testing.T) {
-	a, l, o := pinned(t, "2")
+	needsApt(t)
+	a := newArchive(t, simple(t, "lib", "1"), simple(t, "tool", "1", "Depends: lib (= 1)"), simple(t, "other", "1"))
+	o := a.fetchOptions(t)
+	l := a.lock()
 	var report said
 	o.Progress = &report
-	a.publish(t, simple(t, "a", "1"), simple(t, "a", "4"), simple(t, "a", "3"))
+	tool := simple(t, "tool", "2", "Depends: lib (= 2), new")
+	a.publish(t, simple(t, "lib", "2"), tool, simple(t, "new", "1"), simple(t, "other", "1"), simple(t, "other", "2"))
 
 	locked := o
 	locked.Locked = true
 	_, err := Fetch(t.Context(), l, locked)
 	require.ErrorIs(t, err, errGone)
-	assert.Contains(t, err.Error(), "package a 2")
+	assert.Contains(t, err.Error(), "package lib 1")
 	assert.Contains(t, advice.Text(err, "go tool mage"), "go tool mage pin")
 
 	got, err := Fetch(t.Context(), l, o)
 	require.NoError(t, err)
-	require.Len(t, got.Drift, 1)
-	assert.Equal(t, "a 3 instead of 2", got.Drift[0].String(), "the nearest that isn't older")
-	assert.Contains(t, report.text.String(), "DRIFT: no mirror has a 2 any more; taking 3")
+	var all []string
+	for _, d := range got.Drift {
+		all = append(all, d.String())
+	}
+	assert.Equal(t, []string{"lib 2 instead of 1", "new 1 in addition", "tool 2 instead of 1"}, all, "other is there as locked")
+	assert.Contains(t, report.text.String(), "DRIFT: no mirror has lib 1, tool 1 any more")
+	assert.Contains(t, report.text.String(), "The target pin moves the lock")
 	assert.NotEqual(t, l.Hash(), got.Hash())
 
-	a.publish(t, simple(t, "b", "1"))
+	// lib alone has moved: version by version, it would stand beside a tool that it doesn't fit.
+	a.publish(t, simple(t, "lib", "2"), simple(t, "tool", "1", "Depends: lib (= 1)"), simple(t, "other", "1"))
+	o.Cache = a.options(t).Cache
 	_, err = Fetch(t.Context(), l, o)
-	assert.ErrorContains(t, err, "no suite of the lock has another version")
+	require.ErrorIs(t, err, errGone)
+	assert.Contains(t, err.Error(), "tool : Depends: lib (= 1)", "apt's own words")
+	assert.Contains(t, advice.Text(err, "go tool mage"), "go tool mage pin")
+
+	a.publish(t, simple(t, "unrelated", "1"))
+	_, err = Fetch(t.Context(), l, o)
+	require.ErrorIs(t, err, errGone)
+	assert.Contains(t, advice.Text(err, "go tool mage"), "go tool mage pin")
+}
+
+// apt itself resolves what is gone; what is gone of apt can't wait for that.
+func TestGoneOfAptItself(t *testing.T) {
+	a, l, o := pinned(t, "2")
+	a.publish(t, simple(t, "a", "1"), simple(t, "a", "4"), simple(t, "a", "3"))
+	o.single = true
+	got, err := Fetch(t.Context(), l, o)
+	require.NoError(t, err)
+	require.Len(t, got.Drift, 1)
+	assert.Equal(t, "a 3 instead of 2", got.Drift[0].String(), "the nearest that isn't older")
 }
 
 func TestPasswordsStayOut(t *testing.T) {

@@ -130,6 +130,9 @@ func (m Manifest) name() string {
 	if m.file == "" {
 		return "packages.toml"
 	}
+	if filepath.Dir(m.file) == "." {
+		return m.file
+	}
 	return filepath.Base(filepath.Dir(m.file)) + "/" + filepath.Base(m.file)
 }
 

@@ -286,6 +286,21 @@ func TestOtherArchives(t *testing.T) {
 	}
 }
 
+// Which of Debian's versions fit another archive's packages, a build can't tell.
+func TestGoneBesideAnotherArchive(t *testing.T) {
+	a := newArchive(t, simple(t, "lib", "1"), simple(t, "tool", "1"))
+	o := a.fetchOptions(t)
+	l := a.lock()
+	l.Suites = append(l.Suites, Suite{Archive: "own", Name: "bookworm", Components: []string{"main"}, URL: a.base(), Keyring: "key.gpg"})
+	l.Packages[1].Archive = "own"
+	a.publish(t, simple(t, "lib", "2"), simple(t, "tool", "1"))
+	_, err := Fetch(t.Context(), l, o)
+	require.ErrorIs(t, err, errGone)
+	assert.ErrorContains(t, err, "package lib 1")
+	assert.ErrorContains(t, err, "packages of archive own")
+	assert.Contains(t, advice.Text(err, "berth"), "berth pin")
+}
+
 // What an archive without snapshots drops isn't replaced by something else.
 func TestGoneFromAnotherArchive(t *testing.T) {
 	a := newArchive(t, simple(t, "tool", "1"))
