@@ -3,7 +3,6 @@ package lint
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"strings"
 )
 
@@ -33,18 +32,35 @@ func Images(dockerfile []byte) []Image {
 func ReplaceImages(dockerfile []byte, images []Image, with func(Image) string) ([]byte, error) {
 	lines := strings.Split(string(dockerfile), "\n")
 	for _, i := range images {
-		before := `(^|\s)` // of FROM it is a whole word: a stage or a platform may look like it
-		if i.Where != fromInstruction {
-			before = `(from=)`
-		}
-		at := regexp.MustCompile(before + regexp.QuoteMeta(i.Text)).FindStringIndex(lines[i.Line-1])
-		if at == nil {
+		line := lines[i.Line-1]
+		at := i.find(line)
+		if at < 0 {
 			return nil, fmt.Errorf("line %d: %s %s doesn't stand on one line. Write it on one", i.Line, i.Where, i.Text)
 		}
-		line := lines[i.Line-1]
-		lines[i.Line-1] = line[:at[1]-len(i.Text)] + with(i) + line[at[1]:]
+		lines[i.Line-1] = line[:at] + with(i) + line[at+len(i.Text):]
 	}
 	return []byte(strings.Join(lines, "\n")), nil
+}
+
+// find returns where the image stands on its line, -1 if nowhere. In FROM it is a word: a
+// part of another one may look like it.
+func (i Image) find(line string) int {
+	if i.Where != fromInstruction {
+		const before = "from="
+		if at := strings.Index(line, before+i.Text); at >= 0 {
+			return at + len(before)
+		}
+		return -1
+	}
+	for at := 0; ; at++ {
+		next := strings.Index(line[at:], i.Text)
+		if next < 0 {
+			return -1
+		}
+		if at += next; at == 0 || line[at-1] == ' ' || line[at-1] == '\t' {
+			return at
+		}
+	}
 }
 
 // A Move is a tag that has another image than the one whose digest a Dockerfile has.
