@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -177,7 +179,7 @@ func TestBaseImage(t *testing.T) {
 		baseLayerOf(t, baseFile{"tool", program}, baseFile{"base", []byte("from the base")}), baseLayerOf(t, baseFile{"b", []byte("replaced")}, baseFile{"a", nil}))
 	toolsDigest, _ := pushBase(t, tools, types.OCILayer, baseLayerOf(t, baseFile{"other", []byte("other")}))
 	write := func(text string) { require.NoError(t, os.WriteFile(p.Path(p.Dockerfile), []byte(text), 0o644)) }
-	rest := "\nRUN [\"/tool\"]\nCOPY --from=start /base /again\nCOPY --from=" + tools + "@" + toolsDigest + " /other /\nCOPY a b /\n"
+	rest := "\nRUN [\"/tool\"]\nCOPY --from=start /base /again\nCOPY --from=" + tools + "@" + toolsDigest + " /other /\nCOPY a b /\nCOPY . /all/\n"
 
 	t.Run("no digest", func(t *testing.T) {
 		write("FROM " + base + " AS start" + rest)
@@ -195,7 +197,8 @@ func TestBaseImage(t *testing.T) {
 	})
 
 	// The same image by its name in ARG, and by itself.
-	write("ARG BASE=" + base + "@" + digest + "\nFROM $BASE AS start\nFROM " + base + "@" + digest + rest)
+	text := "ARG BASE=" + base + "@" + digest + "\nFROM $BASE AS start\nFROM " + base + "@" + digest + rest
+	write(text)
 	file := filepath.Join(t.TempDir(), "image.tar")
 	built, err := Build(t.Context(), p, BuildOptions{Output: file})
 	require.NoError(t, err)
@@ -215,12 +218,29 @@ func TestBaseImage(t *testing.T) {
 	manifest, err := v1.ParseManifest(bytes.NewReader(blobs[built.Digest]))
 	require.NoError(t, err)
 	digests, layers := compressed(t, img)
-	require.Len(t, manifest.Layers, len(digests)+4)
+	require.Len(t, manifest.Layers, len(digests)+5)
 	for i, d := range digests {
 		assert.Equal(t, d, manifest.Layers[i].Digest.String(), "the base's layer as the registry has it")
 		assert.Equal(t, layers[d], blobs[d])
 		assert.Equal(t, types.OCILayer, manifest.Layers[i].MediaType)
 	}
+	// The engine builds another Dockerfile, which no step sees.
+	z, err := gzip.NewReader(bytes.NewReader(blobs[manifest.Layers[len(manifest.Layers)-1].Digest.String()]))
+	require.NoError(t, err)
+	copied := map[string]string{}
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		require.NoError(t, err)
+		data, err := io.ReadAll(r)
+		require.NoError(t, err)
+		copied[h.Name] = string(data)
+	}
+	assert.Equal(t, text, copied["all/docker/Dockerfile"])
+	assert.Equal(t, []string{"all/", "all/a", "all/b", "all/docker/", "all/docker/Dockerfile"}, slices.Sorted(maps.Keys(copied)))
+
 	config, err := v1.ParseConfigFile(bytes.NewReader(blobs[manifest.Config.Digest.String()]))
 	require.NoError(t, err)
 	assert.Contains(t, config.Config.Env, "FROM_BASE=yes")
