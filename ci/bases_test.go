@@ -33,9 +33,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/ci/engine"
 	"github.com/berthdev/berth/ci/image"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/advice"
+	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
 )
 
@@ -283,6 +285,19 @@ func TestBaseImage(t *testing.T) {
 		if info, err := docker.Info(t.Context()); err == nil && !info.ContainerdStore {
 			assert.Equal(t, moved.Digest, image.SealedDigest(have))
 		}
+	})
+
+	// What an engine has forgotten it gets again.
+	t.Run("pruned engine", func(t *testing.T) {
+		dir, err := cache.Open()
+		require.NoError(t, err)
+		e, err := engine.Connect(t.Context(), engine.Options{Cache: dir})
+		require.NoError(t, err)
+		require.NoError(t, e.Client.Engine().LocalCache().Prune(t.Context()))
+		require.NoError(t, e.Close())
+		require.NoError(t, os.WriteFile(p.Path("a"), []byte("changed"), 0o644))
+		_, err = Build(t.Context(), p, BuildOptions{})
+		require.NoError(t, err)
 	})
 
 	t.Run("no registry", func(t *testing.T) {
