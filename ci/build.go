@@ -16,6 +16,7 @@ import (
 	"github.com/berthdev/berth/ci/engine"
 	"github.com/berthdev/berth/ci/image"
 	"github.com/berthdev/berth/ci/input"
+	"github.com/berthdev/berth/ci/lint"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/owned"
 	"github.com/berthdev/berth/internal/cache"
@@ -36,7 +37,10 @@ type Inputs struct {
 	Hash   string         // hex SHA-256 of all that follows, and of the recipe
 	Epoch  time.Time      // of every file in the image: the date of the newest locked input
 	Locked []input.Locked // as the project lists them
+	Bases  []lint.Image   // of registries, that the Dockerfile takes something from
 	files  []contextFile
+
+	dockerfile []byte // its text
 }
 
 // ReadInputs reads the project's inputs from its checkout.
@@ -57,8 +61,15 @@ func inputsOf(p Project, locked []input.Locked) (Inputs, error) {
 		return Inputs{}, err
 	}
 	in := Inputs{Epoch: time.Unix(0, 0).UTC(), Locked: locked, files: files}
+	if in.dockerfile, err = readDockerfile(p, files); err != nil {
+		return Inputs{}, err
+	}
+	in.Bases = lint.Images(in.dockerfile)
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\n%q\n%s\n", recipe, p.Dockerfile, hashContext(files))
+	for _, i := range in.Bases {
+		fmt.Fprintf(h, "base %s %q\n", baseRecipe, i.Name)
+	}
 	for i, l := range locked {
 		fmt.Fprintf(h, "%q %q\n", p.Inputs[i].Name(), l.Hash())
 		if d, ok := l.(input.Dated); ok && d.Date().After(in.Epoch) {
@@ -115,6 +126,9 @@ func Build(ctx context.Context, p Project, o BuildOptions) (Result, error) {
 	o.Tag = tag
 	in, err := ReadInputs(p)
 	if err != nil {
+		return Result{}, err
+	}
+	if err := in.checkBases(ctx, p); err != nil {
 		return Result{}, err
 	}
 	dir, err := cache.Open()
@@ -205,7 +219,7 @@ func buildAndLoad(ctx context.Context, docker *daemon.Client, dir cache.Dir, p P
 	}
 	return result, errors.Join(
 		owned.RemoveUntaggedImages(ctx, dir, docker),
-		dir.Prune(unused, append(m.folders(), "contexts", "debs", "pypi", "indices", "layers", "failures")...),
+		dir.Prune(unused, append(m.folders(), "bases", "contexts", "debs", "pypi", "indices", "layers", "failures")...),
 	)
 }
 

@@ -62,14 +62,16 @@ func (m maker) make(ctx context.Context, targets ...target) ([]v1.Image, []strin
 	for i, t := range targets {
 		exports[i] = export{t.stage, filepath.Join(temp, fmt.Sprintf("export-%d.tar", i))}
 	}
-	drift, err := m.export(ctx, exports)
+	bases, drift, err := m.export(ctx, exports)
 	if err != nil {
 		return nil, nil, err
 	}
 	m.report.Update("Making the image canonical")
 	images := make([]v1.Image, len(targets))
 	for i, t := range targets {
-		o := image.Options{Epoch: m.inputs.Epoch, Labels: t.labels, Seal: t.seal, Cache: filepath.Join(m.entries, "layers"), Temp: temp}
+		o := image.Options{
+			Epoch: m.inputs.Epoch, Labels: t.labels, Seal: t.seal, Cache: filepath.Join(m.entries, "layers"), Temp: temp, Bases: bases,
+		}
 		if len(drift) > 0 && len(t.labels) > 0 {
 			o.Labels = maps.Clone(t.labels)
 			o.Labels[labelDrift] = strings.Join(drift, driftSeparator)
@@ -84,11 +86,12 @@ func (m maker) make(ctx context.Context, targets ...target) ([]v1.Image, []strin
 // An export is a stage and the archive that it is written to.
 type export struct{ stage, archive string }
 
-// export builds stages in the engine and writes them, not yet canonical, to archives.
-func (m maker) export(ctx context.Context, exports []export) (drift []string, err error) {
+// export builds stages in the engine and writes them, not yet canonical, to archives. It
+// returns the images of registries that they may begin with.
+func (m maker) export(ctx context.Context, exports []export) (bases []*image.Base, drift []string, err error) {
 	s, err := m.stage(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer s.close()
 	for _, e := range exports {
@@ -96,10 +99,13 @@ func (m maker) export(ctx context.Context, exports []export) (drift []string, er
 		// canonical layers are compressed again.
 		fast := dagger.ContainerExportOpts{ForcedCompression: dagger.ImageLayerCompressionZstd}
 		if _, err := s.build(e.stage).Export(ctx, e.archive, fast); err != nil {
-			return nil, s.explain(err)
+			return nil, nil, s.explain(err)
 		}
 	}
-	return s.drift, nil
+	for _, i := range m.inputs.Bases {
+		bases = append(bases, s.bases[i.Name])
+	}
+	return bases, s.drift, nil
 }
 
 // A staging is a connection to an engine and the build context that is staged for it.
@@ -112,6 +118,9 @@ type staging struct {
 	folder string   // with the build context
 	unlock func()   // lets other builds of this checkout have the folder
 	drift  []string // from the locks
+
+	dockerfile string                 // that is built: the project's own, or one made of it
+	bases      map[string]*image.Base // that it takes something from, by their names in the project's own
 }
 
 // stage connects to an engine, and makes and stages what the Dockerfile takes. Who calls
@@ -143,6 +152,11 @@ func (m maker) stage(ctx context.Context) (_ *staging, err error) {
 		cancelOn(err, s.cancel)
 		return err
 	})
+	work.Go(func() (err error) {
+		s.bases, err = m.pullBases(s.ctx)
+		cancelOn(err, s.cancel)
+		return err
+	})
 	if err := work.Wait(); err != nil {
 		return nil, err
 	}
@@ -152,6 +166,9 @@ func (m maker) stage(ctx context.Context) (_ *staging, err error) {
 		return nil, err
 	}
 	s.folder = m.cache.Path("contexts", name)
+	if err := s.stageBases(made); err != nil {
+		return nil, err
+	}
 	if err := stageContext(s.folder, m.inputs.files, made); err != nil {
 		return nil, err
 	}
@@ -164,7 +181,7 @@ func (s *staging) staged() *dagger.Directory { return s.Host().Directory(s.folde
 
 // build is the image of a stage of the Dockerfile, of the last one if it is empty.
 func (s *staging) build(stage string) *dagger.Container {
-	return s.staged().DockerBuild(dagger.DirectoryDockerBuildOpts{Dockerfile: s.project.Dockerfile, Target: stage})
+	return s.staged().DockerBuild(dagger.DirectoryDockerBuildOpts{Dockerfile: s.dockerfile, Target: stage})
 }
 
 // unstage lets other builds of this checkout have the folder.

@@ -138,6 +138,11 @@ func attestations(ctx context.Context, p Project, in Inputs, img v1.Image, s att
 			}
 		}
 	}
+	for _, i := range in.Bases {
+		if !slices.Contains(source.Images, i.Name) {
+			source.Images = append(source.Images, i.Name)
+		}
+	}
 	source.Repository, source.Commit, source.Changed = gitSource(ctx, p.Root)
 	spdx, err := attest.SPDX(s, contents, locked)
 	if err != nil {

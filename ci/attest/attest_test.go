@@ -156,6 +156,7 @@ func TestProvenance(t *testing.T) {
 	from := Source{
 		Repository: "https://example.org/r.git", Commit: strings.Repeat("c", 40), Dockerfile: "docker/Dockerfile",
 		Inputs: "abc", Locked: map[string]string{"rootfs.tar": "d", "golang.tar": "e"}, Recipe: "4",
+		Images: []string{"example.org/base:1@sha256:" + strings.Repeat("b", 64)},
 	}
 	text, err := Provenance(subject, from, []byte("{}"))
 	require.NoError(t, err)
@@ -171,7 +172,8 @@ func TestProvenance(t *testing.T) {
 				"resolvedDependencies": [
 					{"name": "source", "uri": "git+https://example.org/r.git@`+from.Commit+`", "digest": {"gitCommit": "`+from.Commit+`"}},
 					{"name": "golang.tar", "digest": {"berthInput": "e"}},
-					{"name": "rootfs.tar", "digest": {"berthInput": "d"}}
+					{"name": "rootfs.tar", "digest": {"berthInput": "d"}},
+					{"name": "example.org/base:1", "digest": {"sha256": "`+strings.Repeat("b", 64)+`"}}
 				]
 			},
 			"runDetails": {

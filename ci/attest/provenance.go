@@ -36,6 +36,7 @@ type Source struct {
 	Dockerfile string            // relative to the project's root
 	Inputs     string            // hash of everything that the image was made from
 	Locked     map[string]string // hashes of the locked inputs, by name
+	Images     []string          // those of registries that it was made from, as name:tag@sha256:…
 	Recipe     string            // how an image follows from these
 }
 
@@ -100,6 +101,10 @@ func Provenance(s Subject, from Source, spdx []byte) ([]byte, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(from.Locked)) {
 		d.ResolvedDependencies = append(d.ResolvedDependencies, descriptor{Name: name, Digest: map[string]string{"berthInput": from.Locked[name]}})
+	}
+	for _, image := range from.Images {
+		name, digest, _ := strings.Cut(image, "@sha256:")
+		d.ResolvedDependencies = append(d.ResolvedDependencies, descriptor{Name: name, Digest: map[string]string{"sha256": digest}})
 	}
 	return json.Marshal(p)
 }

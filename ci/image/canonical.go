@@ -40,6 +40,7 @@ type Options struct {
 	Seal   bool              // add the labels that Sealed looks at
 	Cache  string            // folder of canonical layers, made if missing
 	Temp   string            // folder for temporary files, on Cache's file system; the caller removes it
+	Bases  []*Base           // images that this one may begin with: their layers stay as their registries have them
 }
 
 // Canonical returns the image in an archive (an OCI image layout in a tar, as
@@ -47,7 +48,8 @@ type Options struct {
 // configuration only: all times are the epoch (or Undated), owners are numbers, entries
 // are sorted, of hard links the first by name has the content, layers are
 // compressed by a compressor that go.mod pins. Layers whose source is in the
-// cache already are not read.
+// cache already are not read. The layers of the base that the image begins with
+// aren't rewritten: they are taken from the base, byte for byte.
 func Canonical(ctx context.Context, archive string, o Options) (v1.Image, error) {
 	f, err := os.Open(archive)
 	if err != nil {
@@ -69,10 +71,14 @@ func canonical(ctx context.Context, f *os.File, o Options) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	layers := make([]*layer, len(source.manifest.Layers))
+	layers := make([]v1.Layer, len(source.manifest.Layers))
+	below := copy(layers, baseOf(o.Bases, source.config.RootFS.DiffIDs).layers())
 	work, workCtx := errgroup.WithContext(ctx)
 	work.SetLimit(runtime.GOMAXPROCS(0))
 	for i, d := range source.manifest.Layers {
+		if i < below {
+			continue
+		}
 		work.Go(func() (err error) {
 			layers[i], err = canonicalLayer(workCtx, source, d, o)
 			return err
@@ -84,7 +90,7 @@ func canonical(ctx context.Context, f *os.File, o Options) (v1.Image, error) {
 	return assemble(source, layers, o)
 }
 
-func assemble(source *archive, layers []*layer, o Options) (v1.Image, error) {
+func assemble(source *archive, layers []v1.Layer, o Options) (v1.Image, error) {
 	at := v1.Time{Time: o.Epoch.UTC()}
 	var notes []string
 	for _, h := range source.config.History {
@@ -98,8 +104,11 @@ func assemble(source *archive, layers []*layer, o Options) (v1.Image, error) {
 		if len(notes) == len(layers) {
 			h.CreatedBy = notes[i]
 		}
-		var err error
-		if img, err = mutate.Append(img, mutate.Addendum{Layer: l, History: h, MediaType: types.OCILayer}); err != nil {
+		mediaType, err := l.MediaType()
+		if err != nil {
+			return nil, err
+		}
+		if img, err = mutate.Append(img, mutate.Addendum{Layer: l, History: h, MediaType: mediaType}); err != nil {
 			return nil, err
 		}
 	}

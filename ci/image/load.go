@@ -9,6 +9,7 @@ import (
 	"io"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/docker/owned"
@@ -147,7 +148,7 @@ func writeDockerArchive(w io.Writer, img v1.Image, tag string, known int) error 
 		if i < known {
 			continue
 		}
-		if err := writeLayer(out, names[i], l); err != nil {
+		if err := writeLoadable(out, names[i], l); err != nil {
 			return err
 		}
 	}
@@ -164,12 +165,35 @@ func writeDockerArchive(w io.Writer, img v1.Image, tag string, known int) error 
 	return out.Close()
 }
 
+// writeLayer writes a layer as it is stored.
 func writeLayer(out *tar.Writer, name string, l v1.Layer) error {
 	size, err := l.Size()
 	if err != nil {
 		return err
 	}
-	r, err := l.Compressed()
+	return writeStream(out, name, size, l.Compressed)
+}
+
+// writeLoadable writes a layer so that every version of Docker can load it: one of a base
+// image may be compressed by Zstandard, which old ones don't know. Docker names it by
+// what is in it.
+func writeLoadable(out *tar.Writer, name string, l v1.Layer) error {
+	mediaType, err := l.MediaType()
+	if err != nil {
+		return err
+	}
+	if mediaType == types.OCILayer {
+		return writeLayer(out, name, l)
+	}
+	size, err := length(l)
+	if err != nil {
+		return err
+	}
+	return writeStream(out, name, size, l.Uncompressed)
+}
+
+func writeStream(out *tar.Writer, name string, size int64, open func() (io.ReadCloser, error)) error {
+	r, err := open()
 	if err != nil {
 		return err
 	}
@@ -181,6 +205,16 @@ func writeLayer(out *tar.Writer, name string, l v1.Layer) error {
 		return fmt.Errorf("writing layer %s: %w", name, err)
 	}
 	return nil
+}
+
+// length is how long a layer is without its compression.
+func length(l v1.Layer) (int64, error) {
+	r, err := l.Uncompressed()
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	return io.Copy(io.Discard, r)
 }
 
 func writeFile(out *tar.Writer, name string, data []byte) error {

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -21,8 +22,10 @@ import (
 // Berth made, to whoever asks and without a record. Images that are made from it
 // inherit the labels, but can't match them.
 const (
-	labelSeal     = "dev.berth.seal"     // SHA-256 of the configuration without this label, and of the list of layers
-	labelManifest = "dev.berth.manifest" // size of the configuration, and digest/size of each layer: with the ID, all of the manifest
+	labelSeal = "dev.berth.seal" // SHA-256 of the configuration without this label, and of the list of layers
+	// labelManifest has the size of the configuration, and digest/size of each layer, or digest/size/type if that
+	// isn't compressed by gzip: with the ID, all of the manifest.
+	labelManifest = "dev.berth.manifest"
 )
 
 // sizeDigits is how many digits the size of the configuration has in its own
@@ -48,6 +51,9 @@ func seal(img v1.Image) (v1.Image, error) {
 	layers := ""
 	for _, l := range manifest.Layers {
 		layers += fmt.Sprintf(" %s/%d", l.Digest, l.Size)
+		if l.MediaType != types.OCILayer { // of a base image
+			layers += "/" + string(l.MediaType)
+		}
 	}
 	setSize := func(n int) { labels[labelManifest] = fmt.Sprintf("%0*d", sizeDigits, n) + layers }
 	setSize(0)
@@ -135,7 +141,8 @@ func SealedDigest(i daemon.Image) string {
 	}
 	for _, f := range fields[1:] {
 		digest, size, _ := strings.Cut(f, "/")
-		d := v1.Descriptor{MediaType: types.OCILayer}
+		size, mediaType, _ := strings.Cut(size, "/")
+		d := v1.Descriptor{MediaType: cmp.Or(types.MediaType(mediaType), types.OCILayer)}
 		if d.Digest, err = v1.NewHash(digest); err == nil {
 			d.Size, err = strconv.ParseInt(size, 10, 64)
 		}

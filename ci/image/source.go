@@ -19,6 +19,7 @@ import (
 type archive struct {
 	file     *os.File
 	entries  map[string]*io.SectionReader
+	digest   v1.Hash // of the manifest
 	manifest *v1.Manifest
 	config   *v1.ConfigFile
 }
@@ -57,7 +58,8 @@ func openArchive(f *os.File) (*archive, error) {
 	if len(top.Manifests) != 1 {
 		return nil, fmt.Errorf("index.json names %d images, not one: build for one platform", len(top.Manifests))
 	}
-	a.manifest, err = parseBlob(a, top.Manifests[0].Digest, v1.ParseManifest)
+	a.digest = top.Manifests[0].Digest
+	a.manifest, err = parseBlob(a, a.digest, v1.ParseManifest)
 	if err != nil {
 		return nil, err
 	}

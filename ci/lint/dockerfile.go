@@ -12,6 +12,9 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 )
 
+// fromInstruction is where most images are named.
+const fromInstruction = "FROM"
+
 // A stage is what is known at a place in a Dockerfile.
 type stage struct {
 	env     variables
@@ -154,14 +157,22 @@ func (d *dockerfileChecker) from(node *parser.Node) {
 	image, known := d.expand(words[0])
 	earlier := slices.Contains(d.stages, strings.ToLower(image))
 	if known && image != "" && image != "scratch" && !earlier {
-		d.image(node.StartLine, d.find(node, words[0]), "FROM", image, words[0])
+		d.image(node.StartLine, d.find(node, words[0]), fromInstruction, image, words[0])
 	}
+	d.takes(node, fromInstruction, image, words[0], earlier)
 	name := ""
 	if len(words) == 3 && strings.EqualFold(words[1], "as") {
 		name = strings.ToLower(words[2])
 	}
 	d.stages = append(d.stages, name)
 	d.stage = &stage{env: variables{}, posix: !windows}
+}
+
+// takes records an image that something is taken from, unless it is a stage of the file.
+func (d *dockerfileChecker) takes(node *parser.Node, where, image, exact string, stage bool) {
+	if !stage && image != "scratch" {
+		d.images = append(d.images, Image{Where: where, Name: image, Text: exact, Line: d.find(node, exact)})
+	}
 }
 
 // endStage reports the downloads of a stage that nothing in it checked.
@@ -175,7 +186,10 @@ func (d *dockerfileChecker) endStage() {
 // a build context of that name.
 func (d *dockerfileChecker) used(top *parser.Node, where, from string) {
 	image, known := d.expand(from)
-	if _, err := strconv.Atoi(image); err == nil || !known || slices.Contains(d.stages, strings.ToLower(image)) || !strings.ContainsAny(image, ":/") {
+	_, err := strconv.Atoi(image)
+	stage := err == nil || slices.Contains(d.stages, strings.ToLower(image))
+	d.takes(top, where, image, from, stage)
+	if stage || !known || !strings.ContainsAny(image, ":/") {
 		return
 	}
 	d.image(top.StartLine, d.find(top, from), where, image, from)

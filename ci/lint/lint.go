@@ -87,6 +87,7 @@ type file struct {
 	lines    []string
 	read     func(name string) ([]byte, error) // other files of the project
 	findings []Finding
+	images   []Image // of registries, that a Dockerfile takes something from
 }
 
 // File checks one file, by its name: a Dockerfile, a workflow, an action or Go code; others

@@ -91,6 +91,8 @@ func (c Set) Pin(ctx context.Context, f targets.PinFlags) error {
 		switch {
 		case f.Check && f.Dry:
 			return fmt.Errorf("-check: %w: it and -dry exclude each other. Give one of them", usage.Err)
+		case f.Base && (f.Check || f.Dry):
+			return fmt.Errorf("-base: %w: it goes without -check and -dry. Leave them out", usage.Err)
 		case f.JSON && !f.Dry:
 			return fmt.Errorf("-json: %w: it is for -dry. Add that", usage.Err)
 		case f.Check:
@@ -98,7 +100,14 @@ func (c Set) Pin(ctx context.Context, f targets.PinFlags) error {
 		case f.Dry:
 			return printResolved(ctx, p, f.JSON, report)
 		}
-		changes, err := ci.Pin(ctx, p, ci.PinOptions{Report: report})
+		var changes []string
+		var err error
+		if f.Base {
+			report.Update("Asking registries for the digests of base images")
+			changes, err = ci.PinBases(ctx, p)
+		} else {
+			changes, err = ci.Pin(ctx, p, ci.PinOptions{Report: report})
+		}
 		report.Close()
 		if err != nil {
 			return err

@@ -66,17 +66,17 @@ func TestPinCheck(t *testing.T) {
 		files["docker/"+name] = string(data)
 	}
 	in(t, ci.Project{}, files)
-	_, err := printed(t, func() error { return targets.Pin(t.Context(), &yes, nil, nil) })
+	_, err := printed(t, func() error { return targets.Pin(t.Context(), &yes, nil, nil, nil) })
 	require.NoError(t, err)
 
 	files["docker/packages.toml"] += "\n[[package]]\nname = \"hello\"\nwhy = \"to say so\"\n"
 	in(t, ci.Project{}, files)
-	_, err = printed(t, func() error { return targets.Pin(t.Context(), &yes, nil, nil) })
+	_, err = printed(t, func() error { return targets.Pin(t.Context(), &yes, nil, nil, nil) })
 	assert.Equal(t, ci.ExitPinsDiffer, mg.ExitStatus(err))
 	assert.ErrorContains(t, err, "Type\n\t"+os.Args[0]+" pin", "advice is for what was typed")
 
 	t.Chdir(t.TempDir())
-	_, err = printed(t, func() error { return targets.Pin(t.Context(), &yes, nil, nil) })
+	_, err = printed(t, func() error { return targets.Pin(t.Context(), &yes, nil, nil, nil) })
 	assert.Equal(t, ci.ExitUsage, mg.ExitStatus(err))
 }
 
@@ -99,11 +99,11 @@ name = "curl"
 why = "to fetch things"
 `})
 	yes := true
-	text, err := printed(t, func() error { return targets.Pin(t.Context(), nil, &yes, nil) })
+	text, err := printed(t, func() error { return targets.Pin(t.Context(), nil, &yes, nil, nil) })
 	require.NoError(t, err)
 	assert.Regexp(t, `(?m)^bash \d\S+$`, text)
 	assert.Regexp(t, `(?m)^curl \d\S+$`, text)
-	data, err := printed(t, func() error { return targets.Pin(t.Context(), nil, &yes, &yes) })
+	data, err := printed(t, func() error { return targets.Pin(t.Context(), nil, &yes, nil, &yes) })
 	require.NoError(t, err)
 	var items []ci.Resolved
 	require.NoError(t, json.Unmarshal([]byte(data), &items))
@@ -122,8 +122,10 @@ why = "to fetch things"
 	assert.ErrorContains(t, err, `nothing that is wanted brings a package "libcurl5"`)
 
 	for _, typed := range []func() error{
-		func() error { return targets.Pin(t.Context(), &yes, &yes, nil) },
-		func() error { return targets.Pin(t.Context(), nil, nil, &yes) },
+		func() error { return targets.Pin(t.Context(), &yes, &yes, nil, nil) },
+		func() error { return targets.Pin(t.Context(), nil, nil, nil, &yes) },
+		func() error { return targets.Pin(t.Context(), &yes, nil, &yes, nil) },
+		func() error { return targets.Pin(t.Context(), nil, &yes, &yes, nil) },
 	} {
 		_, err = printed(t, typed)
 		assert.Equal(t, ci.ExitUsage, mg.ExitStatus(err))
@@ -140,7 +142,7 @@ func TestWrongProjects(t *testing.T) {
 		"/elsewhere isn't a path wi": {Dockerfile: "/elsewhere"},
 	} {
 		in(t, p, nil)
-		_, err := printed(t, func() error { return targets.Pin(t.Context(), &yes, nil, nil) })
+		_, err := printed(t, func() error { return targets.Pin(t.Context(), &yes, nil, nil, nil) })
 		assert.ErrorContains(t, err, says)
 		assert.Equal(t, ci.ExitUsage, mg.ExitStatus(err))
 	}

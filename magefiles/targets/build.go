@@ -64,13 +64,14 @@ func Pin(
 	ctx context.Context,
 	check *bool, // change nothing; exit with 4 unless the locks are what is asked for
 	dry *bool, // change nothing; print all that would be locked, name and version a line
+	base *bool, // move the digests of base images in the Dockerfile instead, to what their tags name now
 	json *bool, // with -dry: as JSON
 ) error {
-	return commands().Pin(ctx, PinFlags{Check: deref(check), Dry: deref(dry), JSON: deref(json)})
+	return commands().Pin(ctx, PinFlags{Check: deref(check), Dry: deref(dry), Base: deref(base), JSON: deref(json)})
 }
 
 // PinFlags are those of Pin.
-type PinFlags struct{ Check, Dry, JSON bool }
+type PinFlags struct{ Check, Dry, Base, JSON bool }
 
 // Why prints which wish brings a package into the image, and by which other packages. It
 // resolves what is asked for as it is available now.

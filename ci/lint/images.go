@@ -1,0 +1,97 @@
+package lint
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// An Image is one of a registry that a Dockerfile takes something from.
+type Image struct {
+	Where string // the words before it, such as FROM
+	Name  string // its reference, with variables replaced; "" if one has no value in the file
+	Text  string // its reference as it stands there
+	Line  int    // on which it stands, from 1
+}
+
+// Pinned reports whether it has a digest.
+func (i Image) Pinned() bool { return pinned(i.Name) }
+
+// Images lists the images that a Dockerfile's instructions take something from, in the order
+// of the file: those of FROM, COPY --from and RUN --mount=from, without stages. A file that
+// BuildKit's parser refuses has none.
+func Images(dockerfile []byte) []Image {
+	f := &file{text: string(dockerfile), lines: strings.Split(string(dockerfile), "\n"),
+		read: func(string) ([]byte, error) { return nil, errUnusual }}
+	f.dockerfile()
+	return f.images
+}
+
+// ReplaceImages writes other references in the places of images. It fails if one of them
+// doesn't stand on one line.
+func ReplaceImages(dockerfile []byte, images []Image, with func(Image) string) ([]byte, error) {
+	lines := strings.Split(string(dockerfile), "\n")
+	for _, i := range images {
+		line := lines[i.Line-1]
+		at := i.find(line)
+		if at < 0 {
+			return nil, fmt.Errorf("line %d: %s %s doesn't stand on one line. Write it on one", i.Line, i.Where, i.Text)
+		}
+		lines[i.Line-1] = line[:at] + with(i) + line[at+len(i.Text):]
+	}
+	return []byte(strings.Join(lines, "\n")), nil
+}
+
+// find returns where the image stands on its line, -1 if nowhere. In FROM it is a word: a
+// part of another one may look like it.
+func (i Image) find(line string) int {
+	if i.Where != fromInstruction {
+		const before = "from="
+		if at := strings.Index(line, before+i.Text); at >= 0 {
+			return at + len(before)
+		}
+		return -1
+	}
+	for at := 0; ; at++ {
+		next := strings.Index(line[at:], i.Text)
+		if next < 0 {
+			return -1
+		}
+		if at += next; at == 0 || line[at-1] == ' ' || line[at-1] == '\t' {
+			return at
+		}
+	}
+}
+
+// A Move is a tag that has another image than the one whose digest a Dockerfile has.
+type Move struct{ Name, From, To string } // without a digest, and the digests
+
+func (m Move) String() string { return fmt.Sprintf("%s %s -> %s", m.Name, m.From, m.To) }
+
+// MoveDigests writes the digests that tags have now into a Dockerfile, wherever in it they
+// stand: also as values of ARG. It fails if it can't tell which digest is a tag's.
+func MoveDigests(dockerfile []byte, images []Image, moves []Move) ([]byte, error) {
+	text := string(dockerfile)
+	for _, m := range moves {
+		whole := m.Name + "@" + m.From
+		if strings.Contains(text, whole) {
+			text = strings.ReplaceAll(text, whole, m.Name+"@"+m.To)
+			continue
+		}
+		// The name is put together from variables, so the digest has to be enough.
+		for _, i := range images {
+			if other, digest, _ := strings.Cut(i.Name, "@"); digest == m.From && other != m.Name {
+				return nil, fmt.Errorf("%s and %s have the same digest: write %s of %s yourself", other, m.Name, m.To, m.Name)
+			}
+		}
+		if !strings.Contains(text, m.From) {
+			return nil, fmt.Errorf("the digest of %s is put together from variables. Write it in one: %s", m.Name, m.To)
+		}
+		text = strings.ReplaceAll(text, m.From, m.To)
+	}
+	return []byte(text), nil
+}
+
+// ImageDigest asks a registry for the digest that a tag has now, with the credentials of
+// Docker's configuration: for an image of several platforms, that of its index.
+func ImageDigest(ctx context.Context, image string) (string, error) { return imageDigestOf(ctx, image) }
