@@ -22,7 +22,7 @@ func documents(t *testing.T) []string {
 	t.Helper()
 	docs, err := filepath.Glob("docs/*.md")
 	require.NoError(t, err)
-	return append(docs, "README.md", "CHANGELOG.md")
+	return append(docs, "README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 }
 
 var (
