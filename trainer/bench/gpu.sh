@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures the trainer on a GPU beside PyTorch on the same card, within 10 minutes:
+# Measures the trainer on a GPU beside PyTorch on the same card; its limits add up to 590 s:
 #
 #	trainer/bench/gpu.sh TRAINER DATA [OUT]
 #
