@@ -128,9 +128,10 @@ func TestDamagedCache(t *testing.T) {
 	t.Run("a foreign file in the root file system", func(t *testing.T) {
 		lock, err := debian.ReadLock(p.Path(lockFile))
 		require.NoError(t, err)
-		made, err := cache.Find(dir.Path("rootfs", lock.Hash()+"-"+debian.Recipe+".tar.zst"))
+		made, err := filepath.Glob(dir.Path("rootfs", lock.Hash()+"-*.tar.zst"))
 		require.NoError(t, err)
-		addForeign(t, made)
+		require.Len(t, made, 1)
+		addForeign(t, made[0])
 		again("a foreign file")
 	})
 
