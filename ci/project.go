@@ -1,9 +1,9 @@
 // Package ci is the pipeline: it builds the image of a project through Dagger,
 // makes it canonical, loads it into Docker, proves that it is the same bit for bit,
-// plans launches and leases their GPUs, and runs the stages of a test, linters and
-// unit tests included. Its rooms do the work (engine, image, stage, workflows, and one
-// for each kind of input); this package puts them in order. It prints nothing but progress: what a person sees
-// at the end is up to the caller.
+// publishes it, plans launches and leases their GPUs, finds what isn't pinned, and runs the
+// stages of a test, linters and unit tests included. Its rooms do the work (engine, image,
+// attest, lint, stage, workflows, and one for each kind of input); this package puts them in
+// order. It prints nothing but progress: what a person sees at the end is up to the caller.
 package ci
 
 import (

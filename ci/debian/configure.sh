@@ -34,9 +34,6 @@ dpkg --configure -a </dev/null
 
 [ -z "${ours-}" ] || rm -f $policy
 
-# each FILE... of those that are there.
-each() { for file; do if [ -e "$file" ] || [ -h "$file" ]; then printf '%s\n' "$file"; fi; done; }
-
 # /etc/shadow bears the day on which each entry was made: its third field. Empty, passwords don't age.
 [ ! -e /etc/shadow ] || sed -i -E 's/^([^:]*:[^:]*:)[0-9]+:/\1:/' /etc/shadow
 # Locks, and backups of what was there before.
@@ -81,7 +78,8 @@ if [ -f /var/lib/dbus/machine-id ] && [ ! -h /var/lib/dbus/machine-id ]; then
 fi
 
 # Lists of loaders are in the order of a folder, a paragraph each, below a comment.
-each /usr/lib/*/gdk-pixbuf-*/*/loaders.cache /usr/lib/*/gtk-*/*/immodules.cache | while read -r list; do
+for list in /usr/lib/*/gdk-pixbuf-*/*/loaders.cache /usr/lib/*/gtk-*/*/immodules.cache; do
+	[ -e "$list" ] || continue # a pattern that nothing matches stands for itself
 	perl -0777 -i -pe '
 		my @all = split /\n{2,}/; my @head;
 		push @head, shift @all while @all && $all[0] !~ /^"/m;
@@ -113,5 +111,5 @@ if [ -s $store ] && [ "$(od -An -tx1 -N4 $store | tr -d ' ')" = feedfeed ]; then
 fi
 
 # What no image has.
-rm -rf /run/* /tmp/* /var/tmp/* /root/.cache /usr/lib/berth/configure
+rm -rf /run/* /tmp/* /var/tmp/* ~root/.cache /usr/lib/berth/configure
 rmdir /usr/lib/berth 2>/dev/null || true

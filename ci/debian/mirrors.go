@@ -16,8 +16,8 @@ import (
 // under its name in packages.toml.
 const EnvMirror = "BERTH_DEBIAN_MIRROR"
 
-// snapshots keeps every file that was ever in the archive.
-const snapshots = "https://snapshot.debian.org/archive"
+// Snapshots keeps every file that was ever in the archive.
+const Snapshots = "https://snapshot.debian.org/archive"
 
 // Mirrors are the base URLs of each archive, the first to ask first. Those of "" have
 // other archives than Debian's below them, by name.
@@ -97,7 +97,7 @@ func parseSources(text string) (urls []string) {
 // URL of its own has no snapshots.
 func (m Mirrors) bases(archive, url string, snapshot time.Time) []string {
 	if url == "" {
-		return append(slices.Clone(m[archive]), snapshots+"/"+archive+"/"+snapshot.UTC().Format(snapshotLayout))
+		return append(slices.Clone(m[archive]), Snapshots+"/"+archive+"/"+snapshot.UTC().Format(snapshotLayout))
 	}
 	var all []string
 	for _, base := range m[""] {

@@ -267,14 +267,11 @@ func existing(folder string) string {
 	}
 }
 
-// snapshots is where builds look last (see debian.HostMirrors).
-const snapshots = "https://snapshot.debian.org/archive/debian"
-
 // probeMirrors asks the mirrors that builds would.
 func probeMirrors(ctx context.Context) func(*Host) {
 	urls := debian.HostMirrors()["debian"]
 	if len(urls) == 0 {
-		urls = []string{snapshots}
+		urls = []string{debian.Snapshots + "/debian"} // where builds look last
 	}
 	servers := probeServers(ctx, urls, "/")
 	return func(h *Host) { h.Mirrors = servers }

@@ -126,7 +126,6 @@ func writeBase(out *tar.Writer, top *remote.Descriptor, img v1.Image, progress f
 		}
 		if !written[digest] {
 			if err := writeLayer(out, blobName(digest), l); err != nil { // which reads no wrong bytes
-
 				return err
 			}
 		}

@@ -1,7 +1,7 @@
 // Package image treats OCI images as values: it makes them canonical, so that
 // their digest depends on their files and configuration alone, compares them,
-// and hands them to Docker or a file. It builds nothing and knows neither Dagger
-// nor packages.
+// hands them to Docker, a file or a registry, and takes them from registries. It builds
+// nothing and knows neither Dagger nor packages.
 package image
 
 import (

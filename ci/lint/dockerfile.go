@@ -249,7 +249,7 @@ func (d *dockerfileChecker) run(node, top *parser.Node) {
 			}
 		}
 	}
-	if d.stage == nil {
+	if d.stage == nil || d.quick {
 		return
 	}
 	place := script{dockerfile: true, first: top.StartLine, env: d.stage.env, stage: d.stage}

@@ -113,7 +113,7 @@ func replace(text []byte, f Finding, found string) ([]byte, error) {
 // look asks a registry for the digest of an image, or git for the commit of a ref.
 func look(ctx context.Context, p pin) (string, error) {
 	if p.image != "" {
-		return imageDigestOf(ctx, p.image)
+		return ImageDigest(ctx, p.image)
 	}
 	url := "https://github.com/" + p.repository
 	git := exec.CommandContext(ctx, "git", "ls-remote", "--", url, "refs/tags/"+p.ref, "refs/tags/"+p.ref+"^{}", "refs/heads/"+p.ref)
@@ -143,7 +143,9 @@ func commitOf(printed, ref string) string {
 	return cmp.Or(ids["refs/tags/"+ref+"^{}"], ids["refs/tags/"+ref], ids["refs/heads/"+ref])
 }
 
-func imageDigestOf(ctx context.Context, image string) (string, error) {
+// ImageDigest asks a registry for the digest that a tag has now, with the credentials of
+// Docker's configuration: for an image of several platforms, that of its index.
+func ImageDigest(ctx context.Context, image string) (string, error) {
 	ref, err := name.ParseReference(image)
 	if err != nil {
 		return "", err

@@ -1,8 +1,8 @@
 // Package lint finds what a project takes from elsewhere without a pin: images without a
 // digest, packages without a lock, downloads without a checksum, actions without a commit.
 // It reads Dockerfiles with BuildKit's parser, shell with that of shfmt, workflows as YAML
-// and Go by its own. File is a pure function; only Project reads files, and only Fix
-// writes them and asks registries and repositories.
+// and Go by its own. File and Images are pure functions; only Project reads files, only Fix
+// writes them, and only it and ImageDigest ask registries and repositories.
 package lint
 
 import (
@@ -87,6 +87,7 @@ type file struct {
 	lines    []string
 	read     func(name string) ([]byte, error) // other files of the project
 	findings []Finding
+	quick    bool    // only the images of a Dockerfile are wanted, not what is wrong in its commands
 	images   []Image // of registries, that a Dockerfile takes something from
 }
 

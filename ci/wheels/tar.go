@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -88,7 +89,7 @@ func checkCollisions(l Lock, paths []string) error {
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", w.File, err)
 		}
-		for _, name := range sortedKeys(files) {
+		for _, name := range slices.Sorted(maps.Keys(files)) {
 			one := files[name]
 			other, there := at[name]
 			if !there {
@@ -104,7 +105,7 @@ func checkCollisions(l Lock, paths []string) error {
 			}
 		}
 	}
-	for _, name := range sortedKeys(at) {
+	for _, name := range slices.Sorted(maps.Keys(at)) {
 		for above := path.Dir(name); above != "."; above = path.Dir(above) {
 			if file, there := at[above]; there {
 				errs = append(errs, fmt.Errorf("%s installs %s, which is a folder of %s", file.wheel.File, above, at[name].wheel.File))
@@ -117,15 +118,6 @@ func checkCollisions(l Lock, paths []string) error {
 		errs = append(errs[:most], fmt.Errorf("and %d more", len(errs)-most))
 	}
 	return advice.With(errors.Join(errs...), "Which of them would win is a matter of chance. Leave one of the packages out of the lock")
-}
-
-func sortedKeys(m map[string]installed) []string {
-	names := make([]string, 0, len(m))
-	for name := range m {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }
 
 // maxEntryPoints is how long a list of entry points may be.
