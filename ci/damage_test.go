@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/ci/debian"
+	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
@@ -126,12 +127,11 @@ func TestDamagedCache(t *testing.T) {
 	}
 
 	t.Run("a foreign file in the root file system", func(t *testing.T) {
-		lock, err := debian.ReadLock(p.Path(lockFile))
+		lock, err := debian.Input{}.Read(p.Root)
 		require.NoError(t, err)
-		made, err := filepath.Glob(dir.Path("rootfs", lock.Hash()+"-*.tar.zst"))
+		made, err := lock.Make(t.Context(), input.Options{Cache: dir, Folder: dir.Path("rootfs")}) // it is there
 		require.NoError(t, err)
-		require.Len(t, made, 1)
-		addForeign(t, made[0])
+		addForeign(t, made.Path)
 		again("a foreign file")
 	})
 
