@@ -39,8 +39,12 @@ const (
 
 // A test process that ignores signals, as under nohup, would hand that on to the
 // processes that it starts, and they couldn't be tried with those. A handler isn't
-// handed on.
+// handed on. A test's program that plays another one, under that one's name, is to ignore
+// what its parent says.
 func init() {
+	if !strings.HasSuffix(os.Args[0], ".test") {
+		return
+	}
 	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
 		if signal.Ignored(s) {
 			signal.Notify(make(chan os.Signal, 1), s)
