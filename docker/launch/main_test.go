@@ -119,8 +119,13 @@ func newPerson(t *testing.T) *person {
 	skel := filepath.Join(p.options.Root, ours.Skeleton)
 	require.NoError(t, os.CopyFS(skel, os.DirFS("../../"+ours.Skeleton)))
 	t.Cleanup(func() {
+		// A keeper takes its launch away just after it has saved what stop waits for.
+		files := func() []string { return entries(t, filepath.Join(p.cache, "tmp")) }
+		for late := time.Now().Add(10 * time.Second); len(p.containers())+len(files()) > 0 && time.Now().Before(late); {
+			time.Sleep(20 * time.Millisecond)
+		}
 		assert.Empty(t, p.containers(), "containers were left")
-		assert.Empty(t, entries(t, filepath.Join(p.cache, "tmp")), "files were left")
+		assert.Empty(t, files(), "files were left")
 	})
 	return p
 }
