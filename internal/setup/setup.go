@@ -18,17 +18,24 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"text/template"
 
 	"golang.org/x/mod/modfile"
 
 	"github.com/berthdev/berth/internal/usage"
 )
 
-// The templates are folders of files as they are written, of which .txt at the end of
+// The templates are folders of files, each a text/template for a choice; .txt at the end of
 // a name is cut off: Go leaves those alone. All of them have the files in common.
 //
 //go:embed templates common
 var templates embed.FS
+
+// A choice says what the files of a template contain.
+type choice struct {
+	BaseStage bool // docker/Dockerfile has a stage called base
+	Wheels    bool // Python's packages come from a pylock.toml
+}
 
 // Templates lists the names that Options.Template may have.
 func Templates() []string {
@@ -63,16 +70,21 @@ const (
 )
 
 // ignored are the lines of .gitignore: what Berth and its targets make in a repository.
-var ignored = []string{"/.berth/", "/artifacts/", "/berth", "/rootfs.tar", "/shell.tar", "/magefiles/mage_output_file.go"}
+var ignored = []string{"/.berth/", "/artifacts/", "/berth", "/rootfs.tar", "/shell.tar", "/wheels.tar", "/magefiles/mage_output_file.go"}
 
 // Run sets the repository up, and reports each file when it is done. What exists
 // stays; a second run changes nothing.
 func Run(ctx context.Context, o Options, report func(Result)) error {
-	files, err := filesOf(o.Template)
-	if err != nil {
-		return err
+	if !slices.Contains(Templates(), o.Template) {
+		return fmt.Errorf("-template: %w: there is no template %q. Choose one of %s", usage.Err, o.Template, strings.Join(Templates(), ", "))
 	}
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+		return err
+	}
+	_, err := os.Stat(filepath.Join(o.Dir, "pylock.toml"))
+	has := choice{BaseStage: true, Wheels: err == nil && o.Template == "pytorch"}
+	files, err := filesOf(o.Template, has)
+	if err != nil {
 		return err
 	}
 	dockerfile, err := os.ReadFile(filepath.Join(o.Dir, "docker", "Dockerfile"))
@@ -80,8 +92,10 @@ func Run(ctx context.Context, o Options, report func(Result)) error {
 		return err
 	}
 	theirs := err == nil && !bytes.Equal(dockerfile, files["docker/Dockerfile"])
-	if theirs && !baseStage.Match(dockerfile) {
-		files["magefiles/berth.go"] = withoutBaseStage(files["magefiles/berth.go"])
+	if theirs { // it installs no wheels, or does it in a way of its own
+		if files, err = filesOf(o.Template, choice{BaseStage: baseStage.Match(dockerfile)}); err != nil {
+			return err
+		}
 	}
 	// The files first: they cost nothing, and say what is to come.
 	names := slices.Sorted(maps.Keys(files))
@@ -109,18 +123,20 @@ func Run(ctx context.Context, o Options, report func(Result)) error {
 }
 
 // filesOf returns a template's files by the paths that they get.
-func filesOf(template string) (map[string][]byte, error) {
-	if !slices.Contains(Templates(), template) {
-		return nil, fmt.Errorf("-template: %w: there is no template %q. Choose one of %s", usage.Err, template, strings.Join(Templates(), ", "))
-	}
+func filesOf(name string, has choice) (map[string][]byte, error) {
 	files := map[string][]byte{}
-	for _, root := range []string{"common", path.Join("templates", template)} {
+	for _, root := range []string{"common", path.Join("templates", name)} {
 		err := fs.WalkDir(templates, root, func(name string, e fs.DirEntry, err error) error {
 			if err != nil || e.IsDir() {
 				return err
 			}
-			data, err := templates.ReadFile(name)
-			files[strings.TrimSuffix(strings.TrimPrefix(name, root+"/"), ".txt")] = data
+			parsed, err := template.ParseFS(templates, name)
+			if err != nil {
+				return err
+			}
+			var text bytes.Buffer
+			err = parsed.Execute(&text, has)
+			files[strings.TrimSuffix(strings.TrimPrefix(name, root+"/"), ".txt")] = text.Bytes()
 			return err
 		})
 		if err != nil {
@@ -202,7 +218,8 @@ func requireModules(ctx context.Context, o Options) (Result, error) {
 		return Result{name, "skipped", "it requires Berth and has mage as a tool already"}, nil
 	}
 	if !hasBerth {
-		if err := goCommand(ctx, o.Dir, "get", berth+"/magefiles/commands@"+o.Version); err != nil {
+		// Both, for go.sum to have what an input needs that the commands don't import.
+		if err := goCommand(ctx, o.Dir, "get", berth+"/magefiles/commands@"+o.Version, berth+"/ci/wheels@"+o.Version); err != nil {
 			return Result{}, err
 		}
 	}
@@ -263,8 +280,3 @@ func moduleName(dir string) string {
 
 // baseStage matches the beginning of a stage called base, as the templates have it.
 var baseStage = regexp.MustCompile(`(?im)^\s*FROM\s.*\sAS\s+base\s*$`)
-
-// withoutBaseStage is the magefile for a Dockerfile that has no such stage.
-func withoutBaseStage(magefile []byte) []byte {
-	return regexp.MustCompile(`(?m)^.*BaseStage:.*\n`).ReplaceAll(magefile, nil)
-}

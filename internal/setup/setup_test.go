@@ -30,6 +30,7 @@ func TestSetUp(t *testing.T) {
 	}{
 		"empty":   {"", nil},
 		"pytorch": {"-template=pytorch", nil},
+		"wheels":  {"-template=pytorch", map[string]string{"pylock.toml": "lock-version = \"1.0\"\n"}},
 		"Python": {"", map[string]string{
 			"pyproject.toml": "[project]\nname = \"x\"\n", "train.py": "print(1)\n", ".gitignore": "__pycache__/\n/berth",
 		}},
@@ -42,7 +43,7 @@ func TestSetUp(t *testing.T) {
 			"docker/Dockerfile": "FROM scratch\nCOPY a /\n", ".dockerignore": "*\n!a\n", "a": "a\n", "Dockerfile": "FROM scratch\n",
 		}},
 		"half": {"", map[string]string{
-			"docker/packages.toml": "# mine\n", ".gitignore": "/.berth/\n/artifacts/\n/berth\n/rootfs.tar\n/shell.tar\n/magefiles/mage_output_file.go\n",
+			"docker/packages.toml": "# mine\n", ".gitignore": "/.berth/\n/artifacts/\n/berth\n/rootfs.tar\n/shell.tar\n/wheels.tar\n/magefiles/mage_output_file.go\n",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -124,10 +125,32 @@ func TestBaseStage(t *testing.T) {
 	} {
 		assert.Equal(t, has, baseStage.MatchString(strings.ReplaceAll(text, "\r", "")), text)
 	}
-	files, err := filesOf("shell")
-	require.NoError(t, err)
-	assert.Contains(t, string(files["magefiles/berth.go"]), "BaseStage")
-	assert.NotContains(t, string(withoutBaseStage(files["magefiles/berth.go"])), "BaseStage")
+	for _, has := range []bool{true, false} {
+		files, err := filesOf("shell", choice{BaseStage: has})
+		require.NoError(t, err)
+		assert.Equal(t, has, strings.Contains(string(files["magefiles/berth.go"]), "BaseStage"))
+	}
+}
+
+// TestPylock: beside a pylock.toml, PyTorch's template takes wheels instead of Debian's PyTorch.
+func TestPylock(t *testing.T) {
+	wheels := map[string]string{
+		"docker/Dockerfile": "/wheels/install", "docker/Dockerfile.dockerignore": "!wheels.tar\n",
+		"docker/packages.toml": `"python3-pip"`, "magefiles/berth.go": "wheels.Input{}",
+	}
+	for lock, template := range map[string]string{"pylock.toml": "pytorch", "Pylock": "pytorch", "pylock.toml ": "shell"} {
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, strings.TrimSpace(lock)), nil, 0o644))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module x\n\nrequire "+moduletest.Path+" v0.1.0\n\ntool "+mage+"\n"), 0o644))
+		require.NoError(t, Run(t.Context(), Options{Dir: dir, Template: template}, func(Result) {}))
+		for file, text := range wheels {
+			data, err := os.ReadFile(filepath.Join(dir, file))
+			require.NoError(t, err)
+			assert.Equal(t, lock == "pylock.toml", strings.Contains(string(data), text), "%q, %s: %s\n%s", lock, template, file, data)
+			assert.NotContains(t, string(data), "{{")
+			assert.NotContains(t, string(data), "\n\n\n")
+		}
+	}
 }
 
 func TestModuleName(t *testing.T) {

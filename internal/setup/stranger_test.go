@@ -3,6 +3,7 @@ package setup
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/moduletest"
 	"github.com/berthdev/berth/internal/testenv"
+	"github.com/berthdev/berth/internal/wheeltest"
 )
 
 func TestMain(m *testing.M) { os.Exit(dockertest.Main(m)) }
@@ -27,11 +29,14 @@ type stranger struct {
 	env []string
 }
 
-func newStranger(t *testing.T, template string) stranger {
+func newStranger(t *testing.T, template string, files map[string][]byte) stranger {
 	t.Helper()
 	version, env := moduletest.Serve(t, "../..")
 	s := stranger{t, filepath.Join(t.TempDir(), dockertest.Name(t)+" Ä"), append(env, "BERTH_ENGINE_SOURCE=source")}
 	require.NoError(t, os.Mkdir(s.dir, 0o755))
+	for name, data := range files {
+		require.NoError(t, os.WriteFile(filepath.Join(s.dir, name), data, 0o644))
+	}
 	setUp(t, s.dir, s.env, version, "-template="+template)
 	return s
 }
@@ -61,7 +66,7 @@ func TestStranger(t *testing.T) {
 		t.Skip("it builds an image")
 	}
 	docker := dockertest.Connect(t)
-	s := newStranger(t, "shell")
+	s := newStranger(t, "shell", nil)
 	assert.Contains(t, s.mage("-l"), "  verify   ")
 	assert.Contains(t, s.mage("-h", "run"), "-cmd")
 	if testenv.Long() {
@@ -73,10 +78,9 @@ func TestStranger(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, os.WriteFile(filepath.Join(s.dir, "docker", name), data, 0o644))
 		}
-		magefile := filepath.Join(s.dir, "magefiles/berth.go")
-		data, err := os.ReadFile(magefile)
+		files, err := filesOf("shell", choice{})
 		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(magefile, withoutBaseStage(data), 0o644))
+		require.NoError(t, os.WriteFile(filepath.Join(s.dir, "magefiles/berth.go"), files["magefiles/berth.go"], 0o644))
 	}
 	s.mage("pin", "-check")
 
@@ -107,7 +111,7 @@ func TestPyTorch(t *testing.T) {
 		t.Skip("it builds an image of more than a gigabyte, three times: mage test -long")
 	}
 	dockertest.Connect(t)
-	s := newStranger(t, "pytorch")
+	s := newStranger(t, "pytorch", nil)
 	s.mage("pin")
 	var built struct{ Image, Digest string }
 	require.NoError(t, json.Unmarshal([]byte(s.mage("build", "-json")), &built))
@@ -115,5 +119,28 @@ func TestPyTorch(t *testing.T) {
 	out := s.mage("run", "-cmd=python3 train.py --epochs=1")
 	t.Log(out)
 	assert.Regexp(t, `test_acc = 0\.[6-9]`, out, "an epoch trains to three quarters, or so")
+	assert.Contains(t, s.mage("verify"), built.Digest+" twice, bit for bit")
+}
+
+// TestWheels builds and tries the image of the template beside a pylock.toml: of a wheel with
+// that name, as PyTorch's own is on no index near.
+func TestWheels(t *testing.T) {
+	if !testenv.Long() {
+		t.Skip("it builds an image with Python, twice: mage test -long")
+	}
+	dockertest.Connect(t)
+	torch := wheeltest.New(t, "torch", "9.9+cu130", "py3-none-any", map[string]string{"torch/__init__.py": "import importlib.metadata\n" +
+		"__version__ = importlib.metadata.version('torch')\nclass ones(int):\n    __matmul__ = int.__mul__\n"})
+	index := wheeltest.Serve(t, torch)
+	s := newStranger(t, "pytorch", map[string][]byte{"pylock.toml": fmt.Appendf(nil, "lock-version = \"1.0\"\ncreated-by = \"test\"\n\n"+
+		"[[packages]]\nname = \"torch\"\nversion = \"9.9+cu130\"\n\n[[packages.wheels]]\nname = %q\nurl = %q\nhashes = {sha256 = %q}\n",
+		torch.File, index.FileURL(torch), torch.SHA256())})
+	s.mage("pin")
+	index.Close()
+	var built struct{ Image, Digest string }
+	require.NoError(t, json.Unmarshal([]byte(s.mage("build", "-json")), &built))
+	t.Cleanup(func() { exec.Command("docker", "rmi", built.Image).Run() })
+	s.mage("smoke")
+	assert.Contains(t, s.mage("run", "-cmd=python3 -c 'import torch; print(torch.__version__)'"), "9.9+cu130\n")
 	assert.Contains(t, s.mage("verify"), built.Digest+" twice, bit for bit")
 }
