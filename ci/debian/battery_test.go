@@ -30,11 +30,13 @@ var battery = []struct{ packages, works string }{
 	{"fonts-dejavu-core fontconfig man-db", "fc-list | grep -q DejaVu && man --version"},
 
 	{"postgresql", "pg_createcluster 17 main && psql --version"},
-	{"gimp", "gimp --version && grep -q png /usr/lib/*/gdk-pixbuf-2.0/*/loaders.cache"},
+	{"gimp", "gimp --version && grep -q image/gif /usr/lib/*/gdk-pixbuf-2.0/*/loaders.cache"},
 	{"python3-torch", "python3 -c 'import torch; print(torch.ones(2).sum())'"},
 	{"default-jdk", "javac -version"},
 	{"openmpi-bin libopenmpi-dev", "ompi_info --version"},
-	{"texlive-latex-base", `cd /tmp && pdflatex '\documentclass{article}\begin{document}x\end{document}' && test -s article.pdf`},
+	{"texlive-latex-base", `cd $(mktemp -d) && chown nobody . && HOME=$PWD setpriv --reuid=nobody --clear-groups sh -ec '
+		for latex in pdflatex lualatex; do $latex "\\documentclass{article}\\begin{document}x\\end{document}"; test -s texput.pdf; rm texput.*; done
+		for tex in tex luatex; do $tex "\\relax x\\bye"; done; test -s texput.dvi && test -s texput.pdf'`},
 	{"chromium", "chromium --version"},
 	{"emacs-nox", "emacs --batch --eval '(princ emacs-version)'"},
 	{"r-base", "R --version && Rscript -e 'mean(1:10)'"},

@@ -53,8 +53,11 @@ find /usr/lib -name giomodule.cache -delete 2>/dev/null || true
 find /var/cache/man -mindepth 1 -delete 2>/dev/null || true
 # Java's archive of loaded classes has addresses and times; it starts without.
 find /usr/lib/jvm -name 'classes*.jsa' -delete 2>/dev/null || true
-# Most of TeX's formats are made for the time above (those of LuaTeX and of tex itself aren't,
-# and differ all the same); the logs of making them have another.
+# TeX's formats are made for the time above, but tex's own, which has the present day, and
+# LuaTeX's, whose tables have another order each time: whoever runs these makes them, once, in
+# their home (mktexfmt). ls-R lists what is there. The logs of making formats bear times.
+find /var/lib/texmf/web2c -path '*/luahbtex/*.fmt' -delete -o -path '*/luatex/*.fmt' -delete -o -path '*/tex/*.fmt' -delete 2>/dev/null || true
+[ ! -e /var/lib/texmf/ls-R ] || mktexlsr /var/lib/texmf
 find /var/lib/texmf -name '*.log' -delete 2>/dev/null || true
 
 # Keys and certificates are random, and no secret belongs into an image. ssh-keygen -A and
