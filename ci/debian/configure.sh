@@ -30,6 +30,14 @@ dpkg --force-depends --configure base-passwd
 # As on a machine, what others take for granted comes first, such as a su that knows root.
 dpkg --force-depends --configure $(dpkg-query -W -f='${Priority} ${Essential} ${Package}\n' | sed -n -E '/^required |^[a-z]+ yes /s/.* //p' |
 	grep -vx base-passwd)
+# Unpacking runs no scripts. Of the others' preinst, which dpkg would have run before, some make
+# users that their postinst takes for granted.
+for script in /var/lib/dpkg/info/*.preinst; do
+	package=$(basename "$script" .preinst)
+	[ "$(dpkg-query -W -f='${db:Status-Status}' "$package")" = unpacked ] || continue
+	DPKG_MAINTSCRIPT_NAME=preinst DPKG_MAINTSCRIPT_PACKAGE=${package%:*} DPKG_MAINTSCRIPT_ARCH=$(dpkg-query -W -f='${Architecture}' "$package") \
+		DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 DPKG_RUNNING_VERSION=$(dpkg-query -W -f='${Version}' dpkg) "$script" install </dev/null
+done
 dpkg --configure -a </dev/null
 
 [ -z "${ours-}" ] || rm -f $policy
@@ -59,6 +67,11 @@ find /usr/lib/jvm -name 'classes*.jsa' -delete 2>/dev/null || true
 find /var/lib/texmf/web2c -path '*/luahbtex/*.fmt' -delete -o -path '*/luatex/*.fmt' -delete -o -path '*/tex/*.fmt' -delete 2>/dev/null || true
 [ ! -e /var/lib/texmf/ls-R ] || mktexlsr /var/lib/texmf
 find /var/lib/texmf -name '*.log' -delete 2>/dev/null || true
+# git-lfs writes its lines of git's configuration in any order.
+if git config --system --get-regexp '^filter\.lfs\.' >/tmp/lfs 2>/dev/null; then
+	git config --system --remove-section filter.lfs
+	sort /tmp/lfs | while read -r key value; do git config --system "$key" "$value"; done
+fi
 
 # Keys and certificates are random, and no secret belongs into an image. ssh-keygen -A and
 # make-ssl-cert generate-default-snakeoil make them, where a server shall run.
@@ -114,5 +127,6 @@ if [ -s $store ] && [ "$(od -An -tx1 -N4 $store | tr -d ' ')" = feedfeed ]; then
 fi
 
 # What no image has.
-rm -rf /run/* /tmp/* /var/tmp/* ~root/.cache /usr/lib/berth/configure
+find /run -mindepth 1 ! -path /run/lock -delete # that one is of base-files
+rm -rf /tmp/* /var/tmp/* ~root/.cache /usr/lib/berth/configure
 rmdir /usr/lib/berth 2>/dev/null || true
