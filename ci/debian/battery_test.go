@@ -27,8 +27,7 @@ import (
 var battery = []struct{ packages, works string }{
 	{"openssh-server ssl-cert", "ssh-keygen -A && mkdir -p /run/sshd && sshd -t"},
 	{"default-jre-headless ca-certificates-java", "keytool -list -cacerts -storepass changeit | grep -c trustedCertEntry && java -version"},
-	// emacsen-common makes that folder in its preinst.
-	{"fonts-dejavu-core fontconfig man-db emacsen-common", "fc-list | grep -q DejaVu && man --version && test -d /var/lib/emacsen-common/state/flavor/pending && test -w /var/lock/."},
+	{"fonts-dejavu-core fontconfig man-db", "fc-list | grep -q DejaVu && man --version && test -w /var/lock/."},
 
 	{"postgresql", "pg_createcluster 17 main && psql --version"},
 	{"gimp", "gimp --version && grep -q image/gif /usr/lib/*/gdk-pixbuf-2.0/*/loaders.cache"},

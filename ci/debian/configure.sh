@@ -30,9 +30,10 @@ dpkg --force-depends --configure base-passwd
 # As on a machine, what others take for granted comes first, such as a su that knows root.
 dpkg --force-depends --configure $(dpkg-query -W -f='${Priority} ${Essential} ${Package}\n' | sed -n -E '/^required |^[a-z]+ yes /s/.* //p' |
 	grep -vx base-passwd)
-# Unpacking runs no scripts. Of the others' preinst, which dpkg would have run before, some make
-# users that their postinst takes for granted.
-for script in /var/lib/dpkg/info/*.preinst; do
+# Unpacking runs no scripts. Of those that dpkg would have run before (preinst), most only clear up
+# after versions that never were here, and one (python3-debugpy's) takes files of its own package
+# for such. But some make the users that their postinst takes for granted (mariadb-server's).
+for script in $(grep -lE '\b(adduser|addgroup|useradd|groupadd|systemd-sysusers)\b' /var/lib/dpkg/info/*.preinst); do
 	package=$(basename "$script" .preinst)
 	[ "$(dpkg-query -W -f='${db:Status-Status}' "$package")" = unpacked ] || continue
 	DPKG_MAINTSCRIPT_NAME=preinst DPKG_MAINTSCRIPT_PACKAGE=${package%:*} DPKG_MAINTSCRIPT_ARCH=$(dpkg-query -W -f='${Architecture}' "$package") \
