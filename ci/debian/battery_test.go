@@ -53,7 +53,7 @@ var battery = []struct{ packages, works string }{
 	{"nodejs npm", "node --version && npm --version"},
 	{"golang-go", "go version"},
 	{"rustc cargo", "rustc --version && cargo --version"},
-	{"octave", "octave-cli --eval 'ones(2)*ones(2)'"},
+	{"octave", "octave-cli --eval 'ones(2)*ones(2), pkg list'"},
 	{"ffmpeg imagemagick graphviz gnuplot-nox", "ffmpeg -version && convert -version && dot -V && gnuplot --version"},
 	{"inkscape", "inkscape --version"},
 	{"libreoffice-writer", "libreoffice --version"},

@@ -73,6 +73,8 @@ if git config --system --get-regexp '^filter\.lfs\.' >/tmp/lfs 2>/dev/null; then
 	git config --system --remove-section filter.lfs
 	sort /tmp/lfs | while read -r key value; do git config --system "$key" "$value"; done
 fi
+# Octave's list of its packages begins with when and where it was written.
+sed -i -E '1s/^(# Created by Octave [^,]*),.*/\1, Thu Jan 01 00:00:00 1970 UTC <root@build>/' /usr/share/octave/octave_packages 2>/dev/null || true
 
 # Keys and certificates are random, and no secret belongs into an image. ssh-keygen -A and
 # make-ssl-cert generate-default-snakeoil make them, where a server shall run.
