@@ -83,10 +83,12 @@ rm -f /etc/ssl/private/ssl-cert-snakeoil.key /etc/ssl/certs/ssl-cert-snakeoil.pe
 find /etc/ssl/certs -lname '*ssl-cert-snakeoil.pem' -delete 2>/dev/null || true
 # Seeds of random numbers.
 rm -f /var/lib/systemd/random-seed /var/lib/urandom/random-seed
-# Databases have random names of their own inside. pg_createcluster and mariadb-install-db
+# Databases have random names, or times, inside. pg_createcluster and mariadb-install-db
 # make them, where a server shall run.
 rm -rf /var/lib/postgresql/*/main /etc/postgresql/*/main
 find /var/lib/mysql -mindepth 1 -delete 2>/dev/null || true
+# So has that of postfix's aliases, which newaliases makes.
+rm -f /etc/aliases.db
 
 # The name of a machine is random. D-Bus wants one, and nobody boots this image.
 if [ -e /etc/machine-id ]; then printf 'berth' | md5sum | cut -c1-32 >/etc/machine-id; fi
