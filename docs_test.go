@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -193,4 +194,70 @@ func TestCommandsInDocuments(t *testing.T) {
 		}
 	}
 	assert.Greater(t, found, 30)
+}
+
+var (
+	goTest   = regexp.MustCompile("(?:go test|mage bench) [^`#>]*")
+	choice   = regexp.MustCompile(`-(run|bench)[= ]('[^']*'|\S+)`)
+	testFunc = regexp.MustCompile(`(?m)^func ((?:Test|Benchmark|Fuzz)\w*)\(`)
+)
+
+// TestTestsInDocuments: whoever repeats a measurement or a test by the command that a
+// document names runs at least one.
+func TestTestsInDocuments(t *testing.T) {
+	found := 0
+	for _, name := range documents(t) {
+		text, err := os.ReadFile(name)
+		require.NoError(t, err)
+		for _, command := range goTest.FindAllString(string(text), -1) {
+			var folders []string
+			for _, word := range strings.Fields(command) {
+				if strings.HasPrefix(word, "./") {
+					folders = append(folders, word)
+				}
+			}
+			if strings.HasPrefix(command, "mage") {
+				folders = append(folders, "./...")
+			}
+			for _, match := range choice.FindAllStringSubmatch(command, -1) {
+				names, err := regexp.Compile(strings.Trim(match[2], "'"))
+				require.NoError(t, err, command)
+				if names.String() == "^$" {
+					continue
+				}
+				found++
+				kind := "Test"
+				if match[1] == "bench" || strings.HasPrefix(command, "mage") {
+					kind = "Benchmark"
+				}
+				assert.True(t, slices.ContainsFunc(testsIn(t, folders), func(test string) bool {
+					return strings.HasPrefix(test, kind) && names.MatchString(test)
+				}), "%s names %q, which runs nothing", name, command)
+			}
+		}
+	}
+	assert.Greater(t, found, 10)
+}
+
+// testsIn lists the tests and benchmarks of packages.
+func testsIn(t *testing.T, folders []string) (all []string) {
+	t.Helper()
+	for _, folder := range folders {
+		files, err := filepath.Glob(filepath.Join(folder, "*_test.go"))
+		require.NoError(t, err)
+		if folder == "./..." {
+			out, err := exec.Command("git", "ls-files", "*_test.go").Output()
+			require.NoError(t, err)
+			files = strings.Fields(string(out))
+		}
+		assert.NotEmpty(t, files, folder)
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			for _, match := range testFunc.FindAllStringSubmatch(string(text), -1) {
+				all = append(all, match[1])
+			}
+		}
+	}
+	return all
 }

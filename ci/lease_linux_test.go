@@ -229,7 +229,7 @@ func TestALeaseLastsAsLongAsItsLaunch(t *testing.T) {
 	m := newGPUMachine(t)
 	start := func(gpus string) (name string) {
 		t.Helper()
-		stdout, stderr, code := m.run(gpus, "sleep 1000", "-d", "-n="+dockertest.Name(t))
+		stdout, stderr, code := m.run(gpus, "echo begun; exec sleep 1000", "-d", "-n="+dockertest.Name(t))
 		require.Zero(t, code, stderr)
 		return strings.TrimSpace(stdout)
 	}
@@ -255,6 +255,8 @@ func TestALeaseLastsAsLongAsItsLaunch(t *testing.T) {
 	next := m.status().GPUs[0].Lease
 	require.NotNil(t, next)
 	require.NoError(t, waiting.end())
+	stdout, stderr, code = berth(t, m.root, m.env, "logs", "-n="+first, "-follow")
+	assert.Equal(t, []any{"begun\n", 0}, []any{stdout, code}, stderr)
 	stdout, stderr, code = berth(t, m.root, m.env, "ps", "-all", "-json")
 	require.Zero(t, code, stderr)
 	var launches []launch.Launch

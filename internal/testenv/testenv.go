@@ -28,6 +28,7 @@ const (
 	Mirror        = "mirror"         // a mirror of Debian, with the archive of now
 	Snapshot      = "snapshot"       // the packages as they are locked, also those that the archive has replaced
 	JQ            = "jq"             // its command line, as on a runner that refuses forks
+	OpenSSL       = "openssl"        // its command line, which makes keys
 	Apt           = "apt"            // Debian's own apt-get, to compare with
 	DpkgDeb       = "dpkg-deb"       // Debian's own unpacker, to measure against
 	Pip           = "pip"            // Python with its pip, to compare with
@@ -54,7 +55,7 @@ func init() {
 
 var needs = []string{
 	Docker, DockerCommand, DockerSocket, ClassicStore, Dockerd, Linux, AMD64, Cgo,
-	Root, Namespaces, Mirror, Snapshot, JQ, Apt, DpkgDeb, Pip, VectorKernel, Clang, Ptxas, NoGPU,
+	Root, Namespaces, Mirror, Snapshot, JQ, OpenSSL, Apt, DpkgDeb, Pip, VectorKernel, Clang, Ptxas, NoGPU,
 }
 
 // envRequire lists, separated by commas, what this machine has: a test that

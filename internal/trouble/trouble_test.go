@@ -117,9 +117,12 @@ const pageBegins = `# Troubleshooting
 
 <!-- Made of the rows of internal/trouble. To write it anew: BERTH_UPDATE=1 go test ./internal/trouble -run Page -->
 
-` + "```" + `
-go tool mage doctor                    what is wrong with this machine, what that means, and what mends it here
-go tool mage doctor -row=no-toolkit    one row of this page, for this machine's distribution
+<!-- All blocks not run: root -->
+
+<!-- run here -->
+` + "```sh" + `
+go tool mage doctor                    # what is wrong with this machine, what that means, and what mends it here
+go tool mage doctor -row=no-toolkit    # one row of this page, for this machine's distribution
 ` + "```" + `
 
 ` + "`mage doctor`" + ` looks at everything at once, changes nothing, needs neither Docker nor root, and takes some seconds at most. It exits with 3 if there is a
