@@ -19,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"mvdan.cc/sh/v3/syntax"
 
 	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/internal/dockertest"
@@ -170,7 +171,13 @@ func (b block) check() error {
 		return fmt.Errorf("%s: say in a comment above who runs it, as blocks_test.go explains", b)
 	case b.who == "not run:" && reasons[b.how] == "":
 		return fmt.Errorf("%s: %q is none of the reasons not to run it: %v", b, b.how, reasons)
-	case b.who != "run by":
+	}
+	for _, c := range b.commands() {
+		if _, err := syntax.NewParser().Parse(strings.NewReader(c.command), ""); b.hasCommands() && err != nil {
+			return fmt.Errorf("%s: %q: %w", b, c.command, err)
+		}
+	}
+	if b.who != "run by" {
 		return nil
 	}
 	return runBy(b, strings.Split(b.how, ", "))
@@ -372,6 +379,7 @@ func TestBlocksThatNobodyRuns(t *testing.T) {
 		"```sh\n":                                                      "x.md:1 doesn't end",
 		"<!-- run by ci.TestSmoke -->\n```sh\ngo tool mage smoke\n```": "",
 		"<!-- All blocks not run: root -->\n\n```\nreboot\n```\n- a\n  <!-- not run: gpu -->\n  ```sh\n  nvidia-smi\n  ```\n": "",
+		"<!-- not run: gpu -->\n```sh\nfor g in 0 1; do\n```\n":                                                               "must be followed by a statement list",
 		"```go\nfunc main() {}\n```\n": "",
 	} {
 		blocks, err := blocksOf("x.md", document)
