@@ -23,7 +23,7 @@ func documents(t *testing.T) []string {
 	t.Helper()
 	docs, err := filepath.Glob("docs/*.md")
 	require.NoError(t, err)
-	return append(docs, "README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+	return append(docs, "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 }
 
 var (
