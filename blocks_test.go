@@ -404,6 +404,22 @@ func TestShape(t *testing.T) {
 	}
 }
 
+// TestMagefilesInDocuments: whoever copies a whole magefile has one that compiles.
+func TestMagefilesInDocuments(t *testing.T) {
+	var files []string
+	for i, b := range blocks(t) {
+		if !strings.HasPrefix(b.text, "//go:build mage\n") {
+			continue
+		}
+		file := filepath.Join(t.TempDir(), fmt.Sprintf("berth%d.go", i))
+		require.NoError(t, os.WriteFile(file, []byte(b.text), 0o644))
+		out, err := exec.CommandContext(t.Context(), "go", "vet", "-tags=mage", file).CombinedOutput()
+		require.NoError(t, err, "%s: %s", b, out)
+		files = append(files, file)
+	}
+	assert.NotEmpty(t, files)
+}
+
 // TestBlocks types what the documents show, in this checkout or in an empty folder. In the long
 // suite a clone takes the checkout's place, whose targets are compiled from nothing.
 func TestBlocks(t *testing.T) {

@@ -80,6 +80,17 @@ func TestLinks(t *testing.T) {
 	assert.Greater(t, followed, 20)
 }
 
+// TestEveryPageIsListed: docs/README.md leads to each page.
+func TestEveryPageIsListed(t *testing.T) {
+	list, err := os.ReadFile("docs/README.md")
+	require.NoError(t, err)
+	for _, page := range documents(t) {
+		if name, ok := strings.CutPrefix(page, "docs/"); ok && name != "README.md" {
+			assert.Contains(t, string(list), "]("+name+")")
+		}
+	}
+}
+
 // flagsOfTargets reads the targets of the magefile, as one types them, and their flags
 // from the code. An argument without a flag is in capitals.
 func flagsOfTargets(t *testing.T) map[string][]string {
