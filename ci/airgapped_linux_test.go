@@ -5,12 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/testenv"
@@ -44,12 +45,10 @@ func TestAirGapped(t *testing.T) {
 		t.Helper()
 		c := exec.CommandContext(t.Context(), binary, args...)
 		c.Dir, c.Env = p.Root, append(os.Environ(), "GOPROXY=off")
-		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-		var stderr strings.Builder
-		c.Stderr = &stderr
-		out, err := c.Output()
-		require.NoError(t, err, "%s\n%s", strings.Join(args, " "), &stderr)
-		return string(out)
+		var stdout, stderr strings.Builder
+		c.Stdout, c.Stderr = &stdout, &stderr
+		require.NoError(t, withoutNetwork(c), "%s\n%s", strings.Join(args, " "), &stderr)
+		return stdout.String()
 	}
 	if testenv.Long() {
 		docker(t, "load", "-i", filepath.Join(carry, "engine.tar"))
@@ -73,4 +72,32 @@ func docker(t *testing.T, args ...string) string {
 	out, err := exec.CommandContext(t.Context(), "docker", args...).CombinedOutput()
 	require.NoError(t, err, string(out))
 	return string(out)
+}
+
+// withoutNetwork runs a command in a network namespace that has a loopback and nothing else.
+func withoutNetwork(c *exec.Cmd) error {
+	ended := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for ever: the thread ends with the goroutine, and the namespace with it
+		ended <- func() error {
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return err
+			}
+			socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(socket)
+			up, err := unix.NewIfreq("lo")
+			if err != nil {
+				return err
+			}
+			up.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+			if err := unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, up); err != nil {
+				return err
+			}
+			return c.Run() // of this thread, whose namespace the process inherits
+		}()
+	}()
+	return <-ended
 }
