@@ -27,12 +27,12 @@ const capture = "docs/terminal.svg"
 
 var captured = []string{
 	"go tool mage build",
-	"go tool mage run -cmd='pwd; trainer info | head -n 4'",
+	"go tool mage run -cmd='pwd; trainer info | head -n 2'",
 	"go tool mage why libcurl3-gnutls",
 	"go tool mage doctor",
 }
 
-const captureColumns = 108
+const captureColumns = 104
 
 // ofThisMachine are lines of doctor that differ on every machine.
 var ofThisMachine = regexp.MustCompile(`(?m)^.*(disk|cache|mirrors|go modules) {2,}.*\n(?: {10,}.*\n)*`)

@@ -223,7 +223,7 @@ func TestTestsInDocuments(t *testing.T) {
 		for _, command := range goTest.FindAllString(string(text), -1) {
 			var folders []string
 			for _, word := range strings.Fields(command) {
-				if strings.HasPrefix(word, "./") {
+				if word == "." || strings.HasPrefix(word, "./") {
 					folders = append(folders, word)
 				}
 			}
