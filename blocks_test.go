@@ -38,7 +38,8 @@ func TestMain(m *testing.M) { os.Exit(dockertest.Main(m)) }
 //	<!-- run by .ci/run -->                      that script
 //	<!-- not run: gpu -->                        nobody, for one of the reasons below
 //
-// "All blocks" before that is for the rest of the document, unless a block has a comment of its own.
+// Beside what package testenv knows, a block may need long: BERTH_TEST_LONG. A comment that begins
+// with "All blocks" is for the rest of the document, except for blocks with a comment of their own.
 //
 // In blocks that TestBlocks runs, the lines that follow a command are its output: a number
 // stands for any number, and … for anything. It fails where they begin with "Error:".
@@ -50,9 +51,7 @@ var reasons = map[string]string{
 	"internet":        "it needs the internet",
 	"root":            "it changes the machine, as root",
 	"registry":        "it needs a registry of somebody's",
-	"terminal":        "somebody has to type in what it opens",
 	"another machine": "it is for another machine, or another service",
-	"example":         "it shows what happens in a project of somebody's",
 }
 
 // A block is one of a document, with the comment that says who runs it.
@@ -340,10 +339,8 @@ var typedBy = map[string]string{
 
 // TestTargetsAreRun: each target is.
 func TestTargetsAreRun(t *testing.T) {
-	// It has its own engine pruned, which other tests share.
-	here := []string{"engine:prune"}
-	// They take hours, or move locks.
-	here = append(here, "bench", "pinEngine")
+	// Run by nobody: they would remove the engine that all tests share, take hours, or move locks.
+	here := []string{"engine:prune", "bench", "pinEngine"}
 	for _, b := range blocks(t) {
 		for _, c := range b.commands() {
 			for _, match := range typed.FindAllStringSubmatch(c.command, -1) {
