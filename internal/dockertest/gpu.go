@@ -19,7 +19,8 @@ const HookName = "nvidia-container-runtime-hook"
 
 // Toolkit makes what Berth takes for NVIDIA's Container Toolkit, and returns the folder
 // of its programs: the hook that package hook plays, which a file "broken" there makes
-// fail with its text, and names that nothing calls.
+// fail with its text, and which puts a libcuda.so.1 there into containers with GPUs; and
+// names that nothing calls.
 func Toolkit(t testing.TB) (bin string) {
 	t.Helper()
 	dir := t.TempDir()

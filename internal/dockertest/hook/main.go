@@ -2,7 +2,8 @@
 
 // Hook does what NVIDIA's hook does, without a GPU: Docker's runtime, or an engine's,
 // calls it before a container starts, and it puts a device and an nvidia-smi into the
-// container for each GPU that the container was given. A file "broken" beside it makes it
+// container for each GPU that the container was given, and the driver's library
+// libcuda.so.1, if there is such a file beside it. A file "broken" there makes it
 // fail with that file's text; a file "visible" there says, in place of
 // NVIDIA_VISIBLE_DEVICES, which GPUs it puts there. It is a program of its own, linked statically, so that it runs in an
 // engine's container too.
@@ -10,10 +11,13 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -55,10 +59,13 @@ func inject(in io.Reader) error {
 	if err := json.Unmarshal(data, &config); err != nil {
 		return err
 	}
-	visible := ""
-	for _, v := range config.Process.Env {
-		if _, ids, ok := strings.Cut(v, "NVIDIA_VISIBLE_DEVICES="); ok {
-			visible = ids // the last one counts
+	visible, capabilities := "", "compute,utility"
+	for _, v := range config.Process.Env { // the last one counts
+		switch name, value, _ := strings.Cut(v, "="); name {
+		case "NVIDIA_VISIBLE_DEVICES":
+			visible = value
+		case "NVIDIA_DRIVER_CAPABILITIES":
+			capabilities = value
 		}
 	}
 	if text, err := os.ReadFile(beside("visible")); err == nil {
@@ -76,8 +83,28 @@ func inject(in io.Reader) error {
 			return fmt.Errorf("making %s: %w", device, err)
 		}
 	}
-	return os.WriteFile(filepath.Join(root, "usr/bin/nvidia-smi"), []byte(smi.Script(uuids...)), 0o755)
+	if err := os.WriteFile(filepath.Join(root, "usr/bin/nvidia-smi"), []byte(smi.Script(uuids...)), 0o755); err != nil {
+		return err
+	}
+	library, err := os.ReadFile(beside(driver))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !computes(capabilities) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	// Debian's loader looks there.
+	return os.WriteFile(filepath.Join(root, "usr/lib/x86_64-linux-gnu", driver), library, 0o755)
 }
+
+// computes reports whether capabilities of NVIDIA_DRIVER_CAPABILITIES include CUDA.
+func computes(capabilities string) bool {
+	list := strings.Split(capabilities, ",")
+	return slices.Contains(list, "compute") || slices.Contains(list, "all")
+}
+
+// driver is the library that programs load for CUDA.
+const driver = "libcuda.so.1"
 
 // null is the device number of /dev/null, which every container may open.
 const null = 1<<8 | 3
