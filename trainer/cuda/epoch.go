@@ -27,7 +27,7 @@ type Resident struct {
 type split struct {
 	kernels.Images
 	size   int
-	replay map[int]func() error // by the size of a batch
+	replay map[int]Recording // by the size of a batch
 }
 
 // Load puts a set on the device, for batches of up to so many images, shuffled and flipped
@@ -40,7 +40,7 @@ func (n *Network) Load(set *data.Set, batch int, seed uint64) (*Resident, error)
 	for i, images := range []data.Split{set.Train, set.Test} {
 		to := []*split{&r.train, &r.test}[i]
 		to.Images = kernels.Images{Channels: set.Channels, Height: set.Height, Width: set.Width, Seed: seed, Augment: i == 0}
-		to.size, to.replay = images.Len(), map[int]func() error{}
+		to.size, to.replay = images.Len(), map[int]Recording{}
 		for _, c := range []struct {
 			at   *kernels.Pointer
 			name string
@@ -137,8 +137,9 @@ func (r *Resident) step(from *split, images int, train bool) error {
 		return launch()
 	}
 	if r.recorded != n.cfg || r.reserved != n.reserved { // arguments are recorded, too
-		clear(r.train.replay)
-		clear(r.test.replay)
+		if err := errors.Join(r.train.drop(), r.test.drop()); err != nil {
+			return fmt.Errorf("dropping recordings: %w", err)
+		}
 		r.recorded, r.reserved = n.cfg, n.reserved
 	}
 	replay := from.replay[images]
@@ -149,5 +150,14 @@ func (r *Resident) step(from *split, images int, train bool) error {
 		}
 		from.replay[images] = replay
 	}
-	return replay()
+	return replay.Replay()
+}
+
+// drop destroys what was recorded.
+func (s *split) drop() (err error) {
+	for _, recording := range s.replay {
+		err = errors.Join(err, recording.Destroy())
+	}
+	clear(s.replay)
+	return err
 }

@@ -96,3 +96,51 @@ func TestLoadRefusesWhatDoesNotFit(t *testing.T) {
 	assert.ErrorIs(t, err, errMemory)
 	assert.ErrorContains(t, err, "data set of 1 and 0 images: 3 bytes for pixels")
 }
+
+// recorder records nothing but that it records.
+type recorder struct {
+	*interpreter
+	made, destroyed int
+}
+
+func (r *recorder) Record(func() error) (Recording, error) {
+	r.made++
+	return recorded{r}, nil
+}
+
+type recorded struct{ *recorder }
+
+func (r recorded) Replay() error { return nil }
+
+func (r recorded) Destroy() error {
+	r.destroyed++
+	return nil
+}
+
+// TestRecordingsAreDestroyed once they are of no more use: with another learning rate, or
+// when memory for a batch moves.
+func TestRecordingsAreDestroyed(t *testing.T) {
+	t.Parallel()
+	d := &recorder{interpreter: newInterpreter(t)}
+	n, err := New(d, nn.Config{Channels: 1, Classes: 10}, kernels.FP32)
+	require.NoError(t, err)
+	r, err := n.Load(set(5, 3), 2, 0)
+	require.NoError(t, err)
+	train := func(made, destroyed int) {
+		t.Helper()
+		_, err := r.Train(0, 0, 9, nn.Sums{})
+		require.NoError(t, err)
+		_, err = r.Test()
+		require.NoError(t, err)
+		assert.Equal(t, []int{made, destroyed}, []int{d.made, d.destroyed})
+	}
+	train(4, 0) // two sizes of batches each
+	train(4, 0)
+	s, err := n.State()
+	require.NoError(t, err)
+	s.Config.LR = 2e-3
+	require.NoError(t, n.Restore(s))
+	train(8, 4)
+	require.NoError(t, n.reserve(3))
+	train(12, 8)
+}

@@ -36,7 +36,15 @@ type Device interface {
 // and again as one.
 type Recorder interface {
 	Device
-	Record(launches func() error) (replay func() error, err error)
+	Record(launches func() error) (Recording, error)
+}
+
+// A Recording is launches that a [Recorder] has recorded.
+type Recording interface {
+	Replay() error
+	// Destroy frees what the device has of it, once replays that still run have ended. It
+	// can't be replayed then.
+	Destroy() error
 }
 
 // Network is a network on a GPU, with its optimiser's state.

@@ -217,11 +217,11 @@ func (d *Device) Launch(kernel string, grid, block [3]int, args ...any) error {
 }
 
 // Record implements [cuda.Recorder] by a CUDA graph.
-func (d *Device) Record(launches func() error) (replay func() error, err error) {
+func (d *Device) Record(launches func() error) (cuda.Recording, error) {
 	runtime.LockOSThread() // a capture ends on the thread on which it began
 	defer runtime.UnlockOSThread()
 	stream := *(*C.CUstream)(unsafe.Pointer(&d.stream)) // its own type of it is another one to cgo
-	err = d.do("cuStreamBeginCapture", func() error {
+	err := d.do("cuStreamBeginCapture", func() error {
 		return result(C.cuStreamBeginCapture(stream, C.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
 	})
 	if err != nil {
@@ -231,17 +231,36 @@ func (d *Device) Record(launches func() error) (replay func() error, err error) 
 	var graph C.CUgraph
 	err = d.do("cuStreamEndCapture", func() error { return result(C.cuStreamEndCapture(stream, &graph)) })
 	if launched != nil || err != nil {
-		return nil, errors.Join(launched, err)
+		return nil, errors.Join(launched, err, d.destroyGraph(graph))
 	}
-	var ready C.CUgraphExec
-	err = d.do("cuGraphInstantiateWithFlags", func() error { return result(C.cuGraphInstantiateWithFlags(&ready, graph, 0)) })
-	if err != nil {
+	r := &recording{device: d, stream: stream}
+	err = d.do("cuGraphInstantiateWithFlags", func() error { return result(C.cuGraphInstantiateWithFlags(&r.ready, graph, 0)) })
+	if err := errors.Join(err, d.destroyGraph(graph)); err != nil {
 		return nil, err
 	}
-	if err := d.do("cuGraphDestroy", func() error { return result(C.cuGraphDestroy(graph)) }); err != nil {
-		return nil, err
+	return r, nil
+}
+
+// destroyGraph destroys what a capture left, if anything.
+func (d *Device) destroyGraph(graph C.CUgraph) error {
+	if graph == nil {
+		return nil
 	}
-	return func() error {
-		return d.do("cuGraphLaunch", func() error { return result(C.cuGraphLaunch(ready, stream)) })
-	}, nil
+	return d.do("cuGraphDestroy", func() error { return result(C.cuGraphDestroy(graph)) })
+}
+
+// recording is an executable graph.
+type recording struct {
+	device *Device
+	stream C.CUstream
+	ready  C.CUgraphExec
+}
+
+func (r *recording) Replay() error {
+	return r.device.do("cuGraphLaunch", func() error { return result(C.cuGraphLaunch(r.ready, r.stream)) })
+}
+
+// Destroy doesn't wait: the driver frees a graph that still runs when it has ended.
+func (r *recording) Destroy() error {
+	return r.device.do("cuGraphExecDestroy", func() error { return result(C.cuGraphExecDestroy(r.ready)) })
 }

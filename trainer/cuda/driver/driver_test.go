@@ -76,11 +76,11 @@ func use() error {
 	if err := s.ConvWeight(0x1000, 0x2000, 0xffff000000000000, kernels.Shape{Rows: 5000, K: 64, N: 32, Width: 3, Log: 3}); err != nil {
 		return err
 	}
-	replay, err := d.Record(func() error { return s.NormRunning(1, 2, 3, 4, 5, 16) })
+	recording, err := d.Record(func() error { return s.NormRunning(1, 2, 3, 4, 5, 16) })
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(replay(), replay()); err != nil {
+	if err := errors.Join(recording.Replay(), recording.Replay(), recording.Destroy()); err != nil {
 		return err
 	}
 	// What waits can't be recorded, and the device goes on after that.
@@ -127,7 +127,13 @@ func TestDevice(t *testing.T) {
 activate 2 1 1 x 256 1 1, 0: 1000 2000 3000 4000 8000000000000005 80000000 2 3 100 16 2
 conv_weight_tf32 9 2 3 x 128 1 1, 0: 1000 2000 ffff000000000000 5000 64 32 3 3 2048
 graph
+recording
+graph destroyed
+replay
+replay
+recording destroyed
 graph
+graph destroyed
 `, log)
 }
 
@@ -147,8 +153,9 @@ func TestMissingLinks(t *testing.T) {
 		"graph":    "cuGraphInstantiateWithFlags: error 801 (",
 		"hang":     "Fake GPU 1 hangs: a call of its driver has lasted 1s. `dmesg` may say more: look for Xid",
 	} {
-		out, _ := run(t, folder, wrong)
+		out, log := run(t, folder, wrong)
 		assert.Contains(t, out, "ERROR: "+want, wrong)
+		assert.Equal(t, strings.Count(log, "graph\n"), strings.Count(log, "graph destroyed\n"), "%s: what was made is destroyed", wrong)
 	}
 	out, log := run(t, t.TempDir(), "")
 	if strings.Contains(out, "ERROR: ") { // else this machine has a driver

@@ -20,17 +20,24 @@ static int wrong(const char *what) {
 // run runs a kernel, of which params are the ints' and pointers' values and the floats.
 __attribute__((weak)) void run(const char *name, const unsigned *grid, unsigned threads, const unsigned long long *ints, const float *floats);
 
-typedef struct CUgraph_handle {
-  struct CUgraph_handle *next;
+typedef struct Launch {
+  struct Launch *next;
   char name[64];
   unsigned grid[3], threads;
   unsigned long long ints[24];
   float floats[4];
 } Launch;
 
-// The launches that are being captured.
+// A graph, which is also each of the executable ones made of it.
+typedef struct CUgraph_handle {
+  Launch *first;
+  int uses;
+} Graph;
+
+// What is being captured.
 static int capturing;
-static Launch *captured, **last;
+static Graph *captured;
+static Launch **last;
 
 static void note(const char *text) {
   const char *name = getenv("FAKE_CUDA_LOG");
@@ -214,8 +221,9 @@ CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode) {
   (void)mode;
   if (!stream) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   capturing = 1;
-  captured = NULL;
-  last = &captured;
+  captured = (Graph *)calloc(1, sizeof *captured);
+  captured->uses = 1;
+  last = &captured->first;
   return CUDA_SUCCESS;
 }
 
@@ -225,29 +233,48 @@ CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph) {
   if (!capturing) return CUDA_ERROR_ILLEGAL_STATE;
   capturing = 0;
   *graph = captured;
+  note("graph");
   return CUDA_SUCCESS;
 }
 
-// An executable graph here is the list of launches itself.
+static void destroy(Graph *g) {
+  if (--g->uses > 0) return;
+  for (Launch *l = g->first, *next; l; l = next) {
+    next = l->next;
+    free(l);
+  }
+  free(g);
+}
+
 CUresult cuGraphInstantiateWithFlags(CUgraphExec *exec, CUgraph graph, unsigned long long flags) {
   NEEDS_NO_CAPTURE;
   (void)flags;
   if (wrong("graph")) return CUDA_ERROR_NOT_SUPPORTED;
+  graph->uses++;
   *exec = (CUgraphExec)graph;
+  note("recording");
   return CUDA_SUCCESS;
 }
 
 CUresult cuGraphDestroy(CUgraph graph) {
   NEEDS_NO_CAPTURE;
-  (void)graph;
+  destroy(graph);
+  note("graph destroyed");
+  return CUDA_SUCCESS;
+}
+
+CUresult cuGraphExecDestroy(CUgraphExec exec) {
+  NEEDS_NO_CAPTURE;
+  destroy((Graph *)exec);
+  note("recording destroyed");
   return CUDA_SUCCESS;
 }
 
 CUresult cuGraphLaunch(CUgraphExec exec, CUstream stream) {
   NEEDS_NO_CAPTURE;
   (void)stream;
-  note("graph");
-  for (Launch *l = (Launch *)exec; l; l = l->next) {
+  note("replay");
+  for (Launch *l = ((Graph *)exec)->first; l; l = l->next) {
     launches++;
     if (run) run(l->name, l->grid, l->threads, l->ints, l->floats);
   }
