@@ -101,13 +101,14 @@ func TestGPU(t *testing.T) {
 	})
 	t.Run("smoke finds what is wrong", func(t *testing.T) {
 		if !testenv.Long() {
-			t.Skip("takes a minute")
+			t.Skip("takes minutes; the test of package smoke's bounds is short")
 		}
 		t.Parallel()
-		said, code := m.run(t, "FAKE_CUDA=wrong FAKE_CUDA_AFTER=200", "smoke", "--device=cuda")
-		assert.Equal(t, exitFailure, code)
-		assert.Contains(t, said, "FAIL", said)
-		assert.Contains(t, said, "gradients", said)
+		for fault, precision := range map[string]string{"FAKE_CUDA=wrong FAKE_CUDA_AFTER=200": "fp32", "FAKE_CUDA=coarse": "tf32"} {
+			said, code := m.run(t, fault, "smoke", "--device=cuda", "--precision="+precision)
+			assert.Equal(t, exitFailure, code, fault)
+			assert.Regexp(t, "FAIL .*the CPU's: .*: losses may be .* apart and gradients", said, fault)
+		}
 	})
 	t.Run("no memory", func(t *testing.T) {
 		t.Parallel()

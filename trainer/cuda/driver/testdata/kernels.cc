@@ -100,10 +100,13 @@ extern "C" float host_shuffle(float v, int mask) {
   return v;
 }
 
-// host_tf32 rounds to 10 bits of fraction, ties away from zero.
+// half is half a unit of the last of tf32's 10 bits of fraction; of bf16's 7, if that is wrong.
+static const unsigned half = getenv("FAKE_CUDA") && !strcmp(getenv("FAKE_CUDA"), "coarse") ? 1 << 15 : 1 << 12;
+
+// host_tf32 rounds to tf32, ties away from zero.
 extern "C" unsigned host_tf32(float v) {
   unsigned bits = __builtin_bit_cast(unsigned, v);
-  return (bits & 0x7f800000) == 0x7f800000 ? bits : (bits + 0x1000) & ~0x1fffu;
+  return (bits & 0x7f800000) == 0x7f800000 ? bits : (bits + half) & ~(2 * half - 1);
 }
 
 // host_mma is mma.sync.m16n8k8 of tf32: see the PTX ISA, "Matrix Fragments for mma.m16n8k8".
