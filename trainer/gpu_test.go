@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -126,6 +127,88 @@ func TestGPU(t *testing.T) {
 			step, epochs := at(t, folder)
 			assert.Equal(t, []int{3 * (epoch + 1), epoch + 1}, []int{int(step), epochs})
 		}
+	})
+	t.Run("gpu.sh", func(t *testing.T) {
+		t.Parallel()
+		out := t.TempDir()
+		c := exec.Command("bench/gpu.sh", m.trainer, m.data, out)
+		c.Env = append(os.Environ(), "LD_LIBRARY_PATH="+m.driver, "BENCH_BATCH=10", "BENCH_STEPS=1", "BENCH_EPOCHS=1", "BENCH_LIMIT=600",
+			"CUDA_VISIBLE_DEVICES=") // PyTorch, if it is here, is to see no GPU
+		skipped := []string{}
+		if !testenv.Long() {
+			skipped = []string{"smoke-fp32", "smoke-tf32"}
+		}
+		c.Env = append(c.Env, "BENCH_SKIP="+strings.Join(skipped, " "))
+		said, err := c.CombinedOutput()
+		testenv.NeedsCommand(t, testenv.Python, "python3")
+		require.NoError(t, err, "%s", said)
+		var got struct {
+			Card    string
+			Failed  map[string]string
+			LeftOut []string `json:"left_out"`
+			Runs    []struct {
+				What            string
+				ImagesPerSecond *float64 `json:"images_per_second"`
+				SecondsPerEpoch *float64 `json:"seconds_per_epoch"`
+				TestAccuracy    *float64 `json:"test_accuracy"`
+			}
+		}
+		text, err := os.ReadFile(filepath.Join(out, "gpu.json"))
+		require.NoError(t, err)
+		require.NoError(t, json.Unmarshal(text, &got))
+		assert.NotEmpty(t, got.Card)
+		assert.Equal(t, skipped, got.LeftOut)
+		require.Len(t, got.Failed, 2, "%s", said)
+		for _, step := range []string{"pytorch-plain", "pytorch-tuned"} {
+			assert.Regexp(t, "^exit code 1: (.* has no module (torch|numpy): install PyTorch|PyTorch .* sees no GPU)", got.Failed[step])
+		}
+		table, err := os.ReadFile(filepath.Join(out, "gpu.md"))
+		require.NoError(t, err)
+		require.Len(t, got.Runs, 4)
+		for i, what := range []string{
+			"trainer bench, cuda:0 (Fake GPU 0), fp32, batch 10", "trainer bench, cuda:0 (Fake GPU 0), tf32, batch 10",
+			"trainer train, cuda:0 (Fake GPU 0), fp32, 1 epochs", "trainer train, cuda:0 (Fake GPU 0), tf32, 1 epochs",
+		} {
+			r := got.Runs[i]
+			assert.Equal(t, what, r.What)
+			require.NotNil(t, r.ImagesPerSecond)
+			assert.Positive(t, *r.ImagesPerSecond)
+			assert.Equal(t, i > 1, r.SecondsPerEpoch != nil && r.TestAccuracy != nil, what)
+			assert.Contains(t, string(table), "\n| "+what+" | ")
+		}
+		for _, more := range append(skipped, "pytorch-plain: exit code 1: ") {
+			assert.Contains(t, string(table), more)
+		}
+	})
+	t.Run("gpu.sh is too slow", func(t *testing.T) {
+		t.Parallel()
+		out := t.TempDir()
+		c := exec.Command("bench/gpu.sh", m.trainer, m.data, out)
+		c.Env = append(os.Environ(), "LD_LIBRARY_PATH="+m.driver, "FAKE_CUDA=hang", "BENCH_LIMIT=1",
+			"BENCH_SKIP=smoke-fp32 smoke-tf32 bench-fp32 bench-tf32 train-fp32 pytorch-plain pytorch-tuned")
+		said, err := c.CombinedOutput()
+		testenv.NeedsCommand(t, testenv.Python, "python3")
+		require.NoError(t, err, "%s", said)
+		table, err := os.ReadFile(filepath.Join(out, "gpu.md"))
+		require.NoError(t, err)
+		assert.Contains(t, string(table), "\n- train-tf32: no end within 1 s\n")
+	})
+	t.Run("gpu.sh without Python", func(t *testing.T) {
+		t.Parallel()
+		bin, out := t.TempDir(), t.TempDir()
+		for _, tool := range []string{"sh", "cat", "dirname", "mkdir", "rm", "tail", "timeout"} {
+			path, err := exec.LookPath(tool)
+			require.NoError(t, err)
+			require.NoError(t, os.Symlink(path, filepath.Join(bin, tool)))
+		}
+		c := exec.Command("bench/gpu.sh", m.trainer, m.data, out)
+		c.Env = append(os.Environ(), "PATH="+bin, "BENCH_SKIP=smoke-fp32 smoke-tf32 bench-fp32 bench-tf32 train-fp32 train-tf32")
+		said, err := c.CombinedOutput()
+		assert.Error(t, err)
+		assert.Contains(t, string(said), "There is no python3 to make gpu.json and gpu.md. What was measured is in "+out+": once it has Python, run ")
+		log, err := os.ReadFile(filepath.Join(out, "info.log"))
+		require.NoError(t, err)
+		assert.Contains(t, string(log), "60 + 20 images")
 	})
 	// The GPU goes in the second epoch: what the first one left is there.
 	for env, want := range map[string]string{

@@ -31,6 +31,7 @@ const (
 	OpenSSL       = "openssl"        // its command line, which makes keys
 	Apt           = "apt"            // Debian's own apt-get, to compare with
 	DpkgDeb       = "dpkg-deb"       // Debian's own unpacker, to measure against
+	Python        = "python3"        // Python, without any more modules
 	Pip           = "pip"            // Python with its pip, to compare with
 	VectorKernel  = "vector-kernel"  // a processor that the trainer has a kernel for
 	Clang         = "clang-19"       // the compiler that makes the kernels' PTX, in the version that made it
@@ -55,7 +56,7 @@ func init() {
 
 var needs = []string{
 	Docker, DockerCommand, DockerSocket, ClassicStore, Dockerd, Linux, AMD64, Cgo,
-	Root, Namespaces, Mirror, Snapshot, JQ, OpenSSL, Apt, DpkgDeb, Pip, VectorKernel, Clang, Ptxas, NoGPU,
+	Root, Namespaces, Mirror, Snapshot, JQ, OpenSSL, Apt, DpkgDeb, Python, Pip, VectorKernel, Clang, Ptxas, NoGPU,
 }
 
 // envRequire lists, separated by commas, what this machine has: a test that

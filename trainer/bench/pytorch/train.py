@@ -10,12 +10,16 @@ import argparse
 import gzip
 import json
 import pathlib
+import sys
 import time
 
-import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional
+try:
+    import numpy as np
+    import torch
+    from torch import nn
+    from torch.nn import functional
+except ModuleNotFoundError as e:
+    sys.exit(f"{sys.executable} has no module {e.name}: install PyTorch and NumPy for it, or put another python3 first on the PATH")
 
 
 def read(folder, name):
@@ -147,6 +151,8 @@ def main():
     p.add_argument("--workers", type=int, default=2, help="processes of the DataLoader")
     p.add_argument("--seed", type=int, default=0)
     args = p.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit(f"PyTorch {torch.__version__} sees no GPU: nvidia-smi says whether there is one, and torch.version.cuda ({torch.version.cuda}) which CUDA it is for")
     torch.manual_seed(args.seed)
     device = torch.device("cuda")
     train = read(args.data, "train-images-idx3-ubyte"), read(args.data, "train-labels-idx1-ubyte").long()
