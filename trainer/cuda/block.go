@@ -36,26 +36,26 @@ func (b *block) shape(c *param, images int) kernels.Shape {
 
 // normalise makes the lines of a batch norm: from the sums that a convolution left, or in
 // evaluation from the running statistics.
-func (n *Network) normalise(bn *norm, rows, channels int, train bool) error {
+func (n *replica) normalise(bn *norm, rows, channels int, train bool) error {
 	if !train {
 		return n.set.NormRunning(bn.lines, bn.mean, bn.vari, bn.gamma.w, bn.beta.w, channels)
 	}
-	return n.set.NormBatch(bn.lines, bn.mean, bn.vari, n.sums, bn.gamma.w, bn.beta.w, n.state, rows, channels)
+	return n.set.NormBatch(bn.lines, bn.mean, bn.vari, n.moments, bn.gamma.w, bn.beta.w, n.state, rows, channels)
 }
 
-// forward takes the batch from the first block's input to its loss.
-func (n *Network) forward(images int, train bool) (err error) {
-	s := n.set
+// forward takes a part of a batch from the first block's input to its losses.
+func (n *replica) forward(p part, train bool) (err error) {
+	s, images := n.set, p.images
 	for i, b := range n.blocks {
 		rows := b.rows(images)
 		conv := func(out, in kernels.Pointer, c *param, bn *norm) error {
-			sums := n.sums
+			sums := n.moments
 			if !train {
 				sums = 0
 			}
 			return errors.Join(s.ConvForward(out, in, c.w, sums, b.shape(c, images)), n.normalise(bn, rows, b.out, train))
 		}
-		drop := kernels.Dropout{Seed: n.cfg.Seed, Block: i}
+		drop := kernels.Dropout{Seed: n.cfg.Seed, Block: i, First: p.first}
 		if train {
 			drop.Probability = n.cfg.Dropout
 		}
@@ -70,21 +70,21 @@ func (n *Network) forward(images int, train bool) (err error) {
 			continue
 		}
 		h := kernels.Head{
-			Features: n.features, Logits: n.logits, Losses: n.loss, Hits: n.hits,
+			Features: n.features, Logits: n.logits, Losses: plus(n.losses, 2*p.first), Hits: plus(n.hits, p.first),
 			Y: b.y2, Shortcut: b.yS, Norm: b.bn2.lines, NormS: b.bnS.lines,
 			Weights: n.linear.weight.w, Bias: n.linear.bias.w, Labels: n.labels,
 		}
 		if train {
 			h.DFeatures = n.df
 		}
-		err = errors.Join(err, s.Head(h, images, n.cfg.Classes), s.Loss(n.state, n.loss, n.hits, images, train))
+		err = errors.Join(err, s.Head(h, images, p.batch, n.cfg.Classes))
 	}
 	return err
 }
 
-// backward computes all gradients.
-func (n *Network) backward(images int) error {
-	s := n.set
+// backward computes all gradients of a part.
+func (n *replica) backward(p part) error {
+	s, images := n.set, p.images
 	err := s.LinearGrad(n.linear.weight.grad, n.logits, n.features, images, n.cfg.Classes)
 	for i := len(n.blocks) - 1; i >= 0; i-- {
 		b := n.blocks[i]
@@ -96,18 +96,18 @@ func (n *Network) backward(images int) error {
 		// through takes the gradient g through a batch norm: y becomes its input's.
 		through := func(y kernels.Pointer, bn *norm, dot int) error {
 			return errors.Join(
-				s.NormGrad(bn.lines, bn.gamma.grad, bn.beta.grad, n.sums, bn.gamma.w, rows, b.out, dot),
+				s.NormGrad(bn.lines, bn.gamma.grad, bn.beta.grad, n.moments, bn.gamma.w, rows, b.out, dot),
 				s.NormApply(y, b.g, bn.lines, rows, b.out))
 		}
 		drop := kernels.Dropout{Probability: n.cfg.Dropout}
 		err = errors.Join(err,
-			s.JoinGrad(b.g, n.sums, dx, b.y2, b.yS, b.bn2.lines, b.bnS.lines, rows, b.out, b.log, !last),
+			s.JoinGrad(b.g, n.moments, dx, b.y2, b.yS, b.bn2.lines, b.bnS.lines, rows, b.out, b.log, !last),
 			through(b.y2, &b.bn2, 1),
 			through(b.yS, &b.bnS, 2),
 			s.ConvWeight(b.conv2.grad, b.a1, b.y2, shape(b.conv2)),
 			s.ConvWeight(b.convS.grad, b.x, b.yS, shape(b.convS)),
 			s.ConvBackward(b.g, b.y2, b.conv2.w, shape(b.conv2), false),
-			s.ActivateGrad(b.g, n.sums, b.a1, b.y1, b.bn1.lines, drop, rows, b.out),
+			s.ActivateGrad(b.g, n.moments, b.a1, b.y1, b.bn1.lines, drop, rows, b.out),
 			through(b.y1, &b.bn1, 1),
 			s.ConvWeight(b.conv1.grad, b.x, b.y1, shape(b.conv1)))
 		if i > 0 {

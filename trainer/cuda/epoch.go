@@ -9,7 +9,7 @@ import (
 	"github.com/berthdev/berth/trainer/nn"
 )
 
-// Resident is a data set in the memory of a network's device, from where whole epochs are
+// Resident is a data set in the memory of each of a network's devices, from where whole epochs are
 // trained and tested without a wait: the host writes the order of the images, launches
 // everything, and reads what came of it at the end.
 type Resident struct {
@@ -25,12 +25,18 @@ type Resident struct {
 }
 
 type split struct {
-	kernels.Images
+	images []kernels.Images // by replica
 	size   int
-	replay map[int]Recording // by the size of a batch
+	replay map[recording]Recording
 }
 
-// Load puts a set on the device, for batches of up to so many images, shuffled and flipped
+// A recording is of a replica's half of batches of a size.
+type recording struct {
+	replica, batch int
+	half           half
+}
+
+// Load puts a set on each device, for batches of up to so many images, shuffled and flipped
 // by the seed, as [data.Loader] does it.
 func (n *Network) Load(set *data.Set, batch int, seed uint64) (*Resident, error) {
 	if set.Channels != n.cfg.Channels {
@@ -39,33 +45,46 @@ func (n *Network) Load(set *data.Set, batch int, seed uint64) (*Resident, error)
 	r := &Resident{n: n, batch: batch, seed: seed, shuffled: -1}
 	for i, images := range []data.Split{set.Train, set.Test} {
 		to := []*split{&r.train, &r.test}[i]
-		to.Images = kernels.Images{Channels: set.Channels, Height: set.Height, Width: set.Width, Seed: seed, Augment: i == 0}
-		to.size, to.replay = images.Len(), map[int]Recording{}
-		for _, c := range []struct {
-			at   *kernels.Pointer
-			name string
-			data []byte
-			size int
-		}{
-			{&to.Pixels, "pixels", images.Pixels, len(images.Pixels)},
-			{&to.Labels, "labels of images", images.Labels, len(images.Labels)},
-			{&to.Order, "order of images", nil, images.Len() * 4},
-		} {
-			p, err := n.dev.Alloc(c.name, c.size)
-			if err == nil && c.data != nil {
-				err = n.dev.Write(p, c.data)
+		to.size, to.replay = images.Len(), map[recording]Recording{}
+		for _, replica := range n.replicas {
+			on := kernels.Images{Channels: set.Channels, Height: set.Height, Width: set.Width, Seed: seed, Augment: i == 0}
+			for _, c := range []struct {
+				at   *kernels.Pointer
+				name string
+				data []byte
+				size int
+			}{
+				{&on.Pixels, "pixels", images.Pixels, len(images.Pixels)},
+				{&on.Labels, "labels of images", images.Labels, len(images.Labels)},
+				{&on.Order, "order of images", nil, images.Len() * 4},
+			} {
+				p, err := replica.dev.Alloc(c.name, c.size)
+				if err == nil && c.data != nil {
+					err = replica.dev.Write(p, c.data)
+				}
+				if err != nil {
+					return nil, fmt.Errorf("data set of %d and %d images: %w", set.Train.Len(), set.Test.Len(), err)
+				}
+				*c.at = p
 			}
-			if err != nil {
-				return nil, fmt.Errorf("data set of %d and %d images: %w", set.Train.Len(), set.Test.Len(), err)
-			}
-			*c.at = p
+			to.images = append(to.images, on)
 		}
 	}
 	order := make([]int32, r.test.size)
 	for i := range order {
 		order[i] = int32(i)
 	}
-	return r, n.write(r.test.Order, order)
+	return r, r.order(&r.test, order)
+}
+
+// order writes in which order the images of a split are taken.
+func (r *Resident) order(of *split, order []int32) error {
+	for _, replica := range r.n.replicas {
+		if err := replica.write(of.images[replica.index].Order, order); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Train takes steps of an epoch, from its batch first on, as many as are asked for and left.
@@ -75,7 +94,7 @@ func (r *Resident) Train(epoch, first, batches int, before nn.Sums) (nn.Sums, er
 	if r.shuffled != epoch {
 		order := make([]int32, r.train.size)
 		data.Shuffle(order, r.seed, epoch)
-		if err := r.n.write(r.train.Order, order); err != nil {
+		if err := r.order(&r.train, order); err != nil {
 			return nn.Sums{}, err
 		}
 		r.shuffled = epoch
@@ -106,10 +125,9 @@ func sums(s kernels.State) nn.Sums {
 }
 
 // run launches everything that a split needs from the state's first image to before the last
-// one: a recording for each size of a batch, again and again, where the device can record.
+// one: a recording for each size of a batch, again and again, where the devices can record.
 func (r *Resident) run(from *split, last int, s kernels.State, train bool) (kernels.State, error) {
-	n := r.n
-	if err := n.write(n.state, s); err != nil {
+	if err := r.n.begin(s); err != nil {
 		return s, err
 	}
 	for first := int(s.First); first < last; first += r.batch {
@@ -118,23 +136,15 @@ func (r *Resident) run(from *split, last int, s kernels.State, train bool) (kern
 			return s, fmt.Errorf("images %d to %d: %w", first, first+images-1, err)
 		}
 	}
-	return s, n.read(&s, n.state)
+	return r.n.end()
 }
 
-// step launches a batch, whose place is in the state on the device.
+// step launches a batch, whose place is in the state on the devices.
 func (r *Resident) step(from *split, images int, train bool) error {
 	n := r.n
 	// The last batch may be a smaller one, with fewer parts of gradients.
 	if err := n.reserve(images); err != nil {
 		return err
-	}
-	launch := func() error {
-		n.launcher.failed = false
-		return errors.Join(n.set.Gather(n.blocks[0].x, n.labels, from.Images, n.state, images), n.pass(images, train))
-	}
-	recorder, ok := n.dev.(Recorder)
-	if !ok {
-		return launch()
 	}
 	if r.recorded != n.cfg || r.reserved != n.reserved { // arguments are recorded, too
 		if err := errors.Join(r.train.drop(), r.test.drop()); err != nil {
@@ -142,15 +152,26 @@ func (r *Resident) step(from *split, images int, train bool) error {
 		}
 		r.recorded, r.reserved = n.cfg, n.reserved
 	}
-	replay := from.replay[images]
-	if replay == nil {
-		var err error
-		if replay, err = recorder.Record(launch); err != nil {
-			return fmt.Errorf("recording: %w", err)
+	return n.pass(train, func(p *replica) error {
+		images := from.images[p.index]
+		images.Order = plus(images.Order, p.planned.first) // as large as a float32
+		return p.set.Gather(p.blocks[0].x, p.labels, images, p.state, p.planned.images)
+	}, func(p *replica, h half, launches func() error) error {
+		recorder, ok := p.dev.(Recorder)
+		if !ok {
+			return launches()
 		}
-		from.replay[images] = replay
-	}
-	return replay.Replay()
+		key := recording{p.index, images, h}
+		replay := from.replay[key]
+		if replay == nil {
+			var err error
+			if replay, err = recorder.Record(launches); err != nil {
+				return fmt.Errorf("recording: %w", err)
+			}
+			from.replay[key] = replay
+		}
+		return replay.Replay()
+	})
 }
 
 // drop destroys what was recorded.

@@ -38,7 +38,7 @@ func TestEpochIsThatOfTheLoader(t *testing.T) {
 	const batch, seed, epoch = 2, 5, 3
 	s := set(5, 3)
 	cfg := nn.Config{Channels: 1, Classes: 10, Seed: seed, Dropout: 0.5}
-	hosted, err := New(newInterpreter(t), cfg, kernels.FP32)
+	hosted, err := New([]Device{newInterpreter(t)}, cfg, kernels.FP32)
 	require.NoError(t, err)
 	var want nn.Sums
 	for images, labels := range data.NewLoader(s, batch, true, seed).Epoch(epoch, 1) {
@@ -47,7 +47,7 @@ func TestEpochIsThatOfTheLoader(t *testing.T) {
 		want = nn.Sums{Loss: want.Loss + loss*float64(len(labels)), Correct: want.Correct + correct, Images: want.Images + len(labels)}
 	}
 	device := &counting{interpreter: newInterpreter(t)}
-	network, err := New(device, cfg, kernels.FP32)
+	network, err := New([]Device{device}, cfg, kernels.FP32)
 	require.NoError(t, err)
 	r, err := network.Load(s, batch, seed)
 	require.NoError(t, err)
@@ -87,7 +87,7 @@ func (c *counting) Read(data []byte, from kernels.Pointer) error {
 
 func TestLoadRefusesWhatDoesNotFit(t *testing.T) {
 	d := newInterpreter(t)
-	n, err := New(d, nn.Config{Channels: 3, Classes: 10}, kernels.FP32)
+	n, err := New([]Device{d}, nn.Config{Channels: 3, Classes: 10}, kernels.FP32)
 	require.NoError(t, err)
 	_, err = n.Load(set(1, 1), 1, 0)
 	assert.ErrorContains(t, err, "images of 1 channels for a network for 3")
@@ -122,7 +122,7 @@ func (r recorded) Destroy() error {
 func TestRecordingsAreDestroyed(t *testing.T) {
 	t.Parallel()
 	d := &recorder{interpreter: newInterpreter(t)}
-	n, err := New(d, nn.Config{Channels: 1, Classes: 10}, kernels.FP32)
+	n, err := New([]Device{d}, nn.Config{Channels: 1, Classes: 10}, kernels.FP32)
 	require.NoError(t, err)
 	r, err := n.Load(set(5, 3), 2, 0)
 	require.NoError(t, err)

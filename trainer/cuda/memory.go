@@ -32,9 +32,10 @@ func plus(p kernels.Pointer, floats int) kernels.Pointer {
 }
 
 // place allocates what doesn't depend on the size of a batch, and builds the network on it.
-func (n *Network) place() error {
-	total := 0
-	for _, t := range n.list {
+func (n *replica) place(list []nn.Tensor) error {
+	total, running := 0, 0
+	statistics := map[string]vector{}
+	for _, t := range list {
 		size := 1
 		for _, d := range t.Shape {
 			size *= d
@@ -42,25 +43,40 @@ func (n *Network) place() error {
 		switch {
 		case strings.HasPrefix(t.Name, "adam."):
 		case strings.HasSuffix(t.Name, ".running_mean"), strings.HasSuffix(t.Name, ".running_var"):
-			p, err := n.alloc(t.Name, size)
-			if err != nil {
-				return err
-			}
-			n.statistics[t.Name] = vector{p, size}
+			statistics[t.Name] = vector{kernels.Pointer(running * floatSize), size}
+			running += size
 		default:
 			n.params = append(n.params, param{name: t.Name, shape: t.Shape, first: total, size: size})
 			total += (size + 3) / 4 * 4 // kernels read four at a time
 		}
 	}
-	for name, v := range map[string]*vector{"parameters": &n.w, "Adam's m": &n.m, "Adam's v": &n.v} {
-		p, err := n.alloc(name, total)
+	rooms := map[string]*vector{"parameters": &n.w, "Adam's m": &n.m, "Adam's v": &n.v, "running statistics": &n.running}
+	for name, v := range rooms {
+		size := total
+		if v == &n.running {
+			size = running
+		}
+		p, err := n.alloc(name, size)
 		if err != nil {
 			return err
 		}
-		*v = vector{p, total}
+		*v = vector{p, size}
 	}
 	for i := range n.params {
 		n.params[i].w = plus(n.w.at, n.params[i].first)
+	}
+	for name, v := range statistics {
+		n.statistics[name] = vector{n.running.at + v.at, v.size}
+	}
+	if n.replicas > 1 {
+		var err error
+		if n.sums, err = n.alloc("sums of gradients", n.replicas*total); err != nil {
+			return err
+		}
+		// What is between parameters is copied with them.
+		if err := n.write(n.sums, make([]float32, n.replicas*total)); err != nil {
+			return err
+		}
 	}
 	var err error
 	if n.state, err = n.dev.Alloc("state", 64); err != nil {
@@ -87,12 +103,12 @@ func (n *Network) place() error {
 	return nil
 }
 
-func (n *Network) alloc(name string, floats int) (kernels.Pointer, error) {
+func (n *replica) alloc(name string, floats int) (kernels.Pointer, error) {
 	return n.dev.Alloc(name, floats*floatSize)
 }
 
 // param is one by its name.
-func (n *Network) param(name string) *param {
+func (n *replica) param(name string) *param {
 	for i := range n.params {
 		if n.params[i].name == name {
 			return &n.params[i]
@@ -103,7 +119,7 @@ func (n *Network) param(name string) *param {
 
 // stored is where a tensor of a state is, and in which order: value i of it, in PyTorch's
 // order, is at index(i).
-func (n *Network) stored(t nn.Tensor) (v vector, index func(i int) int) {
+func (n *replica) stored(t nn.Tensor) (v vector, index func(i int) int) {
 	same := func(i int) int { return i }
 	if v, ok := n.statistics[t.Name]; ok {
 		return v, same
@@ -130,60 +146,97 @@ func (n *Network) stored(t nn.Tensor) (v vector, index func(i int) int) {
 	return v, same
 }
 
-// reserve makes room for a batch, and plans the sum of its gradients' parts.
+// reserve makes room for a batch, and plans the sums of its gradients' parts.
 func (n *Network) reserve(images int) error {
 	if images > n.capacity {
-		for _, p := range n.owned {
-			if err := n.dev.Free(p); err != nil {
-				return err
-			}
-		}
-		n.owned, n.capacity, n.planned = nil, 0, 0
-		clear(n.plans)
+		n.capacity = 0
 		n.reserved++
-		if err := n.allocate(images); err != nil {
-			return fmt.Errorf("memory for a batch of %d images: %w", images, err)
+		for _, r := range n.replicas {
+			if err := r.allocate(images); err != nil {
+				return fmt.Errorf("memory for a batch of %d images: %w", images, err)
+			}
 		}
 		n.capacity = images
 	}
-	if images == n.planned {
+	for _, r := range n.replicas {
+		if err := r.plan(images); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A part is what a replica has of a batch.
+type part struct{ batch, first, images int }
+
+// part is what this replica has of a batch: the first replicas have one image more where it
+// can't be split evenly.
+func (n *replica) part(batch int) part {
+	each, more := batch/n.replicas, batch%n.replicas
+	p := part{batch, n.index*each + min(n.index, more), each}
+	if n.index < more {
+		p.images++
+	}
+	return p
+}
+
+// A plan is how Adam gets the gradients of a batch.
+type plan struct {
+	pieces kernels.Pointer // of the gradients here
+	count  int
+	sums   kernels.Pointer // pieces of the replicas' sums; the same for one replica
+}
+
+// plan plans the sums of a batch's gradients. Plans stay on the device: an epoch's last batch
+// may be smaller than the others, and writing would wait for them.
+func (n *replica) plan(batch int) error {
+	if n.planned.batch == batch {
 		return nil
 	}
-	var pieces []kernels.Piece
+	part := n.part(batch)
+	var pieces, sums []kernels.Piece
 	at := 0
-	for _, t := range n.gradientsOf(images) {
+	for _, t := range n.gradientsOf(part.images) {
 		for k, p := range t.params {
 			p.grad = plus(n.gradients, at+t.offsets[k])
 			for i := 0; i < p.size; i += kernels.PieceSize {
-				pieces = append(pieces, kernels.Piece{
+				piece := kernels.Piece{
 					First: int32(p.first + i), Count: int32(min(kernels.PieceSize, p.size-i)),
 					Gradient: int32(at + t.offsets[k] + i), Parts: int32(t.parts), Stride: int32(t.stride),
-				})
+				}
+				pieces = append(pieces, piece)
+				piece.Gradient, piece.Parts, piece.Stride = piece.First, int32(min(n.replicas, batch)), int32(n.w.size)
+				sums = append(sums, piece)
 			}
 		}
 		at += t.parts * t.stride
 	}
-	n.count = len(pieces)
-	if err := n.plan(images, pieces); err != nil {
-		return err
+	p, ok := n.plans[batch]
+	if !ok {
+		p.count = len(pieces)
+		var err error
+		if p.pieces, err = n.table("pieces", pieces); err != nil {
+			return err
+		}
+		if p.sums = p.pieces; n.replicas > 1 {
+			if p.sums, err = n.table("pieces of sums", sums); err != nil {
+				return err
+			}
+		}
+		n.plans[batch] = p
 	}
-	n.planned = images
+	n.planned, n.current = part, p
 	return nil
 }
 
-// plan has the pieces of a batch size on the device, where those of others stay: an epoch's
-// last batch may be smaller than the others, and writing would wait for them.
-func (n *Network) plan(images int, pieces []kernels.Piece) (err error) {
-	var ok bool
-	if n.pieces, ok = n.plans[images]; ok {
-		return nil
+// table puts pieces on the device, for as long as the memory for batches lasts.
+func (n *replica) table(name string, pieces []kernels.Piece) (kernels.Pointer, error) {
+	p, err := n.dev.Alloc(name, binary.Size(pieces))
+	if err != nil {
+		return 0, err
 	}
-	if n.pieces, err = n.dev.Alloc("pieces", binary.Size(pieces)); err != nil {
-		return err
-	}
-	n.owned = append(n.owned, n.pieces)
-	n.plans[images] = n.pieces
-	return n.write(n.pieces, pieces)
+	n.owned = append(n.owned, p)
+	return p, n.write(p, pieces)
 }
 
 // A gradient is that of tensors which one kernel computes, in parts.
@@ -194,7 +247,7 @@ type gradient struct {
 }
 
 // gradientsOf are the gradients of a batch, in their order in memory.
-func (n *Network) gradientsOf(images int) (all []gradient) {
+func (n *replica) gradientsOf(images int) (all []gradient) {
 	one := func(p *param, parts int) { all = append(all, gradient{[]*param{p}, []int{0}, parts, p.size}) }
 	for _, b := range n.blocks {
 		for _, c := range []*param{b.conv1, b.conv2, b.convS} {
@@ -209,12 +262,22 @@ func (n *Network) gradientsOf(images int) (all []gradient) {
 	return append(all, gradient{[]*param{w, b}, []int{0, w.size}, kernels.LinearParts(images), w.size + b.size})
 }
 
-// allocate makes room for batches of up to so many images.
-func (n *Network) allocate(images int) error {
-	var sums, dx, gradients int
+// allocate makes room for the parts of batches of up to so many images, in place of what
+// there was.
+func (n *replica) allocate(batch int) error {
+	for len(n.owned) > 0 {
+		if err := n.dev.Free(n.owned[0]); err != nil {
+			return err
+		}
+		n.owned = n.owned[1:]
+	}
+	n.planned = part{}
+	clear(n.plans)
+	images := max(1, n.part(batch).images)
+	var moments, dx, gradients int
 	for _, b := range n.blocks {
 		rows := b.rows(images)
-		sums = max(sums, kernels.Tiles(rows)*3*b.out)
+		moments = max(moments, kernels.Tiles(rows)*3*b.out)
 		if b.index > 0 {
 			dx = max(dx, rows*b.in)
 		}
@@ -230,14 +293,14 @@ func (n *Network) allocate(images int) error {
 	rooms := []room{
 		{"images", &n.images, images * n.cfg.Channels * nn.Size * nn.Size},
 		{"labels", &n.labels, images},
-		{"sums of tiles", &n.sums, sums},
+		{"sums of tiles", &n.moments, moments},
 		{"gradient of an input", &n.dx, dx},
 		{"gradients", &n.gradients, gradients},
 		{"features", &n.features, images * kernels.Features},
 		{"logits", &n.logits, images * n.cfg.Classes},
 		{"gradient of the features", &n.df, images * kernels.Features},
-		{"losses", &n.loss, 2 * images},
-		{"hits", &n.hits, images},
+		{"losses", &n.losses, 2 * batch},
+		{"hits", &n.hits, batch},
 	}
 	for _, b := range n.blocks {
 		rows := b.rows(images)

@@ -1,4 +1,4 @@
-// Package cuda trains the network of the package nn on an NVIDIA GPU.
+// Package cuda trains the network of the package nn on NVIDIA GPUs.
 //
 // It decides which kernels run, in which order and on what memory; a [Device] does
 // that. It knows no driver: its tests run it on an interpreter of the PTX that ships.
@@ -8,6 +8,9 @@
 // numbers and state, so that a checkpoint can go on either. Their results differ by
 // rounding alone: sums over pixels and images have another order here. That order is
 // fixed, so the same GPU gives the same bits in every run.
+//
+// On several GPUs each has a replica of the network, and takes its part of each batch. What
+// that changes is said at [New].
 package cuda
 
 import (
@@ -15,7 +18,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 
 	"github.com/berthdev/berth/trainer/cuda/kernels"
 	"github.com/berthdev/berth/trainer/nn"
@@ -47,48 +52,96 @@ type Recording interface {
 	Destroy() error
 }
 
-// Network is a network on a GPU, with its optimiser's state.
+// A Peer is a Device that can work together with others of its type. What is called on one
+// of them knows nothing of what is called on others, but for Follow. None of these calls waits.
+type Peer interface {
+	Device
+	// Mark notes what has been called on the device until now.
+	Mark() error
+	// Follow makes what is called later on this device see as done what was called on another
+	// one before its last mark.
+	Follow(other Peer) error
+	// Fetch copies memory of another device here.
+	Fetch(to kernels.Pointer, from Peer, at kernels.Pointer, bytes int) error
+	// String names the device for errors.
+	String() string
+}
+
+// Network is a network on one GPU or several, with its optimiser's state.
 type Network struct {
-	dev      Device
-	set      kernels.Set
-	launcher *launcher
+	replicas []*replica
 	cfg      nn.Config
 	step     int64
+	list     []nn.Tensor // names and shapes of what a state has
+	capacity int         // images of a batch that there is memory for
+	reserved int         // how often memory for batches was made anew
+}
+
+// A replica is a network on a GPU, which takes its part of each batch.
+type replica struct {
+	dev      Device
+	index    int // of so many
+	replicas int
+	set      kernels.Set
+	launcher *launcher
+	cfg      *nn.Config // the network's
 
 	params     []param           // in the order of the state
 	statistics map[string]vector // running ones, by name
-	list       []nn.Tensor       // names and shapes of what a state has
 	blocks     []*block
 	linear     linear
 	w, m, v    vector // all parameters, and Adam's moments
+	running    vector // all running statistics
+	state      kernels.Pointer
 
-	// Of batches of up to capacity images, and of exactly planned ones.
-	capacity, planned           int
-	reserved                    int                     // how often memory for batches was made anew
-	plans                       map[int]kernels.Pointer // pieces, by the number of images
-	owned                       []kernels.Pointer
-	images, labels, state       kernels.Pointer
-	sums, dx, gradients, pieces kernels.Pointer
-	features, logits, df, loss  kernels.Pointer
-	hits                        kernels.Pointer
-	count                       int // of pieces
+	// The replicas' gradients, one after the other, each as the parameters lie. There are none
+	// of a single one, whose gradients Adam takes from their parts.
+	sums kernels.Pointer
+
+	// For batches of up to the network's capacity, and of exactly planned ones.
+	owned                  []kernels.Pointer
+	plans                  map[int]plan // by the number of a batch's images
+	planned                part
+	current                plan
+	images, labels         kernels.Pointer
+	moments, dx, gradients kernels.Pointer
+	features, logits, df   kernels.Pointer
+	losses, hits           kernels.Pointer // of the whole batch
 }
 
-// New puts a network with the initial values of the package nn on a device.
-func New(dev Device, cfg nn.Config, precision kernels.Precision) (*Network, error) {
+// New puts a network with the initial values of the package nn on devices; several must be
+// a [Peer] each.
+//
+// Of several, each has a replica of the network, and takes a part of each batch: neighbouring
+// images, in the order of the devices. They exchange their gradients, and each adds them in
+// the order of the devices and takes the same step, so that all replicas stay the same to the
+// bit. Against one device, two things change beside the order of sums: each part is normalised
+// by its own mean and variance, as PyTorch's DistributedDataParallel does it, and the running
+// statistics are those of the first device's parts. Images, order, flips and dropout are those
+// of one device, and the loss is the mean over the whole batch.
+func New(devices []Device, cfg nn.Config, precision kernels.Precision) (*Network, error) {
 	host, err := nn.New(cfg)
 	if err != nil {
 		return nil, err
 	}
-	l := &launcher{Launcher: dev}
-	n := &Network{dev: dev, launcher: l, set: kernels.Set{Launcher: l, Precision: precision}, statistics: map[string]vector{}, plans: map[int]kernels.Pointer{}}
 	initial := host.State()
+	n := &Network{cfg: initial.Config}
 	for _, t := range initial.Tensors {
 		n.list = append(n.list, nn.Tensor{Name: t.Name, Shape: t.Shape})
 	}
-	n.cfg = initial.Config
-	if err := n.place(); err != nil {
-		return nil, err
+	for i, dev := range devices {
+		if _, ok := dev.(Peer); len(devices) > 1 && !ok {
+			return nil, fmt.Errorf("a %T can't work together with others", dev)
+		}
+		l := &launcher{Launcher: dev}
+		r := &replica{
+			dev: dev, index: i, replicas: len(devices), set: kernels.Set{Launcher: l, Precision: precision}, launcher: l, cfg: &n.cfg,
+			statistics: map[string]vector{}, plans: map[int]plan{},
+		}
+		if err := r.place(n.list); err != nil {
+			return nil, err
+		}
+		n.replicas = append(n.replicas, r)
 	}
 	return n, n.Restore(initial)
 }
@@ -99,7 +152,7 @@ func (n *Network) Step() int64 { return n.step }
 // NumParameters is the number of trained values.
 func (n *Network) NumParameters() int {
 	sum := 0
-	for _, p := range n.params {
+	for _, p := range n.replicas[0].params {
 		sum += p.size
 	}
 	return sum
@@ -152,40 +205,214 @@ func (n *Network) run(images []float32, labels []uint8, s kernels.State, train b
 	if err := n.reserve(len(labels)); err != nil {
 		return s, err
 	}
-	err := errors.Join(n.write(n.images, images), n.write(n.labels, numbers), n.write(n.state, s))
+	size := len(images) / len(labels)
+	for _, r := range n.replicas {
+		p := r.planned
+		err := errors.Join(r.write(r.images, images[p.first*size:][:p.images*size]), r.write(r.labels, numbers[p.first:][:p.images]))
+		if err != nil {
+			return s, err
+		}
+	}
+	if err := n.begin(s); err != nil {
+		return s, err
+	}
+	err := n.pass(train, func(r *replica) error {
+		return r.set.Haar(r.blocks[0].x, r.images, r.planned.images, n.cfg.Channels)
+	}, func(_ *replica, _ half, launches func() error) error { return launches() })
 	if err != nil {
 		return s, err
 	}
-	n.launcher.failed = false
-	err = errors.Join(n.set.Haar(n.blocks[0].x, n.images, len(labels), n.cfg.Channels), n.pass(len(labels), train))
-	if err != nil {
-		return s, err
-	}
-	return s, n.read(&s, n.state)
+	return n.end()
 }
 
-// pass takes the input of the first block through the network, and in training back.
-func (n *Network) pass(images int, train bool) error {
-	err := n.forward(images, train)
+// begin has all replicas begin with a state.
+func (n *Network) begin(s kernels.State) error {
+	for _, r := range n.replicas {
+		if err := r.write(r.state, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// end waits for all replicas, and returns the state that they came to.
+func (n *Network) end() (s kernels.State, err error) {
+	first := make([]byte, binary.Size(s))
+	for i, r := range n.replicas {
+		b := make([]byte, len(first))
+		if err := r.dev.Read(b, r.state); err != nil {
+			return s, err
+		}
+		if i == 0 {
+			first = b
+		} else if !bytes.Equal(b, first) {
+			return s, n.apart(r, "losses")
+		}
+	}
+	return s, binary.Read(bytes.NewReader(first), binary.LittleEndian, &s)
+}
+
+// apart is the error of a replica that isn't the same as the first one.
+func (n *Network) apart(r *replica, what string) error {
+	return fmt.Errorf("%v has other %s than %v, which must be the same to the bit: one of the GPUs computes wrong, or what they exchange arrives wrong",
+		r.dev, what, n.replicas[0].dev)
+}
+
+// A half of what a replica does with a batch: before replicas exchange their results, and
+// after that.
+type half int
+
+const (
+	before half = iota
+	after
+)
+
+// pass takes the batch that is planned through the network, and in training back. input makes
+// the input of a replica's first block. run runs launches, or records and replays them: those
+// of a replica's half of a batch are always the same.
+func (n *Network) pass(train bool, input func(*replica) error, run func(r *replica, h half, launches func() error) error) error {
+	if len(n.replicas) == 1 {
+		r := n.replicas[0]
+		return run(r, before, r.launches(func() error { return errors.Join(r.compute(train, input), r.update(train)) }))
+	}
+	for _, r := range n.replicas {
+		if r.planned.images > 0 {
+			if err := run(r, before, r.launches(func() error { return r.compute(train, input) })); err != nil {
+				return err
+			}
+		}
+	}
+	if err := n.exchange(train); err != nil {
+		return err
+	}
+	for _, r := range n.replicas {
+		if err := run(r, after, r.launches(func() error { return r.update(train) })); err != nil {
+			return err
+		}
+	}
+	// What a replica gave to the others it may change when they have it.
+	return n.meet()
+}
+
+// launches begins anew after a launch has failed.
+func (n *replica) launches(f func() error) func() error {
+	return func() error {
+		n.launcher.failed = false
+		return f()
+	}
+}
+
+// compute takes a replica's part of a batch through the network, and in training back.
+func (n *replica) compute(train bool, input func(*replica) error) error {
+	err := errors.Join(input(n), n.forward(n.planned, train))
 	if train {
-		err = errors.Join(err, n.backward(images), n.set.Adam(n.w.at, n.m.at, n.v.at, n.gradients, n.pieces, n.state, n.count, n.cfg.LR))
+		err = errors.Join(err, n.backward(n.planned))
+	}
+	if train && n.replicas > 1 {
+		err = errors.Join(err, n.set.SumParts(n.sumsOf(n.index), n.gradients, n.current.pieces, n.current.count))
 	}
 	return err
 }
 
-// State returns a copy of the network's state.
+// sumsOf is where the gradients of a replica are.
+func (n *replica) sumsOf(index int) kernels.Pointer { return plus(n.sums, index*n.w.size) }
+
+// update adds the losses and hits of a batch to the state, and in training takes the step.
+func (n *replica) update(train bool) error {
+	err := n.set.Loss(n.state, n.losses, n.hits, n.planned.batch, train)
+	if train {
+		gradients := n.gradients
+		if n.replicas > 1 {
+			gradients = n.sums
+		}
+		err = errors.Join(err, n.set.Adam(n.w.at, n.m.at, n.v.at, gradients, n.current.sums, n.state, n.current.count, n.cfg.LR))
+	}
+	return err
+}
+
+// exchange has every replica fetch what the others came to: losses and hits, and in training
+// gradients and the first one's running statistics. For each pair that is 2.5 MB: for more than
+// a few GPUs it would be less to have each take the step for a share of the parameters.
+func (n *Network) exchange(train bool) error {
+	if err := errors.Join(n.mark(), n.meet()); err != nil {
+		return err
+	}
+	for _, r := range n.replicas {
+		for _, o := range n.replicas {
+			if o == r || o.planned.images == 0 {
+				continue
+			}
+			fetch := func(to, at kernels.Pointer, bytes int) error { return r.dev.(Peer).Fetch(to, o.dev.(Peer), at, bytes) }
+			p := o.planned
+			err := errors.Join(
+				fetch(plus(r.losses, 2*p.first), plus(o.losses, 2*p.first), p.images*2*floatSize),
+				fetch(plus(r.hits, p.first), plus(o.hits, p.first), p.images*floatSize))
+			if train {
+				err = errors.Join(err, fetch(r.sumsOf(o.index), o.sumsOf(o.index), n.replicas[0].w.size*floatSize))
+			}
+			if train && o.index == 0 {
+				err = errors.Join(err, fetch(r.running.at, o.running.at, r.running.size*floatSize))
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return n.mark()
+}
+
+// mark marks what all replicas have done.
+func (n *Network) mark() error {
+	for _, r := range n.replicas {
+		if err := r.dev.(Peer).Mark(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// meet has what each replica does next follow what all others did before their marks.
+func (n *Network) meet() error {
+	for _, r := range n.replicas {
+		for _, o := range n.replicas {
+			if o == r {
+				continue
+			}
+			if err := r.dev.(Peer).Follow(o.dev.(Peer)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// State returns a copy of the network's state. Of several replicas it sees that they are the
+// same; for Adam's moments that shows in the parameters, a step later.
 func (n *Network) State() (nn.State, error) {
 	s := nn.State{Step: n.step, Seed: n.cfg.Seed, Config: n.cfg}
 	for _, t := range n.list {
-		v, index := n.stored(t)
-		stored := make([]float32, v.size)
-		if err := n.read(stored, v.at); err != nil {
+		r := n.replicas[0]
+		v, index := r.stored(t)
+		stored := make([]byte, v.size*floatSize)
+		if err := r.dev.Read(stored, v.at); err != nil {
 			return nn.State{}, fmt.Errorf("%s: %w", t.Name, err)
+		}
+		if !strings.HasPrefix(t.Name, "adam.") {
+			for _, other := range n.replicas[1:] {
+				v, _ := other.stored(t)
+				b := make([]byte, len(stored))
+				if err := other.dev.Read(b, v.at); err != nil {
+					return nn.State{}, fmt.Errorf("%s: %w", t.Name, err)
+				}
+				if !bytes.Equal(b, stored) {
+					return nn.State{}, n.apart(other, "values of "+t.Name)
+				}
+			}
 		}
 		t.Shape = slices.Clone(t.Shape)
 		t.Data = make([]float32, v.size)
 		for i := range t.Data {
-			t.Data[i] = stored[index(i)]
+			t.Data[i] = math.Float32frombits(binary.LittleEndian.Uint32(stored[index(i)*floatSize:]))
 		}
 		s.Tensors = append(s.Tensors, t)
 	}
@@ -203,13 +430,15 @@ func (n *Network) Restore(s nn.State) error {
 	}
 	s = host.State()
 	for _, t := range s.Tensors {
-		v, index := n.stored(t)
-		stored := make([]float32, v.size)
-		for i, x := range t.Data {
-			stored[index(i)] = x
-		}
-		if err := n.write(v.at, stored); err != nil {
-			return fmt.Errorf("restore %s: %w", t.Name, err)
+		for _, r := range n.replicas {
+			v, index := r.stored(t)
+			stored := make([]float32, v.size)
+			for i, x := range t.Data {
+				stored[index(i)] = x
+			}
+			if err := r.write(v.at, stored); err != nil {
+				return fmt.Errorf("restore %s: %w", t.Name, err)
+			}
 		}
 	}
 	n.cfg, n.step = s.Config, s.Step
@@ -217,7 +446,7 @@ func (n *Network) Restore(s nn.State) error {
 }
 
 // write copies a value of fixed size, or a slice, to the device.
-func (n *Network) write(to kernels.Pointer, v any) error {
+func (n *replica) write(to kernels.Pointer, v any) error {
 	b, err := binary.Append(nil, binary.LittleEndian, v)
 	if err != nil {
 		return err
@@ -225,7 +454,7 @@ func (n *Network) write(to kernels.Pointer, v any) error {
 	return n.dev.Write(to, b)
 }
 
-func (n *Network) read(v any, from kernels.Pointer) error {
+func (n *replica) read(v any, from kernels.Pointer) error {
 	b := make([]byte, binary.Size(v))
 	if err := n.dev.Read(b, from); err != nil {
 		return err

@@ -98,7 +98,7 @@ func batch(seed uint64, images, channels int) ([]float32, []uint8) {
 func pair(t testing.TB, cfg nn.Config, p kernels.Precision) (*nn.Network, *Network) {
 	cpu, err := nn.New(cfg)
 	require.NoError(t, err)
-	gpu, err := New(newInterpreter(t), cfg, p)
+	gpu, err := New([]Device{newInterpreter(t)}, cfg, p)
 	require.NoError(t, err)
 	return cpu, gpu
 }
@@ -284,7 +284,7 @@ func TestBadBatchesChangeNothing(t *testing.T) {
 	require.NoError(t, err)
 	assert.Zero(t, loss)
 	assert.Zero(t, correct)
-	_, err = New(newInterpreter(t), nn.Config{Channels: 2, Classes: 10}, kernels.FP32)
+	_, err = New([]Device{newInterpreter(t)}, nn.Config{Channels: 2, Classes: 10}, kernels.FP32)
 	assert.ErrorContains(t, err, "2 channels")
 }
 
@@ -293,11 +293,11 @@ func TestErrorsOfTheDevice(t *testing.T) {
 	t.Parallel()
 	d := newInterpreter(t)
 	d.limit = 1 << 20
-	_, err := New(d, nn.Config{Channels: 1, Classes: 10}, kernels.FP32)
+	_, err := New([]Device{d}, nn.Config{Channels: 1, Classes: 10}, kernels.FP32)
 	assert.ErrorIs(t, err, errMemory)
 
 	d = newInterpreter(t)
-	n, err := New(d, nn.Config{Channels: 1, Classes: 10}, kernels.FP32)
+	n, err := New([]Device{d}, nn.Config{Channels: 1, Classes: 10}, kernels.FP32)
 	require.NoError(t, err)
 	x, y := batch(1, 2, 1)
 	d.limit = 9 << 20

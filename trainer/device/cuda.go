@@ -59,7 +59,7 @@ func openCUDA(spec Spec, cfg nn.Config) (Opened, error) {
 	if err != nil {
 		return Opened{}, unavailable(err)
 	}
-	network, err := cuda.New(opened, cfg, kernels.Precision(spec.Precision))
+	network, err := cuda.New([]cuda.Device{opened}, cfg, kernels.Precision(spec.Precision))
 	if err != nil {
 		return Opened{}, err
 	}

@@ -69,7 +69,7 @@ func use() error {
 		return err
 	}
 	s := kernels.Set{Launcher: d, Precision: kernels.TF32}
-	drop := kernels.Dropout{Seed: 1<<63 + 5, Probability: 0.5, Block: 3}
+	drop := kernels.Dropout{Seed: 1<<63 + 5, Probability: 0.5, Block: 3, First: 250}
 	if err := s.Activate(0x1000, 0x2000, 0x3000, 0x4000, drop, 100, 16, 2); err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func TestDevice(t *testing.T) {
 	}
 	assert.Equal(t, fmt.Sprintf("Fake GPU 1 %d\ncde\n", total), out)
 	assert.Equal(t, `context on 1
-activate 2 1 1 x 256 1 1, 0: 1000 2000 3000 4000 8000000000000005 80000000 2 3 100 16 2
+activate 2 1 1 x 256 1 1, 0: 1000 2000 3000 4000 8000000000000005 80000000 2 3 250 100 16 2
 conv_weight_tf32 9 2 3 x 128 1 1, 0: 1000 2000 ffff000000000000 5000 64 32 3 3 2048
 graph
 recording

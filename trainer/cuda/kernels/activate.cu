@@ -1,7 +1,8 @@
 // activate makes the input of a block's second convolution from the output of its
 // first: batch norm, ReLU, and dropout of whole channels (Tompson et al., 2015).
 // One thread for four channels of a pixel. What is dropped follows from seed,
-// step, block, image and channel alone, as on the CPU.
+// step, block, image and channel alone, as on the CPU: image first of the batch is
+// the first one here.
 //
 // Cost for each value: 8 bytes, 4 FLOP and 13 multiplications of 64 bits for the
 // random numbers. Bound by memory.
@@ -9,7 +10,7 @@
 
 // limit is the probability times 2^32, keep the factor of channels that stay.
 KERNEL(256) activate(float *out, const float *y, const float *norm, const State *state, u64 seed, u64 limit, float keep, int block,
-                     int rows, int channels, int log) {
+                     int first, int rows, int channels, int log) {
   int i = index(256) * 4;
   if (i >= rows * channels) return;
   int c = i % channels, image = i / channels >> 2 * log;
@@ -18,7 +19,7 @@ KERNEL(256) activate(float *out, const float *y, const float *norm, const State 
     stream = mix(seed + golden);
     stream = mix(stream + (state->step + 1) * golden);
     stream = mix(stream + u64(block + 1) * golden);
-    stream = mix(stream + u64(image + 1) * golden);
+    stream = mix(stream + u64(first + image + 1) * golden);
   }
   Norm p = {const_cast<float *>(norm), channels};
   float4 v = *(const float4 *)(y + i), s = *(const float4 *)(p.scale() + c), t = *(const float4 *)(p.shift() + c);

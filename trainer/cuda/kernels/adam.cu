@@ -1,17 +1,10 @@
 // adam takes a step (Kingma and Ba, 2015) on all parameters at once. A block for
-// each piece: up to 256 neighbouring parameters whose gradients are sums of equally
-// many parts. Every operation is rounded by itself, as on the CPU.
+// each piece. Every operation is rounded by itself, as on the CPU.
 //
 // Nothing happens once the loss was not finite.
 //
 // Cost for each parameter: 24 bytes and 4 for each part, 12 FLOP. Bound by memory.
-#include "device.h"
-
-struct Piece {
-  int first, count;   // of the parameters
-  int gradient;       // place of the first part of the gradient of the first one
-  int parts, stride;  // how many parts there are, and how far apart
-};
+#include "piece.h"
 
 // power returns x^n.
 __device__ static double power(double x, u64 n) {
@@ -34,9 +27,7 @@ KERNEL(256) adam(float *w, float *m, float *v, const float *gradients, const Pie
   Piece p = pieces[blockX()];
   if (threadX() >= p.count) return;
   int i = p.first + threadX();
-  const float *part = gradients + p.gradient + threadX();
-  float g = part[0];
-  for (int k = 1; k < p.parts; k++) g += part[u64(k) * p.stride];
+  float g = p.sum(gradients, threadX());
   float a = m[i] * 0.9f + g * 0.1f;
   float b = v[i] * 0.999f + g * g * 0.001f;
   m[i] = a;

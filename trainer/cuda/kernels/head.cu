@@ -4,8 +4,9 @@
 //
 // y and s are [image][4][128]. features, [image][512], and logits,
 // [image][classes], are for the gradient of the weights, [class][512]: the order
-// of the 512 is pixel, channel. logits becomes the gradient of the mean loss. df is
-// the gradient of the features; without it nothing of the training is done.
+// of the 512 is pixel, channel. logits becomes the gradient of the mean loss of
+// a whole batch. df is the gradient of the features; without it nothing of the
+// training is done.
 //
 // Exponential and logarithm are those of the CPU, in float64.
 //
@@ -44,7 +45,7 @@ __device__ static double logarithm(double x) {
 }
 
 KERNEL(128) head(float *features, float *logits, float *df, double *losses, int *hits, const float *y, const float *s, const float *norm,
-                 const float *norm_s, const float *weights, const float *bias, const int *labels, int images, int classes) {
+                 const float *norm_s, const float *weights, const float *bias, const int *labels, int batch, int classes) {
   __shared__ float part[MaxClasses][4], z[MaxClasses];
   __shared__ double e[MaxClasses];
   __shared__ double total;
@@ -84,7 +85,7 @@ KERNEL(128) head(float *features, float *logits, float *df, double *losses, int 
   }
   barrier();
   for (int c = t; c < classes; c += 128) {
-    if (df) z[c] = float((e[c] / total - (c == label)) / images);
+    if (df) z[c] = float((e[c] / total - (c == label)) / batch);
     logits[n * classes + c] = z[c];
   }
   if (!df) return;

@@ -13,7 +13,7 @@ import (
 )
 
 func checkHead(t testing.TB) {
-	for _, c := range []struct{ images, classes int }{{1, 10}, {8, 2}, {3, 4}, {3, 5}, {3, 8}, {2, 130}, {1, MaxClasses}} {
+	for _, c := range []struct{ images, batch, classes int }{{1, 1, 10}, {8, 8, 2}, {3, 7, 4}, {3, 3, 5}, {3, 3, 8}, {2, 2, 130}, {1, 1, MaxClasses}} {
 		rng := rand.New(rand.NewPCG(10, uint64(c.classes)))
 		j := newJoint(11, c.images*4, 128)
 		weights, bias, labels := random(rng, c.classes*Features), random(rng, c.classes), make([]int32, c.images)
@@ -34,7 +34,7 @@ func checkHead(t testing.TB) {
 			if train {
 				h.DFeatures = g.room("df", c.images*Features)
 			}
-			require.NoError(t, Set{g, FP32}.Head(h, c.images, c.classes))
+			require.NoError(t, Set{g, FP32}.Head(h, c.images, c.batch, c.classes))
 			var features, z, df []sum
 			for i := range c.images * Features {
 				features = append(features, j.relu(i))
@@ -67,7 +67,7 @@ func checkHead(t testing.TB) {
 					if k == int(label) {
 						grads[k].v--
 					}
-					grads[k].v /= float64(c.images)
+					grads[k].v /= float64(c.batch)
 				}
 				z = append(z, grads...)
 				for f := range Features {
@@ -101,7 +101,7 @@ func checkHeadOfHugeLogits(t testing.TB) {
 	}
 	losses, hits := make([]float64, 2), make([]int32, 2)
 	run := func() {
-		require.NoError(t, Set{g, FP32}.Head(h, 2, 2))
+		require.NoError(t, Set{g, FP32}.Head(h, 2, 2, 2))
 		g.read(t, h.Losses, losses)
 		g.read(t, h.Hits, hits)
 	}
@@ -177,22 +177,49 @@ func checkLoss(t testing.TB) {
 	}
 }
 
+// groups are parameters whose gradients have so many parts.
+var groups = []struct{ size, parts int }{{304, 3}, {16, 1}, {16, 2}, {32, 8}, {16, 9}, {16, 17}}
+
+// pieces are those of the groups, which have so many parameters, and gradients in all parts.
+func pieces() (all []Piece, parameters, gradients int) {
+	for _, c := range groups {
+		for i := 0; i < c.size; i += PieceSize {
+			all = append(all, Piece{int32(parameters + i), int32(min(PieceSize, c.size-i)), int32(gradients + i), int32(c.parts), int32(c.size)})
+		}
+		parameters += c.size
+		gradients += c.size * c.parts
+	}
+	return all, parameters, gradients
+}
+
+// summed adds the parts of gradients on the CPU.
+func summed(gradients []float32) (sums []float32) {
+	for _, c := range groups {
+		sum := slices.Clone(gradients[:c.size])
+		for k := 1; k < c.parts; k++ {
+			gemm.Add(sum, gradients[k*c.size:])
+		}
+		sums, gradients = append(sums, sum...), gradients[c.size*c.parts:]
+	}
+	return sums
+}
+
+// checkSumParts compares with the CPU's, to the bit.
+func checkSumParts(t testing.TB) {
+	all, total, places := pieces()
+	parts := random(rand.New(rand.NewPCG(16, 0)), places)
+	g := newGPU(t)
+	sums := g.room("sums", total)
+	require.NoError(t, Set{g, FP32}.SumParts(sums, g.floats("gradients", parts), g.value("pieces", all), len(all)))
+	assert.Equal(t, summed(parts), g.get(t, sums))
+}
+
 // checkAdam compares with the CPU's, to the bit.
 func checkAdam(t testing.TB) {
 	for _, step := range []uint64{1, 2, 1000, 123456} {
 		rng := rand.New(rand.NewPCG(15, step))
-		// Groups of parameters whose gradients have so many parts.
 		const lr = 1e-3
-		groups := []struct{ size, parts int }{{304, 3}, {16, 1}, {16, 2}, {32, 8}, {16, 9}, {16, 17}}
-		var pieces []Piece
-		total, places := 0, 0
-		for _, c := range groups {
-			for i := 0; i < c.size; i += PieceSize {
-				pieces = append(pieces, Piece{int32(total + i), int32(min(PieceSize, c.size-i)), int32(places + i), int32(c.parts), int32(c.size)})
-			}
-			total += c.size
-			places += c.size * c.parts
-		}
+		all, total, places := pieces()
 		w, m, v := random(rng, total), random(rng, total), random(rng, total)
 		for i := range v {
 			v[i] *= v[i]
@@ -201,7 +228,7 @@ func checkAdam(t testing.TB) {
 		run := func(s State) (a, b, c []float32) {
 			g := newGPU(t)
 			pw, pm, pv := g.floats("w", w), g.floats("m", m), g.floats("v", v)
-			require.NoError(t, Set{g, FP32}.Adam(pw, pm, pv, g.floats("gradients", parts), g.value("pieces", pieces), g.value("state", s), len(pieces), lr))
+			require.NoError(t, Set{g, FP32}.Adam(pw, pm, pv, g.floats("gradients", parts), g.value("pieces", all), g.value("state", s), len(all), lr))
 			return g.get(t, pw), g.get(t, pm), g.get(t, pv)
 		}
 		a, b, c := run(State{Step: step, Stopped: 1})
@@ -221,15 +248,7 @@ func checkAdam(t testing.TB) {
 			Beta1: 0.9, OneMinusBeta1: 1 - 0.9, Beta2: 0.999, OneMinusBeta2: 1 - 0.999, Epsilon: 1e-8,
 			StepSize: float32(float64(float32(lr)) / (1 - power(0.9))), Correction: float32(math.Sqrt(1 - power(0.999))),
 		}
-		grad, rest := make([]float32, 0, total), parts
-		for _, c := range groups {
-			sum := slices.Clone(rest[:c.size])
-			for k := 1; k < c.parts; k++ {
-				gemm.Add(sum, rest[k*c.size:])
-			}
-			grad, rest = append(grad, sum...), rest[c.size*c.parts:]
-		}
-		gemm.Adam(w, m, v, grad, &args)
+		gemm.Adam(w, m, v, summed(parts), &args)
 		assert.Equal(t, m, b)
 		assert.Equal(t, v, c)
 		assert.Equal(t, w, a)

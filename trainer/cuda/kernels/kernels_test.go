@@ -38,6 +38,7 @@ var checks = []struct {
 	{"linear_grad", checkLinearGrad},
 	{"loss", checkLoss},
 	{"adam", checkAdam},
+	{"sum_parts", checkSumParts},
 	{"gather", checkGather},
 	{"haar", checkHaar},
 }

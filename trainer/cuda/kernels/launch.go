@@ -39,7 +39,7 @@ type State struct {
 	Images  int32
 }
 
-// Piece is struct Piece of adam.cu: parameters whose gradients are sums of equally many
+// Piece is struct Piece of piece.h: parameters whose gradients are sums of equally many
 // parts. First is a place among the parameters, Gradient one among the gradients, Stride
 // the distance of parts there.
 type Piece struct{ First, Count, Gradient, Parts, Stride int32 }
@@ -125,6 +125,7 @@ type Dropout struct {
 	Seed        uint64
 	Probability float32 // 0: none
 	Block       int
+	First       int // place in its batch of the first image
 }
 
 // Keep is the factor of channels that stay.
@@ -132,7 +133,7 @@ func (d Dropout) Keep() float32 { return float32(1 / (1 - float64(d.Probability)
 
 func (s Set) Activate(out, y, norm, state Pointer, d Dropout, rows, channels, log int) error {
 	limit := uint64(float64(d.Probability) * (1 << 32))
-	return s.line("activate", rows*channels/4, 256, out, y, norm, state, d.Seed, limit, d.Keep(), d.Block, rows, channels, log)
+	return s.line("activate", rows*channels/4, 256, out, y, norm, state, d.Seed, limit, d.Keep(), d.Block, d.First, rows, channels, log)
 }
 
 func (s Set) ActivateGrad(g, sums, a, y, norm Pointer, d Dropout, rows, channels int) error {
@@ -169,9 +170,10 @@ type Head struct {
 	Y, Shortcut, Norm, NormS, Weights, Bias, Labels Pointer
 }
 
-func (s Set) Head(h Head, images, classes int) error {
+// Head takes so many images of a batch.
+func (s Set) Head(h Head, images, batch, classes int) error {
 	return s.launch("head", [3]int{images, 1, 1}, 128, h.Features, h.Logits, h.DFeatures, h.Losses, h.Hits,
-		h.Y, h.Shortcut, h.Norm, h.NormS, h.Weights, h.Bias, h.Labels, images, classes)
+		h.Y, h.Shortcut, h.Norm, h.NormS, h.Weights, h.Bias, h.Labels, batch, classes)
 }
 
 func (s Set) LinearGrad(dw, grad, features Pointer, images, classes int) error {
@@ -184,6 +186,11 @@ func (s Set) Loss(state, losses, hits Pointer, images int, train bool) error {
 		n = 1
 	}
 	return s.launch("loss", [3]int{1, 1, 1}, 128, state, losses, hits, images, n)
+}
+
+// SumParts makes the gradients that lie in parts lie as the parameters do.
+func (s Set) SumParts(sums, gradients, pieces Pointer, count int) error {
+	return s.launch("sum_parts", [3]int{count, 1, 1}, 256, sums, gradients, pieces)
 }
 
 func (s Set) Adam(w, m, v, gradients, pieces, state Pointer, count int, lr float32) error {

@@ -164,7 +164,7 @@ func checkActivate(t testing.TB) {
 		images, channels, log int
 		d                     Dropout
 	}{
-		{1, 16, 4, Dropout{Seed: 7, Probability: 0.5, Block: 1}}, {3, 32, 1, Dropout{Seed: 8, Probability: 0.25, Block: 3}},
+		{1, 16, 4, Dropout{Seed: 7, Probability: 0.5, Block: 1}}, {3, 32, 1, Dropout{Seed: 8, Probability: 0.25, Block: 3, First: 250}},
 		{5, 128, 1, Dropout{Seed: math.MaxUint64, Probability: 0.9}}, {3, 20, 0, Dropout{Seed: 5}},
 	} {
 		rng := rand.New(rand.NewPCG(4, uint64(c.channels)))
@@ -177,7 +177,7 @@ func checkActivate(t testing.TB) {
 		want := make([]sum, len(y))
 		drops := 0
 		for i, v := range y {
-			ch, image := i%c.channels, i/c.channels>>(2*c.log)
+			ch, image := i%c.channels, c.d.First+i/c.channels>>(2*c.log)
 			if dropped(c.d, step, image, ch) {
 				drops++
 				continue

@@ -1,0 +1,301 @@
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/berthdev/berth/trainer/cuda/kernels"
+	"github.com/berthdev/berth/trainer/data"
+	"github.com/berthdev/berth/trainer/nn"
+)
+
+// peer is one of several devices. It does nothing before somebody waits for it, and no more
+// than that one needs: each device is as far behind the others, and before them, as it may be.
+type peer struct {
+	*interpreter
+	name          string
+	queue         []func() error
+	asked, marked int   // marks that were asked for, and those that were reached
+	leader        *peer // which does what it can whenever somebody waits
+
+	ignores func(follow int) bool // which of the marks of others it doesn't follow; nil: none
+	follows int
+	confuse func(to kernels.Pointer, from *peer, bytes int) kernels.Pointer // where what it fetches arrives
+}
+
+// newPeers returns so many devices, of which one goes ahead.
+func newPeers(t testing.TB, n, leader int) (all []*peer, devices []Device) {
+	first := newInterpreter(t)
+	for i := range n {
+		d := first
+		if i > 0 {
+			d = newInterpreter(t)
+			d.modules = first.modules
+		}
+		p := &peer{interpreter: d, name: fmt.Sprint("GPU ", i)}
+		all, devices = append(all, p), append(devices, p)
+	}
+	for _, p := range all {
+		p.leader = all[leader]
+	}
+	return all, devices
+}
+
+func (p *peer) String() string { return p.name }
+
+// wait does what was asked for until a mark, or all of it.
+func (p *peer) wait(mark int) error {
+	for len(p.queue) > 0 && (mark < 0 || p.marked < mark) {
+		next := p.queue[0]
+		p.queue = p.queue[1:]
+		if err := next(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *peer) later(f func() error) error {
+	p.queue = append(p.queue, f)
+	return nil
+}
+
+func (p *peer) Launch(kernel string, grid, block [3]int, args ...any) error {
+	args = slices.Clone(args)
+	return p.later(func() error { return p.interpreter.Launch(kernel, grid, block, args...) })
+}
+
+func (p *peer) Free(at kernels.Pointer) error {
+	return errors.Join(p.wait(-1), p.interpreter.Free(at))
+}
+
+func (p *peer) Write(to kernels.Pointer, data []byte) error {
+	return errors.Join(p.wait(-1), p.interpreter.Write(to, data))
+}
+
+func (p *peer) Read(data []byte, from kernels.Pointer) error {
+	return errors.Join(p.leader.wait(-1), p.wait(-1), p.interpreter.Read(data, from))
+}
+
+func (p *peer) Mark() error {
+	p.asked++
+	n := p.asked
+	return p.later(func() error { p.marked = n; return nil })
+}
+
+func (p *peer) Follow(other Peer) error {
+	o := other.(*peer)
+	mark := o.asked
+	if p.follows++; p.ignores != nil && p.ignores(p.follows) {
+		return nil
+	}
+	return p.later(func() error { return o.wait(mark) })
+}
+
+func (p *peer) Fetch(to kernels.Pointer, from Peer, at kernels.Pointer, bytes int) error {
+	o := from.(*peer)
+	if p.confuse != nil {
+		to = p.confuse(to, o, bytes)
+	}
+	return p.later(func() error {
+		b := make([]byte, bytes)
+		return errors.Join(o.interpreter.Read(b, at), p.interpreter.Write(to, b))
+	})
+}
+
+// TestPeersAgainstCPU takes a step on three devices. That is what the CPU makes of each part
+// of the batch alone: gradients are the parts' mean, weighted by their images, and running
+// statistics those of the first part.
+func TestPeersAgainstCPU(t *testing.T) {
+	whole(t)
+	const images = 5
+	cfg := nn.Config{Channels: 1, Classes: 10, Seed: 11}
+	_, devices := newPeers(t, 3, 1)
+	n, err := New(devices, cfg, kernels.FP32)
+	require.NoError(t, err)
+	x, y := batch(12, images, 1)
+	loss, correct, err := n.TrainStep(x, y)
+	require.NoError(t, err)
+	got := state(t, n)
+
+	var wantLoss float64
+	var wantCorrect int
+	want := map[string][]float32{}
+	size := len(x) / images
+	for i, part := range [][2]int{{0, 2}, {2, 4}, {4, 5}} {
+		assert.Equal(t, part, [2]int{n.replicas[i].planned.first, n.replicas[i].planned.first + n.replicas[i].planned.images})
+		cpu, err := nn.New(cfg)
+		require.NoError(t, err)
+		l, c, err := cpu.TrainStep(x[part[0]*size:part[1]*size], y[part[0]:part[1]])
+		require.NoError(t, err)
+		share := float64(part[1]-part[0]) / images
+		wantLoss += l * share
+		wantCorrect += c
+		for name, v := range tensors(cpu.State()) {
+			switch {
+			case i == 0 && strings.Contains(name, ".running_"):
+				want[name] = v
+			case strings.HasPrefix(name, "adam.m."):
+				if i == 0 {
+					want[name] = make([]float32, len(v))
+				}
+				for k := range v {
+					want[name][k] += float32(share * float64(v[k]))
+				}
+			}
+		}
+	}
+	assert.InEpsilon(t, wantLoss, loss, 1e-6)
+	assert.Equal(t, wantCorrect, correct)
+	assert.Len(t, want, 34+24)
+	for name, v := range want {
+		assert.Less(t, apart(got[name], v), 1e-4, name)
+	}
+}
+
+// TestPeersTakeTheEpochOfOne: images, order, flips and dropout are those of one device; the
+// replicas stay the same, whichever device is ahead; and what they have is that of batches
+// from the host.
+func TestPeersTakeTheEpochOfOne(t *testing.T) {
+	whole(t)
+	const batch, seed, epoch = 4, 5, 3
+	s := set(5, 2) // the second batch is one image, of which two devices have none
+	cfg := nn.Config{Channels: 1, Classes: 10, Seed: seed, Dropout: 0.5}
+	one, err := New([]Device{newInterpreter(t)}, cfg, kernels.FP32)
+	require.NoError(t, err)
+	single, err := one.Load(s, batch, seed)
+	require.NoError(t, err)
+	_, err = single.Train(epoch, 0, 1, nn.Sums{})
+	require.NoError(t, err)
+
+	var sums, tests nn.Sums
+	var after map[string][]float32
+	for leader := range 3 {
+		_, devices := newPeers(t, 3, leader)
+		n, err := New(devices, cfg, kernels.FP32)
+		require.NoError(t, err)
+		if leader == 2 {
+			var got nn.Sums
+			for images, labels := range data.NewLoader(s, batch, true, seed).Epoch(epoch, 0) {
+				loss, correct, err := n.TrainStep(images, labels)
+				require.NoError(t, err)
+				got = nn.Sums{Loss: got.Loss + loss*float64(len(labels)), Correct: got.Correct + correct, Images: got.Images + len(labels)}
+			}
+			assert.InEpsilon(t, sums.Loss, got.Loss, 1e-14)
+			got.Loss = sums.Loss
+			assert.Equal(t, sums, got)
+			assert.Equal(t, after, state(t, n))
+			continue
+		}
+		r, err := n.Load(s, batch, seed)
+		require.NoError(t, err)
+		got, err := r.Train(epoch, 0, 1, nn.Sums{})
+		require.NoError(t, err)
+		if leader == 0 {
+			for _, p := range n.replicas {
+				whole, first := one.replicas[0], p.planned.first
+				assert.Equal(t, floats(t, whole, whole.blocks[0].x, first, p.planned.images, 16*16*4),
+					floats(t, p, p.blocks[0].x, 0, p.planned.images, 16*16*4), "input")
+				assert.Equal(t, dropped(t, whole, first, p.planned.images), dropped(t, p, 0, p.planned.images), "dropout")
+			}
+		}
+		got, err = r.Train(epoch, 1, 9, got)
+		require.NoError(t, err)
+		tested, err := r.Test()
+		require.NoError(t, err)
+		assert.EqualValues(t, 2, n.Step())
+		if leader == 0 {
+			sums, tests, after = got, tested, state(t, n)
+			continue
+		}
+		assert.Equal(t, sums, got)
+		assert.Equal(t, tests, tested)
+		assert.Equal(t, after, state(t, n))
+	}
+}
+
+// floats reads values of some images.
+func floats(t *testing.T, r *replica, at kernels.Pointer, first, images, each int) []float32 {
+	v := make([]float32, images*each)
+	require.NoError(t, r.read(v, plus(at, first*each)))
+	return v
+}
+
+// dropped are the channels of the first block that are zero everywhere: a ReLU alone does
+// that to hardly any.
+func dropped(t *testing.T, r *replica, first, images int) (all []bool) {
+	v := floats(t, r, r.blocks[0].a1, first, images, 16*16*16)
+	for n := range images {
+		for c := range 16 {
+			zero := true
+			for i := range 16 * 16 {
+				zero = zero && v[(n*16*16+i)*16+c] == 0
+			}
+			all = append(all, zero)
+		}
+	}
+	assert.Contains(t, all, true)
+	assert.Contains(t, all, false)
+	return all
+}
+
+// TestFaultsOfPeersAreFound plants some.
+func TestFaultsOfPeersAreFound(t *testing.T) {
+	whole(t)
+	const images = 3
+	x, y := batch(13, images, 1)
+	train := func(plant func([]*peer, *Network)) (map[string][]float32, error) {
+		all, devices := newPeers(t, 3, 1)
+		n, err := New(devices, nn.Config{Channels: 1, Classes: 10, Seed: 14}, kernels.FP32)
+		require.NoError(t, err)
+		plant(all, n)
+		for range 2 {
+			if _, _, err := n.TrainStep(x, y); err != nil {
+				return nil, err
+			}
+		}
+		s, err := n.State()
+		return tensors(s), err
+	}
+	want, err := train(func([]*peer, *Network) {})
+	require.NoError(t, err)
+	for name, plant := range map[string]func([]*peer, *Network){
+		"another order of sums": func(all []*peer, n *Network) {
+			all[1].confuse = func(to kernels.Pointer, from *peer, bytes int) kernels.Pointer {
+				r := n.replicas[1]
+				switch to {
+				case r.sumsOf(0):
+					return r.sumsOf(2)
+				case r.sumsOf(2):
+					return r.sumsOf(0)
+				}
+				return to
+			}
+		},
+		"fetching what isn't ready": func(all []*peer, _ *Network) {
+			all[1].ignores = func(follow int) bool { return (follow-1)/2%2 == 0 }
+		},
+		"changing what isn't fetched": func(all []*peer, _ *Network) {
+			all[1].ignores = func(follow int) bool { return (follow-1)/2%2 == 1 }
+		},
+	} {
+		got, err := train(plant)
+		if err == nil {
+			assert.NotEqual(t, want, got, name)
+		}
+		t.Log(name, ": ", err)
+	}
+}
+
+// TestSeveralDevicesMustBePeers names which one isn't.
+func TestSeveralDevicesMustBePeers(t *testing.T) {
+	d := newInterpreter(t)
+	_, err := New([]Device{d, d}, nn.Config{Channels: 1, Classes: 10}, kernels.FP32)
+	assert.EqualError(t, err, "a *cuda.interpreter can't work together with others")
+}
