@@ -115,7 +115,7 @@ func TestGPU(t *testing.T) {
 		t.Parallel()
 		said, code := m.train(t, t.TempDir(), "FAKE_CUDA=memory", "--device=cuda")
 		assert.Equal(t, exitFailure, code)
-		assert.Regexp(t, `\d+ bytes for .*, of which 1000 are free of 2000 on Fake GPU 0: cuMemAlloc: error 2 \(CUDA_ERROR_OUT_OF_MEMORY: out of memory\)`, said)
+		assert.Regexp(t, `\d+ bytes for .*, of which 1000 are free of 2000: cuda:0 \(Fake GPU 0\): cuMemAlloc: error 2 \(CUDA_ERROR_OUT_OF_MEMORY: out of memory\)`, said)
 	})
 	t.Run("a checkpoint moves", func(t *testing.T) {
 		t.Parallel()
@@ -213,7 +213,7 @@ func TestGPU(t *testing.T) {
 	// The GPU goes in the second epoch: what the first one left is there.
 	for env, want := range map[string]string{
 		"FAKE_CUDA=lost":                       "error 214 (CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error encountered)",
-		"FAKE_CUDA=hang BERTH_GPU_TIMEOUT=20s": "Fake GPU 0 hangs: a call of its driver has lasted 20s",
+		"FAKE_CUDA=hang BERTH_GPU_TIMEOUT=20s": "cuda:0 (Fake GPU 0) hangs: a call of its driver has lasted 20s",
 	} {
 		t.Run(strings.Fields(env)[0], func(t *testing.T) {
 			t.Parallel()

@@ -64,15 +64,20 @@ var load = sync.OnceValue(func() error {
 type Device struct {
 	Info
 
+	gpu       cu.Device
 	context   cu.CUContext
 	stream    cu.Stream // one that waits for copies, and they for it
+	marked    cu.Event
 	functions map[string]cu.Function
 
 	since atomic.Int64 // when the call began that the driver is in, in Unix nanoseconds; 0: none
 	hung  chan error
 }
 
-var _ cuda.Recorder = (*Device)(nil)
+var (
+	_ cuda.Recorder = (*Device)(nil)
+	_ cuda.Peer     = (*Device)(nil)
+)
 
 // Open prepares a GPU. An error about what is missing wraps [ErrUnavailable]. A call of the
 // driver that lasts longer than patience is a hang: see [Device.Hung].
@@ -87,26 +92,28 @@ func Open(index int, patience time.Duration) (*Device, error) {
 	defer runtime.UnlockOSThread()
 	d.begin()
 	defer d.end()
-	gpu, err := cu.GetDevice(index)
-	if err != nil {
-		return nil, failed("cuDeviceGet", err)
+	if d.gpu, err = cu.GetDevice(index); err != nil {
+		return nil, d.failed("cuDeviceGet", err)
 	}
-	if d.context, err = gpu.MakeContext(cu.SchedAuto); err != nil {
-		return nil, fmt.Errorf("GPU %d (%s): %w", index, d.Name, failed("cuCtxCreate", err))
+	if d.context, err = d.gpu.MakeContext(cu.SchedAuto); err != nil {
+		return nil, d.failed("cuCtxCreate", err)
 	}
 	if d.stream, err = cu.MakeStream(cu.DefaultStream); err != nil {
-		return nil, failed("cuStreamCreate", err)
+		return nil, d.failed("cuStreamCreate", err)
+	}
+	if d.marked, err = cu.MakeEvent(cu.DisableTiming); err != nil {
+		return nil, d.failed("cuEventCreate", err)
 	}
 	all := kernels.PTX()
 	for _, file := range slices.Sorted(maps.Keys(all)) {
 		log := &cu.JITErrorLogBuffer{Buffer: make([]byte, 8<<10)}
 		module, err := cu.LoadDataEx(all[file], log)
 		if err != nil {
-			return nil, fmt.Errorf("kernel %s on %s: %w\n%s", file, d.Name, failed("cuModuleLoadDataEx", err), text(log.Buffer))
+			return nil, fmt.Errorf("kernel %s on %s: %w\n%s", file, d, failed("cuModuleLoadDataEx", err), text(log.Buffer))
 		}
 		for _, name := range kernels.Entries(all[file]) {
 			if d.functions[name], err = module.Function(name); err != nil {
-				return nil, fmt.Errorf("kernel %s: %w", name, failed("cuModuleGetFunction", err))
+				return nil, fmt.Errorf("kernel %s: %w", name, d.failed("cuModuleGetFunction", err))
 			}
 		}
 	}
@@ -133,7 +140,7 @@ func (d *Device) watch(patience time.Duration) {
 	for range time.Tick(max(patience/10, time.Millisecond)) {
 		since := d.since.Load()
 		if since != 0 && time.Since(time.Unix(0, since)) > patience {
-			d.hung <- fmt.Errorf("%s hangs: a call of its driver has lasted %s. `dmesg` may say more: look for Xid", d.Name, patience)
+			d.hung <- fmt.Errorf("%s hangs: a call of its driver has lasted %s. `dmesg` may say more: look for Xid", d, patience)
 			return
 		}
 	}
@@ -146,9 +153,17 @@ func (d *Device) do(call string, f func() error) error {
 	d.begin()
 	defer d.end()
 	if err := cu.SetCurrentContext(d.context); err != nil {
-		return failed("cuCtxSetCurrent", err)
+		return d.failed("cuCtxSetCurrent", err)
 	}
-	return failed(call, f())
+	return d.failed(call, f())
+}
+
+// failed is the error of a call on the device, or nil.
+func (d *Device) failed(call string, err error) error {
+	if err = failed(call, err); err != nil {
+		return fmt.Errorf("%s: %w", d, err)
+	}
+	return nil
 }
 
 // Alloc implements the interface of the package cuda, as the rest does.
@@ -164,9 +179,9 @@ func (d *Device) Alloc(name string, bytes int) (p kernels.Pointer, err error) {
 	}
 	var free, total int64
 	if d.do("cuMemGetInfo", func() (err error) { free, total, err = cu.MemInfo(); return err }) != nil {
-		return p, fmt.Errorf("%d bytes for %s on %s: %w", bytes, name, d.Name, err)
+		return p, fmt.Errorf("%d bytes for %s: %w", bytes, name, err)
 	}
-	return p, fmt.Errorf("%d bytes for %s, of which %d are free of %d on %s: %w", bytes, name, free, total, d.Name, err)
+	return p, fmt.Errorf("%d bytes for %s, of which %d are free of %d: %w", bytes, name, free, total, err)
 }
 
 func (d *Device) Free(p kernels.Pointer) error {

@@ -89,7 +89,7 @@ func use() error {
 		return err
 	}
 	_, err = d.Record(func() error { return d.Write(p, make([]byte, 4)) })
-	if want := "cuMemcpyHtoD: error 900 (StreamCaptureUnsupported)"; err == nil || err.Error() != want {
+	if want := "cuda:1 (Fake GPU 1): cuMemcpyHtoD: error 900 (StreamCaptureUnsupported)"; err == nil || err.Error() != want {
 		return fmt.Errorf("%v, not %s", err, want)
 	}
 	if err := d.Write(p, make([]byte, 4)); err != nil {
@@ -146,12 +146,12 @@ func TestMissingLinks(t *testing.T) {
 		"old":      "no CUDA: the driver is for CUDA 11.4, which is too old: it must be for 11.8 (driver 520) or later",
 		"small":    "no CUDA: GPU 0: it has compute capability 7.5, it must be 8.0 or later",
 		"total":    "no CUDA: GPU 0: cuDeviceTotalMem: error 101 (InvalidDevice)",
-		"ptx":      "kernel activate on Fake GPU 1: cuModuleLoadDataEx: error 218 (InvalidPtx)\nptxas fatal: line 1",
-		"memory":   "12 bytes for some, of which 1000 are free of 2000 on Fake GPU 1: cuMemAlloc: error 2 (CUDA_ERROR_OUT_OF_MEMORY: out of memory)",
-		"lost":     "cuStreamCreate: error 214 (CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error encountered)",
-		"launch":   "cuLaunchKernel: error 701 (LaunchOutOfResources)",
-		"graph":    "cuGraphInstantiateWithFlags: error 801 (",
-		"hang":     "Fake GPU 1 hangs: a call of its driver has lasted 1s. `dmesg` may say more: look for Xid",
+		"ptx":      "kernel activate on cuda:1 (Fake GPU 1): cuModuleLoadDataEx: error 218 (InvalidPtx)\nptxas fatal: line 1",
+		"memory":   "12 bytes for some, of which 1000 are free of 2000: cuda:1 (Fake GPU 1): cuMemAlloc: error 2 (CUDA_ERROR_OUT_OF_MEMORY: out of memory)",
+		"lost":     "cuda:1 (Fake GPU 1): cuStreamCreate: error 214 (CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error encountered)",
+		"launch":   "cuda:1 (Fake GPU 1): cuLaunchKernel: error 701 (LaunchOutOfResources)",
+		"graph":    "cuda:1 (Fake GPU 1): cuGraphInstantiateWithFlags: error 801 (",
+		"hang":     "cuda:1 (Fake GPU 1) hangs: a call of its driver has lasted 1s. `dmesg` may say more: look for Xid",
 	} {
 		out, log := run(t, folder, wrong)
 		assert.Contains(t, out, "ERROR: "+want, wrong)

@@ -1,20 +1,43 @@
 // A stand-in for NVIDIA's driver, for tests: memory is the host's. Linked with kernels.cc it
 // runs the kernels, else it only notes that they were launched. It keeps the driver's rules: a
-// context per thread, modules before functions, no copies while launches are captured.
-// FAKE_CUDA says what is wrong with it, FAKE_CUDA_AFTER after how many launches that begins.
-// FAKE_CUDA_LOG is a file for what was called.
+// context per thread, modules before functions, no copies while launches are captured, and
+// nothing of one context's in another one.
+//
+// What is put on a stream is done when something waits for it, and nothing before that: each
+// device is as far behind the others as it may be. FAKE_CUDA_LEADER is the one that is ahead.
+//
+// FAKE_CUDA says what is wrong with it, FAKE_CUDA_DEVICE with which device alone, FAKE_CUDA_AFTER
+// after how many launches that begins. FAKE_CUDA_GPUS is how many there are, FAKE_CUDA_LOG a file
+// for what was called.
 #include <cuda.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+enum { most = 8 };
+
+// A context has one stream.
+struct CUcontext_handle {
+  int device;
+  CUresult failed; // what all calls come back with from then on
+  CUstream stream;
+  int peers[most]; // by device
+};
+
 static __thread CUcontext current;
+static CUcontext contexts[most]; // by device
 static int launches;
 
+static int number(const char *variable, int otherwise) {
+  const char *s = getenv(variable);
+  return s ? atoi(s) : otherwise;
+}
+
 static int wrong(const char *what) {
-  const char *s = getenv("FAKE_CUDA"), *after = getenv("FAKE_CUDA_AFTER");
-  return s && !strcmp(s, what) && launches >= (after ? atoi(after) : 0);
+  const char *s = getenv("FAKE_CUDA");
+  int device = number("FAKE_CUDA_DEVICE", -1);
+  return s && !strcmp(s, what) && launches >= number("FAKE_CUDA_AFTER", 0) && (device < 0 || !current || current->device == device);
 }
 
 // run runs a kernel, of which params are the ints' and pointers' values and the floats.
@@ -47,13 +70,95 @@ static void note(const char *text) {
   fclose(f);
 }
 
+// Memory belongs to a context.
+typedef struct Memory {
+  struct Memory *next;
+  CUdeviceptr at;
+  size_t size;
+  CUcontext context;
+} Memory;
+
+static Memory *memory;
+
+// owner is the context of the memory that so many bytes are in, or NULL.
+static CUcontext owner(CUdeviceptr at, size_t size) {
+  for (Memory *m = memory; m; m = m->next)
+    if (at >= m->at && at - m->at < m->size && m->size - (at - m->at) >= size) return m->context;
+  return NULL;
+}
+
+// An operation of a stream: a launch, a copy, or one of the two halves of an event.
+typedef struct Operation {
+  struct Operation *next;
+  enum { LAUNCH, COPY, MARK, FOLLOW } kind;
+  Launch launch;
+  CUdeviceptr to, from;
+  size_t size;
+  CUevent event;
+  int mark;
+} Operation;
+
+struct CUstream_handle {
+  CUcontext context;
+  Operation *first, **last;
+};
+
+struct CUevent_handle {
+  CUcontext context;
+  CUstream stream; // where it was recorded
+  int asked, done; // how often that was asked for and done
+};
+
+static void put(CUstream s, Operation o) {
+  *s->last = (Operation *)malloc(sizeof o);
+  **s->last = o;
+  s->last = &(*s->last)->next;
+}
+
+// drain does what is on a stream: all of it or, with an event, until that has been done so often.
+static void drain(CUstream s, CUevent until, int mark) {
+  while (s && s->first && !(until && until->done >= mark)) {
+    Operation o = *s->first;
+    free(s->first);
+    if (!(s->first = o.next)) s->last = &s->first;
+    if (o.kind == FOLLOW) drain(o.event->stream, o.event, o.mark);
+    if (o.kind == MARK) o.event->done = o.mark;
+    if (s->context->failed) continue;
+    if (o.kind == COPY) memcpy((void *)o.to, (const void *)o.from, o.size);
+    if (o.kind != LAUNCH || !run) continue;
+    for (unsigned i = 0; i < sizeof o.launch.ints / sizeof *o.launch.ints; i++) { // numbers are no addresses
+      CUcontext of = owner(o.launch.ints[i], 1);
+      if (of && of != s->context) s->context->failed = CUDA_ERROR_ILLEGAL_ADDRESS;
+    }
+    if (!s->context->failed) run(o.launch.name, o.launch.grid, o.launch.threads, o.launch.ints, o.launch.floats);
+  }
+}
+
+// wait waits for all that was put on the stream of the current context.
+static CUresult wait(void) {
+  int leader = number("FAKE_CUDA_LEADER", -1);
+  if (leader >= 0 && contexts[leader]) drain(contexts[leader]->stream, NULL, 0);
+  drain(current->stream, NULL, 0);
+  return current->failed;
+}
+
 #define NEEDS_CONTEXT \
   if (!current) return CUDA_ERROR_INVALID_CONTEXT; \
+  if (current->failed) return current->failed; \
   if (wrong("lost")) return CUDA_ERROR_ECC_UNCORRECTABLE
+
+#define NEEDS_STREAM(s) \
+  NEEDS_CONTEXT; \
+  if (!(s) || (s)->context != current) return CUDA_ERROR_INVALID_HANDLE
 
 #define NEEDS_NO_CAPTURE \
   NEEDS_CONTEXT; \
   if (capturing) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
+
+// What waits also does what it waits for.
+#define WAITS \
+  NEEDS_NO_CAPTURE; \
+  if (wait()) return current->failed
 
 #undef cuInit
 CUresult cuInit(unsigned int flags) {
@@ -80,7 +185,7 @@ CUresult cuDriverGetVersion(int *version) {
 }
 
 CUresult cuDeviceGetCount(int *count) {
-  *count = wrong("zero") ? 0 : 2;
+  *count = wrong("zero") ? 0 : number("FAKE_CUDA_GPUS", 2);
   return CUDA_SUCCESS;
 }
 
@@ -117,7 +222,8 @@ CUresult cuCtxCreate(CUcontext *context, unsigned int flags, CUdevice device) {
   char text[64];
   snprintf(text, sizeof text, "context on %d", device);
   note(text);
-  *context = current = (CUcontext)malloc(1);
+  *context = current = contexts[device] = (CUcontext)calloc(1, sizeof **context);
+  current->device = device;
   return CUDA_SUCCESS;
 }
 
@@ -135,30 +241,105 @@ CUresult cuMemGetInfo(size_t *free, size_t *total) {
 
 CUresult cuMemAlloc(CUdeviceptr *at, size_t size) {
   NEEDS_NO_CAPTURE;
+  if (!size) return CUDA_ERROR_INVALID_VALUE;
   if (wrong("memory")) return CUDA_ERROR_OUT_OF_MEMORY;
   *at = (CUdeviceptr)aligned_alloc(256, (size + 255) / 256 * 256);
+  Memory *m = (Memory *)malloc(sizeof *m);
+  *m = (Memory){memory, *at, size, current};
+  memory = m;
   return CUDA_SUCCESS;
 }
 
 CUresult cuMemFree(CUdeviceptr at) {
-  NEEDS_NO_CAPTURE;
-  free((void *)at);
-  return CUDA_SUCCESS;
+  WAITS;
+  for (Memory **m = &memory; *m; m = &(*m)->next) {
+    if ((*m)->at != at || (*m)->context != current) continue;
+    Memory *gone = *m;
+    *m = gone->next;
+    free(gone);
+    free((void *)at);
+    return CUDA_SUCCESS;
+  }
+  return CUDA_ERROR_INVALID_VALUE;
 }
 
 CUresult cuMemcpyHtoD(CUdeviceptr to, const void *from, size_t size) {
-  NEEDS_NO_CAPTURE;
+  WAITS;
+  if (owner(to, size) != current) return CUDA_ERROR_INVALID_VALUE;
   memcpy((void *)to, from, size);
   return CUDA_SUCCESS;
 }
 
 CUresult cuMemcpyDtoH(void *to, CUdeviceptr from, size_t size) {
-  NEEDS_NO_CAPTURE;
+  WAITS;
+  if (owner(from, size) != current) return CUDA_ERROR_INVALID_VALUE;
   while (wrong("hang")) sleep(1);
   memcpy(to, (const void *)from, size);
   if (wrong("wrong") && size > 1000) ((float *)to)[7] += 1;
   return CUDA_SUCCESS;
 }
+
+CUresult cuDeviceCanAccessPeer(int *can, CUdevice device, CUdevice peer) {
+  *can = device != peer && !wrong("nopeer");
+  return CUDA_SUCCESS;
+}
+
+CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned int flags) {
+  NEEDS_NO_CAPTURE;
+  (void)flags;
+  if (wrong("peers")) return CUDA_ERROR_TOO_MANY_PEERS;
+  if (wrong("nopeer")) return CUDA_ERROR_PEER_ACCESS_UNSUPPORTED;
+  if (current->peers[peer->device]++) return CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED;
+  char text[64];
+  snprintf(text, sizeof text, "access from %d to %d", current->device, peer->device);
+  note(text);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context, size_t size, CUstream stream) {
+  NEEDS_STREAM(stream);
+  if (capturing) return CUDA_ERROR_NOT_SUPPORTED;
+  if (wrong("copy")) return CUDA_ERROR_NVLINK_UNCORRECTABLE;
+  if (owner(to, size) != to_context || owner(from, size) != from_context) return CUDA_ERROR_INVALID_VALUE;
+  put(stream, (Operation){.kind = COPY, .to = to, .from = from, .size = size});
+  return CUDA_SUCCESS;
+}
+
+CUresult cuEventCreate(CUevent *event, unsigned int flags) {
+  NEEDS_CONTEXT;
+  (void)flags;
+  *event = (CUevent)calloc(1, sizeof **event);
+  (*event)->context = current;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuEventRecord(CUevent event, CUstream stream) {
+  NEEDS_STREAM(stream);
+  if (event->context != current) return CUDA_ERROR_INVALID_HANDLE;
+  if (capturing) return CUDA_ERROR_NOT_SUPPORTED;
+  event->stream = stream;
+  put(stream, (Operation){.kind = MARK, .event = event, .mark = ++event->asked});
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned int flags) {
+  NEEDS_STREAM(stream);
+  (void)flags;
+  if (capturing) return CUDA_ERROR_NOT_SUPPORTED;
+  put(stream, (Operation){.kind = FOLLOW, .event = event, .mark = event->asked});
+  return CUDA_SUCCESS;
+}
+
+struct CUmodule_handle {
+  CUcontext context;
+  char *text;
+};
+
+// A function is the place of its entry in the PTX, which says how large its parameters are.
+struct CUfunction_handle {
+  CUcontext context;
+  const char *entry;
+};
 
 CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int options, CUjit_option *option, void **value) {
   NEEDS_NO_CAPTURE;
@@ -167,23 +348,28 @@ CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int op
       if (option[i] == CU_JIT_ERROR_LOG_BUFFER) strcpy(value[i], "ptxas fatal: line 1");
     return CUDA_ERROR_INVALID_PTX;
   }
-  *module = (CUmodule)strdup(image);
+  *module = (CUmodule)malloc(sizeof **module);
+  **module = (struct CUmodule_handle){current, strdup(image)};
   return CUDA_SUCCESS;
 }
 
-// A function is the place of its entry in the PTX, which says how large its parameters are.
 CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
   NEEDS_NO_CAPTURE;
   char entry[256];
   snprintf(entry, sizeof entry, ".entry %s(", name);
-  *function = (CUfunction)strstr((const char *)module, entry);
-  return *function ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
+  if (module->context != current) return CUDA_ERROR_INVALID_HANDLE;
+  *function = (CUfunction)malloc(sizeof **function);
+  **function = (struct CUfunction_handle){current, strstr(module->text, entry)};
+  return (*function)->entry ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
 }
 
 CUresult cuStreamCreate(CUstream *stream, unsigned int flags) {
   NEEDS_CONTEXT;
   (void)flags;
-  *stream = (CUstream)malloc(1);
+  if (current->stream) return CUDA_ERROR_NOT_SUPPORTED;
+  *stream = current->stream = (CUstream)calloc(1, sizeof **stream);
+  (*stream)->context = current;
+  (*stream)->last = &(*stream)->first;
   return CUDA_SUCCESS;
 }
 
@@ -192,10 +378,10 @@ CUresult cuLaunchKernel(CUfunction function, unsigned int gx, unsigned int gy, u
   NEEDS_CONTEXT;
   (void)extra;
   if (wrong("launch")) return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
-  if (!stream) return CUDA_ERROR_INVALID_HANDLE; // it could not be captured
+  if (!stream || stream->context != current || function->context != current) return CUDA_ERROR_INVALID_HANDLE;
   launches++;
   Launch l = {.grid = {gx, gy, gz}, .threads = bx};
-  const char *at = (const char *)function + strlen(".entry "), *end = strchr(at, ')');
+  const char *at = function->entry + strlen(".entry "), *end = strchr(at, ')');
   snprintf(l.name, sizeof l.name, "%.*s", (int)(strchr(at, '(') - at), at);
   char text[1024];
   int n = snprintf(text, sizeof text, "%s %u %u %u x %u %u %u, %u:", l.name, gx, gy, gz, bx, by, bz, shared), ints = 0, floats = 0;
@@ -212,7 +398,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned int gx, unsigned int gy, u
     return CUDA_SUCCESS;
   }
   note(text);
-  if (run) run(l.name, l.grid, l.threads, l.ints, l.floats);
+  put(stream, (Operation){.kind = LAUNCH, .launch = l});
   return CUDA_SUCCESS;
 }
 
@@ -272,11 +458,11 @@ CUresult cuGraphExecDestroy(CUgraphExec exec) {
 
 CUresult cuGraphLaunch(CUgraphExec exec, CUstream stream) {
   NEEDS_NO_CAPTURE;
-  (void)stream;
+  if (!stream || stream->context != current) return CUDA_ERROR_INVALID_HANDLE;
   note("replay");
   for (Launch *l = ((Graph *)exec)->first; l; l = l->next) {
     launches++;
-    if (run) run(l->name, l->grid, l->threads, l->ints, l->floats);
+    put(stream, (Operation){.kind = LAUNCH, .launch = *l});
   }
   return CUDA_SUCCESS;
 }
