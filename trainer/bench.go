@@ -33,6 +33,7 @@ type BenchOptions struct {
 // A BenchRow is what one configuration took. Times are seconds.
 type BenchRow struct {
 	Device          string  `json:"device"`
+	GPUs            int     `json:"gpus"` // 0: it is the CPU
 	Kernel          string  `json:"kernel"`
 	Workers         int     `json:"workers"`
 	BatchSize       int     `json:"batch_size"`
@@ -50,7 +51,7 @@ func newBenchCommand() *command {
 	fs.StringVar(&o.Workers, "num-workers", defaultWorkers(), "compute with `N,N,…` goroutines, one row each")
 	fs.IntVar(&o.Steps, "steps", 20, "time `N` steps, after two that warm up")
 	fs.IntVar(&o.Channels, "channels", 3, "`N` channels of the images: 1 (gray) or 3 (colour)")
-	fs.StringVar(&o.Device, "device", "auto", "`DEVICE`: auto, cpu, cuda or cuda:N")
+	fs.StringVar(&o.Device, "device", "auto", "`DEVICE`: auto, cpu, cuda, cuda:N, several GPUs as cuda:N,M, or cuda:all")
 	fs.StringVar(&o.Precision, "precision", "fp32", "convolutions on a GPU multiply in `P`: fp32, or tf32 on tensor cores")
 	fs.StringVar(&o.JSON, "json", "", "write the rows to `FILE`, too")
 	return &command{
@@ -106,6 +107,9 @@ func runBench(ctx context.Context, console *report.Console, o BenchOptions) erro
 		if err != nil {
 			return err
 		}
+		if err := checkGPUs(opened.GPUs, o.BatchSize); err != nil {
+			return err
+		}
 		if i == 0 && opened.Notice != "" {
 			console.Printf(report.Warning, "%s", opened.Notice)
 		}
@@ -120,7 +124,7 @@ func runBench(ctx context.Context, console *report.Console, o BenchOptions) erro
 		slices.Sort(took)
 		median := took[len(took)/2]
 		r := BenchRow{
-			opened.Name, opened.Kernel, n, o.BatchSize, o.Steps, median.Seconds(), took[0].Seconds(), perSecond(o.BatchSize, median), allocated,
+			opened.Name, opened.GPUs, opened.Kernel, n, o.BatchSize, o.Steps, median.Seconds(), took[0].Seconds(), perSecond(o.BatchSize, median), allocated,
 		}
 		rows = append(rows, r)
 		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%.1f\t%.1f\t%.0f\t%d\t\n", r.Device, r.Kernel, r.Workers, r.BatchSize,

@@ -23,7 +23,7 @@ type SmokeOptions struct {
 func newSmokeCommand() *command {
 	var o SmokeOptions
 	fs := newFlags("smoke")
-	fs.StringVar(&o.Device, "device", "auto", "check `DEVICE`: cpu, cuda, cuda:N, or auto for the CPU and, if there is one, a GPU")
+	fs.StringVar(&o.Device, "device", "auto", "check `DEVICE`: cpu, cuda, cuda:N, several GPUs as cuda:N,M, cuda:all, or auto for the CPU and, if there is one, a GPU")
 	fs.StringVar(&o.Precision, "precision", "fp32", "convolutions on a GPU multiply in `P`: fp32, or tf32 on tensor cores")
 	fs.StringVar(&o.JUnit, "junit", "", "write the outcome to `FILE` as JUnit XML, too")
 	fs.StringVar(&o.Losses, "losses", "", "write the losses of the training to `FILE`, a step and its loss on each line")

@@ -55,7 +55,7 @@ func newTrainCommand() *command {
 	fs.Uint64Var(&o.Seed, "seed", 0, "`N` gives initial values, order, flips and dropout")
 	fs.StringVar(&o.DataDir, "data-dir", "", "find the data in folder `DIR` (default: ./data, then "+data.ImageFolder+")")
 	fs.BoolVar(&o.Fashion, "fashion", false, "insist on Fashion-MNIST; else CIFAR-10 if it is there, else what is there")
-	fs.StringVar(&o.Device, "device", "auto", "`DEVICE`: auto, cpu, cuda or cuda:N")
+	fs.StringVar(&o.Device, "device", "auto", "`DEVICE`: auto, cpu, cuda, cuda:N, several GPUs as cuda:N,M, or cuda:all")
 	fs.StringVar(&o.Precision, "precision", "fp32", "convolutions on a GPU multiply in `P`: fp32, or tf32 on tensor cores")
 	fs.StringVar(&o.CheckpointDir, "checkpoint-dir", "checkpoints", "keep the checkpoint in folder `DIR`; empty: none is kept")
 	fs.Int64Var(&o.Every, "checkpoint-every", 0, "save also every `N` steps, beside every epoch")
@@ -98,6 +98,14 @@ func (o *TrainOptions) check() error {
 	return nil
 }
 
+// checkGPUs refuses a batch that some GPU has no part of.
+func checkGPUs(gpus, batch int) error {
+	if gpus > batch {
+		return usagef("--batch-size=%d has fewer images than there are GPUs: %d. Give a larger one, or name fewer GPUs with --device", batch, gpus)
+	}
+	return nil
+}
+
 // checkOutput refuses a file that can't be written: now rather than after hours
 // of work. An empty name is that of no file.
 func checkOutput(flag, name string) error {
@@ -120,7 +128,7 @@ func runTrain(ctx context.Context, console *report.Console, o TrainOptions, give
 	if err != nil {
 		return usagef("%w", err)
 	}
-	if err := errors.Join(o.check(), checkOutput("json", o.JSON), checkOutput("curve", o.Curve)); err != nil {
+	if err := errors.Join(o.check(), checkGPUs(len(spec.Indexes), o.BatchSize), checkOutput("json", o.JSON), checkOutput("curve", o.Curve)); err != nil {
 		return err
 	}
 	set, err := data.Find(o.DataDir, o.Fashion)
@@ -157,6 +165,9 @@ func runTrain(ctx context.Context, console *report.Console, o TrainOptions, give
 	cfg := nn.Config{Channels: set.Channels, Classes: data.Classes, Seed: o.Seed, Workers: o.Workers, LR: float32(o.LR), Dropout: dropout}
 	opened, err := device.Open(spec, cfg)
 	if err != nil {
+		return err
+	}
+	if err := checkGPUs(opened.GPUs, o.BatchSize); err != nil {
 		return err
 	}
 	if o.Resume {
@@ -297,7 +308,7 @@ func newWatch(console *report.Console, o TrainOptions, set *data.Set, opened dev
 	r.ImageDigest = os.Getenv("BERTH_IMAGE_DIGEST")
 	r.Options = report.Options{Epochs: o.Epochs, BatchSize: o.BatchSize, LR: float32(o.LR), Dropout: dropout, Seed: o.Seed, Fashion: o.Fashion}
 	r.Data = report.Data{Name: set.Name, SHA256: set.SHA256, Known: set.Known(), Folder: set.Folder, Train: set.Train.Len(), Test: set.Test.Len(), Files: set.Files}
-	r.Device = report.Device{Name: opened.Name, Kernel: opened.Kernel, Workers: o.Workers, Cores: runtime.NumCPU()}
+	r.Device = report.Device{Name: opened.Name, GPUs: opened.GPUs, Kernel: opened.Kernel, Workers: o.Workers, Cores: runtime.NumCPU()}
 	r.Parameters = opened.NumParameters()
 	r.ResumedAtStep = from.State.Step
 	r.Epochs = []report.Epoch{}

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/berthdev/berth/trainer/data"
 	"github.com/berthdev/berth/trainer/nn"
@@ -60,8 +62,8 @@ var ErrSpec = errors.New("no such kind of device")
 // Spec is a device as asked for.
 type Spec struct {
 	Kind      string    // "auto", "cpu" or "cuda"
-	Index     int       // of the CUDA device
-	Precision Precision // of a CUDA device
+	Indexes   []int     // of the CUDA devices, in the order of their parts of a batch; nil: all that there are
+	Precision Precision // of CUDA devices
 }
 
 // Precision says how convolutions multiply.
@@ -74,9 +76,11 @@ const (
 	TF32 Precision = "tf32"
 )
 
-var cudaSpec = regexp.MustCompile(`^cuda(?::([0-9]{1,4}))?$`)
+var cudaSpec = regexp.MustCompile(`^cuda:([0-9]{1,4}(?:,[0-9]{1,4})*)$`)
 
-// Parse reads auto, cpu, cuda or cuda:N, and fp32 or tf32.
+// Parse reads auto, cpu, cuda, cuda:N, cuda:N,M,… or cuda:all, and fp32 or tf32. cuda is
+// cuda:0, and so is the device of auto, if it is one of CUDA's. The numbers are the driver's:
+// those of the devices that CUDA_VISIBLE_DEVICES leaves.
 func Parse(s, precision string) (Spec, error) {
 	p := Precision(precision)
 	switch {
@@ -84,21 +88,36 @@ func Parse(s, precision string) (Spec, error) {
 		return Spec{}, fmt.Errorf("%w: precision %q. Give fp32 or tf32", ErrSpec, precision)
 	case p != FP32 && s == "cpu":
 		return Spec{}, fmt.Errorf("%w: the CPU computes in fp32 alone, not in %s", ErrSpec, p)
-	case s == "auto" || s == "cpu":
+	case s == "cpu":
 		return Spec{Kind: s, Precision: p}, nil
+	case s == "auto" || s == "cuda":
+		return Spec{Kind: s, Indexes: []int{0}, Precision: p}, nil
+	case s == "cuda:all":
+		return Spec{Kind: "cuda", Precision: p}, nil
 	}
 	m := cudaSpec.FindStringSubmatch(s)
 	if m == nil {
-		return Spec{}, fmt.Errorf("%w: %q. Give auto, cpu, cuda or cuda:N", ErrSpec, s)
+		return Spec{}, fmt.Errorf("%w: %q. Give auto, cpu, cuda, cuda:N, several as cuda:N,M, or cuda:all", ErrSpec, s)
 	}
-	index, _ := strconv.Atoi(m[1]) // none: the first
-	return Spec{Kind: "cuda", Index: index, Precision: p}, nil
+	spec := Spec{Kind: "cuda", Precision: p}
+	for word := range strings.SplitSeq(m[1], ",") {
+		index, err := strconv.Atoi(word)
+		if err != nil {
+			return Spec{}, err
+		}
+		if slices.Contains(spec.Indexes, index) {
+			return Spec{}, fmt.Errorf("%w: %s names cuda:%d twice. Name each once", ErrSpec, s, index)
+		}
+		spec.Indexes = append(spec.Indexes, index)
+	}
+	return spec, nil
 }
 
 // Opened is a network on a device, and what to tell about it.
 type Opened struct {
 	Backend
-	Name   string // "cpu", or "cuda:N" and the GPU's name
+	Name   string // "cpu", or "cuda:N" and the GPU's name, or "cuda:N,M" and those of all
+	GPUs   int    // how many it is on; 0: it is on the CPU
 	Kernel string // of the matrix products
 	Notice string // what the user must hear, such as why it is not a GPU; often empty
 
@@ -108,8 +127,9 @@ type Opened struct {
 }
 
 // Open puts a new network on a device. With auto that is the first CUDA device,
-// and the CPU where there is none: [Opened.Notice] then says why. The error for a
-// CUDA device that can't be had wraps [ErrUnavailable].
+// and the CPU where there is none: [Opened.Notice] then says why. On several CUDA
+// devices each has a part of each batch: New of the package cuda documents what that changes. The
+// error for a CUDA device that can't be had wraps [ErrUnavailable].
 func Open(spec Spec, cfg nn.Config) (Opened, error) {
 	var notice string
 	if spec.Kind != "cpu" {

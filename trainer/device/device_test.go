@@ -14,21 +14,26 @@ var config = nn.Config{Channels: 1, Classes: 10, Workers: 1}
 
 func TestParse(t *testing.T) {
 	for s, want := range map[string]Spec{
-		"auto": {Kind: "auto"}, "cpu": {Kind: "cpu"}, "cuda": {Kind: "cuda"}, "cuda:0": {Kind: "cuda"}, "cuda:12": {Kind: "cuda", Index: 12},
+		"auto": {Kind: "auto", Indexes: []int{0}}, "cpu": {Kind: "cpu"},
+		"cuda": {Kind: "cuda", Indexes: []int{0}}, "cuda:0": {Kind: "cuda", Indexes: []int{0}}, "cuda:12": {Kind: "cuda", Indexes: []int{12}},
+		"cuda:2,0,13": {Kind: "cuda", Indexes: []int{2, 0, 13}}, "cuda:all": {Kind: "cuda"},
 	} {
 		want.Precision = FP32
 		got, err := Parse(s, "fp32")
 		require.NoError(t, err)
 		assert.Equal(t, want, got, s)
 	}
-	for _, s := range []string{"", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:1,2", "cuda:99999", "cuda:0x1", " cpu"} {
+	for _, s := range []string{"", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:1,", "cuda:,1", "cuda:0-3", "cuda:all,1", "cuda:ALL", "cuda:99999", "cuda:0x1", " cpu"} {
 		_, err := Parse(s, "fp32")
 		assert.ErrorIs(t, err, ErrSpec, s)
-		assert.ErrorContains(t, err, "Give auto, cpu, cuda or cuda:N", s)
+		assert.ErrorContains(t, err, "Give auto, cpu, cuda, cuda:N, several as cuda:N,M, or cuda:all", s)
 	}
+	_, err := Parse("cuda:1,0,01", "fp32")
+	assert.ErrorIs(t, err, ErrSpec)
+	assert.ErrorContains(t, err, "cuda:1,0,01 names cuda:1 twice")
 	got, err := Parse("cuda:1", "tf32")
 	require.NoError(t, err)
-	assert.Equal(t, Spec{"cuda", 1, TF32}, got)
+	assert.Equal(t, Spec{"cuda", []int{1}, TF32}, got)
 	_, err = Parse("cuda", "fp16")
 	assert.ErrorIs(t, err, ErrSpec)
 	assert.ErrorContains(t, err, "Give fp32 or tf32")

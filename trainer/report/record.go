@@ -62,6 +62,7 @@ type Data struct {
 // Device is what was trained on, and how.
 type Device struct {
 	Name    string `json:"name"`
+	GPUs    int    `json:"gpus"` // 0: it is the CPU
 	Kernel  string `json:"kernel"`
 	Workers int    `json:"workers"`
 	Cores   int    `json:"cores"`
