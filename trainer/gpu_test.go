@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"github.com/berthdev/berth/internal/testenv"
 	"github.com/berthdev/berth/trainer/checkpoint"
 	"github.com/berthdev/berth/trainer/device"
+	"github.com/berthdev/berth/trainer/report"
 )
 
 // machine is a trainer with CUDA, and a stand-in for NVIDIA's driver that runs the kernels.
@@ -52,7 +54,7 @@ func idx(numbers ...uint32) (b []byte) {
 // stand-in reads.
 func (m machine) run(t *testing.T, env string, args ...string) (said string, code int) {
 	c := exec.Command(m.trainer, args...)
-	c.Env = append(os.Environ(), "LD_LIBRARY_PATH="+m.driver)
+	c.Env = append(os.Environ(), "LD_LIBRARY_PATH="+m.driver, "FAKE_CUDA_GPUS=3")
 	c.Env = append(c.Env, strings.Fields(env)...)
 	out, err := c.CombinedOutput()
 	if c.ProcessState == nil {
@@ -86,7 +88,7 @@ func TestGPU(t *testing.T) {
 		t.Parallel()
 		said, code := m.run(t, "", "info")
 		assert.Zero(t, code)
-		assert.Contains(t, said, "available: --device=auto takes cuda:0\n")
+		assert.Contains(t, said, "available: --device=auto takes cuda:0, --device=cuda:all all 3\n")
 		assert.Regexp(t, `driver +.*for CUDA 12.4\n`, said)
 		assert.Regexp(t, `cuda:1 +Fake GPU 1, GPU-10111213-1415-1617-1819-1a1b1c1d1e1f, 32.0 GiB, compute capability 9.0\n`, said)
 	})
@@ -96,7 +98,11 @@ func TestGPU(t *testing.T) {
 		assert.Zero(t, code, said)
 		assert.Equal(t, 3, strings.Count(said, "ok  "), said)
 		if testenv.Long() {
-			said, code = m.run(t, "", "smoke", "--device=cuda", "--precision=tf32")
+			for _, device := range []string{"cuda", "cuda:0,1"} {
+				said, code = m.run(t, "", "smoke", "--device="+device, "--precision=tf32")
+				assert.Zero(t, code, said)
+			}
+			said, code = m.run(t, "", "smoke", "--device=cuda:2,0,1")
 			assert.Zero(t, code, said)
 		}
 	})
@@ -120,9 +126,8 @@ func TestGPU(t *testing.T) {
 	t.Run("a checkpoint moves", func(t *testing.T) {
 		t.Parallel()
 		folder := t.TempDir()
-		for epoch, device := range []string{"cuda:1", "cpu", "cuda"} {
-			said, code := m.train(t, folder, "", "--resume="+[]string{"false", "true", "true"}[epoch], "--device="+device,
-				"--num-epochs="+[]string{"1", "2", "3"}[epoch])
+		for epoch, device := range []string{"cuda:1", "cpu", "cuda:2,0", "cuda:all", "cuda"} {
+			said, code := m.train(t, folder, "", fmt.Sprint("--resume=", epoch > 0), "--device="+device, fmt.Sprint("--num-epochs=", epoch+1))
 			require.Zero(t, code, said)
 			step, epochs := at(t, folder)
 			assert.Equal(t, []int{3 * (epoch + 1), epoch + 1}, []int{int(step), epochs})
@@ -210,15 +215,79 @@ func TestGPU(t *testing.T) {
 		require.NoError(t, err)
 		assert.Contains(t, string(log), "60 + 20 images")
 	})
-	// The GPU goes in the second epoch: what the first one left is there.
-	for env, want := range map[string]string{
-		"FAKE_CUDA=lost":                       "error 214 (CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error encountered)",
-		"FAKE_CUDA=hang BERTH_GPU_TIMEOUT=20s": "cuda:0 (Fake GPU 0) hangs: a call of its driver has lasted 20s",
+	// Which of the GPUs is ahead, which has which part, and how memory gets from one to the
+	// other doesn't matter.
+	t.Run("several give the same bits", func(t *testing.T) {
+		t.Parallel()
+		records := t.TempDir()
+		var states []string
+		for i, run := range [][2]string{
+			{"FAKE_CUDA_LEADER=0", "cuda:0,1,2"}, {"FAKE_CUDA_LEADER=2", "cuda:all"}, {"FAKE_CUDA_LEADER=1 FAKE_CUDA=nopeer", "cuda:2,0,1"},
+		} {
+			name := filepath.Join(records, fmt.Sprint(i))
+			// Of the last batch, of 4 images, a GPU has two: the first one.
+			said, code := m.train(t, t.TempDir(), run[0], "--batch-size=14", "--num-epochs=1", "--device="+run[1], "--json="+name)
+			require.Zero(t, code, said)
+			var record report.Record
+			text, err := os.ReadFile(name)
+			require.NoError(t, err)
+			require.NoError(t, json.Unmarshal(text, &record))
+			assert.Equal(t, 3, record.Device.GPUs)
+			assert.EqualValues(t, 5, record.Steps)
+			states = append(states, record.CheckpointSHA256)
+		}
+		assert.Equal(t, []string{states[0], states[0], states[0]}, states)
+	})
+	t.Run("bench of several", func(t *testing.T) {
+		t.Parallel()
+		name := filepath.Join(t.TempDir(), "rows")
+		said, code := m.run(t, "", "bench", "--device=cuda:0,2", "--num-workers=1", "--batch-size=3", "--steps=1", "--channels=1", "--json="+name)
+		require.Zero(t, code, said)
+		var rows []BenchRow
+		text, err := os.ReadFile(name)
+		require.NoError(t, err)
+		require.NoError(t, json.Unmarshal(text, &rows))
+		require.Len(t, rows, 1)
+		assert.Equal(t, 2, rows[0].GPUs)
+		assert.Equal(t, "cuda:0,2 (Fake GPU 0, Fake GPU 2)", rows[0].Device)
+	})
+	t.Run("several that can't be", func(t *testing.T) {
+		t.Parallel()
+		for device, want := range map[string]struct {
+			env, says string
+			code      int
+		}{
+			"cuda:1,0,1": {"", "cuda:1,0,1 names cuda:1 twice", exitUsage},
+			"cuda:0,3":   {"", "there is no GPU 3, the last one of 3 is 2. Use --device=cpu", exitPrerequisite},
+			"cuda:0,1,2": {"", "--batch-size=2 has fewer images than there are GPUs: 3.", exitUsage},
+			"cuda:all":   {"", "--batch-size=2 has fewer images than there are GPUs: 3.", exitUsage},
+			"cuda:2,1":   {"FAKE_CUDA=small FAKE_CUDA_DEVICE=1", "GPU 1: it has compute capability 7.5, it must be 8.0", exitPrerequisite},
+		} {
+			folder := t.TempDir()
+			said, code := m.train(t, folder, want.env, "--batch-size=2", "--device="+device)
+			assert.Equal(t, want.code, code, said)
+			assert.Contains(t, said, want.says)
+			_, err := os.Stat(filepath.Join(folder, "trainer.checkpoint"))
+			assert.ErrorIs(t, err, os.ErrNotExist)
+		}
+		said, code := m.train(t, t.TempDir(), "FAKE_CUDA=small FAKE_CUDA_DEVICE=1", "--device=cuda:all")
+		assert.Equal(t, exitPrerequisite, code)
+		assert.Contains(t, said, "cuda:1: it has compute capability 7.5, it must be 8.0 or later. Name the others: --device=cuda:0,2. Use --device=cpu")
+	})
+	// A GPU goes in the second epoch: what the first one left is there.
+	for _, c := range []struct{ env, device, want string }{
+		{"FAKE_CUDA=lost FAKE_CUDA_AFTER=500", "cuda", "error 214 (CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error encountered)"},
+		{"FAKE_CUDA=hang FAKE_CUDA_AFTER=500 BERTH_GPU_TIMEOUT=20s", "cuda", "cuda:0 (Fake GPU 0) hangs: a call of its driver has lasted 20s"},
+		{"FAKE_CUDA=lost FAKE_CUDA_AFTER=1000 FAKE_CUDA_DEVICE=1", "cuda:0,1", "cuda:1 (Fake GPU 1): cu"},
+		{"FAKE_CUDA=hang FAKE_CUDA_AFTER=1000 FAKE_CUDA_DEVICE=1 BERTH_GPU_TIMEOUT=20s", "cuda:0,1",
+			"It works together with others of cuda:0,1 (Fake GPU 0, Fake GPU 1): it may be one of them"},
+		{"FAKE_CUDA=garble FAKE_CUDA_AFTER=1000 FAKE_CUDA_DEVICE=1", "cuda:0,1", "cuda:1 (Fake GPU 1) has other "},
 	} {
-		t.Run(strings.Fields(env)[0], func(t *testing.T) {
+		env, want := c.env, c.want
+		t.Run(c.device+" "+strings.Fields(env)[0], func(t *testing.T) {
 			t.Parallel()
 			folder := t.TempDir()
-			said, code := m.train(t, folder, env+" FAKE_CUDA_AFTER=500", "--device=cuda", "--num-epochs=3")
+			said, code := m.train(t, folder, env, "--device="+c.device, "--num-epochs=3")
 			assert.Equal(t, exitFailure, code, said)
 			assert.Contains(t, said, want)
 			assert.Equal(t, 1, strings.Count(said, want), said)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -88,7 +89,11 @@ func gpuLines(driver string, gpus []device.GPU, err error) []string {
 	case gpus[0].Err != nil:
 		lines = append(lines, "cuda\t--device=auto doesn't take cuda:0: "+gpus[0].Err.Error())
 	default:
-		lines = append(lines, "cuda\tavailable: --device=auto takes cuda:0")
+		line := "cuda\tavailable: --device=auto takes cuda:0"
+		if len(gpus) > 1 && !slices.ContainsFunc(gpus, func(g device.GPU) bool { return g.Err != nil }) {
+			line += fmt.Sprintf(", --device=cuda:all all %d", len(gpus))
+		}
+		lines = append(lines, line)
 	}
 	if driver != "" {
 		lines = append(lines, "driver\t"+driver)

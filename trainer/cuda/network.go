@@ -334,7 +334,10 @@ func (n *replica) update(train bool) error {
 // gradients and the first one's running statistics. For each pair that is 2.5 MB: for more than
 // a few GPUs it would be less to have each take the step for a share of the parameters.
 func (n *Network) exchange(train bool) error {
-	if err := errors.Join(n.mark(), n.meet()); err != nil {
+	if err := n.mark(); err != nil {
+		return err
+	}
+	if err := n.meet(); err != nil {
 		return err
 	}
 	for _, r := range n.replicas {

@@ -28,9 +28,61 @@ func TestMain(m *testing.M) {
 	if os.Getenv(envRole) == "" {
 		os.Exit(m.Run())
 	}
-	if err := use(); err != nil {
+	if err := map[string]func() error{"one": use, "several": useSeveral}[os.Getenv(envRole)](); err != nil {
 		fmt.Println("ERROR:", err)
 	}
+}
+
+// useSeveral does with devices what several together do.
+func useSeveral() error {
+	var all []*Device
+	for i := range 3 {
+		d, err := Open(i, time.Minute)
+		if err != nil {
+			return err
+		}
+		all = append(all, d)
+	}
+	if err := Connect(all); err != nil {
+		return err
+	}
+	var at [3]kernels.Pointer
+	for i, d := range all {
+		var err error
+		if at[i], err = d.Alloc("some", 16); err != nil {
+			return err
+		}
+		if err := d.Write(at[i], []byte("0123456789abcdef")[i:i+8]); err != nil {
+			return err
+		}
+	}
+	// What the first one gets from the last one came there from the second one.
+	b := make([]byte, 3)
+	err := errors.Join(
+		all[1].Mark(), all[2].Follow(all[1]), all[2].Fetch(at[2]+8, all[1], at[1]+2, 4), all[2].Mark(),
+		all[0].Follow(all[2]), all[0].Fetch(at[0]+4, all[2], at[2]+8, 4), all[0].Read(b, at[0]+5))
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s\n", b)
+	for want, err := range map[string]error{
+		"cuda:2 (Fake GPU 2): cuMemcpyPeerAsync: error 1 (InvalidValue)": all[2].Fetch(at[2], all[1], at[1], 17),
+		"cuda:0 (Fake GPU 0): cuMemcpyHtoD: error 1 (InvalidValue)":      all[0].Write(at[1], b),
+		"cuda:1 (Fake GPU 1): cuMemFree: error 1 (InvalidValue)":         all[1].Free(at[2]),
+	} {
+		if err == nil || err.Error() != want {
+			return fmt.Errorf("%v, not %s", err, want)
+		}
+	}
+	// A kernel has no access to what is another device's; that shows when somebody waits.
+	s := kernels.Set{Launcher: all[1], Precision: kernels.FP32}
+	if err := s.NormRunning(at[1], at[1], at[2], at[1], at[1], 1); err != nil {
+		return err
+	}
+	if err := all[0].Read(b, at[0]); err != nil {
+		return fmt.Errorf("of another device: %w", err)
+	}
+	return all[1].Read(b, at[1])
 }
 
 // use does with a device what a training does.
@@ -106,10 +158,12 @@ func use() error {
 
 // run runs use with a driver of which something is wrong, and returns what it prints and
 // what the driver notes.
-func run(t *testing.T, folder, wrong string) (out, log string) {
+func run(t *testing.T, folder, wrong string) (out, log string) { return as(t, "one", folder, wrong) }
+
+func as(t *testing.T, role, folder, wrong string) (out, log string) {
 	name := filepath.Join(t.TempDir(), "log")
 	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), envRole+"=1", "LD_LIBRARY_PATH="+folder, "FAKE_CUDA="+wrong, "FAKE_CUDA_LOG="+name)
+	c.Env = append(os.Environ(), envRole+"="+role, "LD_LIBRARY_PATH="+folder, "FAKE_CUDA="+wrong, "FAKE_CUDA_GPUS=3", "FAKE_CUDA_LOG="+name)
 	text, err := c.CombinedOutput()
 	require.NoError(t, err, "%s", text)
 	noted, _ := os.ReadFile(name) // there is none if nothing was called
@@ -135,6 +189,26 @@ recording destroyed
 graph
 graph destroyed
 `, log)
+}
+
+// TestSeveral exchanges memory, with direct access to each other's and without.
+func TestSeveral(t *testing.T) {
+	folder := cudatest.Notes(t)
+	const foreign = "456\nERROR: cuda:1 (Fake GPU 1): cuMemcpyDtoH: error 700 (IllegalAddress)\n"
+	out, log := as(t, "several", folder, "")
+	assert.Equal(t, foreign, out)
+	assert.Equal(t, 3, strings.Count(log, "context on "))
+	for _, pair := range []string{"0 to 1", "0 to 2", "1 to 0", "1 to 2", "2 to 0", "2 to 1"} {
+		assert.Contains(t, log, "access from "+pair+"\n")
+	}
+	for _, wrong := range []string{"nopeer", "peers"} {
+		out, log = as(t, "several", folder, wrong)
+		assert.Equal(t, foreign, out)
+		assert.NotContains(t, log, "access")
+	}
+	out, _ = as(t, "several", folder, "copy")
+	assert.Contains(t, out, "ERROR: cuda:2 (Fake GPU 2): cuMemcpyPeerAsync: error 220 (NvlinkUncorrectable)")
+	assert.Contains(t, out, "\ncuda:0 (Fake GPU 0): cuMemcpyPeerAsync: error 220")
 }
 
 // TestMissingLinks names each link that may be missing, and what the driver may refuse.

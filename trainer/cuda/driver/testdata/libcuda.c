@@ -34,11 +34,12 @@ static int number(const char *variable, int otherwise) {
   return s ? atoi(s) : otherwise;
 }
 
-static int wrong(const char *what) {
+static int wrong_on(const char *what, int device) {
   const char *s = getenv("FAKE_CUDA");
-  int device = number("FAKE_CUDA_DEVICE", -1);
-  return s && !strcmp(s, what) && launches >= number("FAKE_CUDA_AFTER", 0) && (device < 0 || !current || current->device == device);
+  return s && !strcmp(s, what) && launches >= number("FAKE_CUDA_AFTER", 0) && device == number("FAKE_CUDA_DEVICE", device);
 }
+
+static int wrong(const char *what) { return wrong_on(what, current ? current->device : number("FAKE_CUDA_DEVICE", 0)); }
 
 // run runs a kernel, of which params are the ints' and pointers' values and the floats.
 __attribute__((weak)) void run(const char *name, const unsigned *grid, unsigned threads, const unsigned long long *ints, const float *floats);
@@ -125,12 +126,13 @@ static void drain(CUstream s, CUevent until, int mark) {
     if (o.kind == MARK) o.event->done = o.mark;
     if (s->context->failed) continue;
     if (o.kind == COPY) memcpy((void *)o.to, (const void *)o.from, o.size);
-    if (o.kind != LAUNCH || !run) continue;
+    if (o.kind == COPY && o.size > 100000 && wrong_on("garble", s->context->device)) ((float *)o.to)[7] += 1;
+    if (o.kind != LAUNCH) continue;
     for (unsigned i = 0; i < sizeof o.launch.ints / sizeof *o.launch.ints; i++) { // numbers are no addresses
       CUcontext of = owner(o.launch.ints[i], 1);
       if (of && of != s->context) s->context->failed = CUDA_ERROR_ILLEGAL_ADDRESS;
     }
-    if (!s->context->failed) run(o.launch.name, o.launch.grid, o.launch.threads, o.launch.ints, o.launch.floats);
+    if (!s->context->failed && run) run(o.launch.name, o.launch.grid, o.launch.threads, o.launch.ints, o.launch.floats);
   }
 }
 
@@ -210,10 +212,10 @@ CUresult cuDeviceTotalMem(size_t *bytes, CUdevice device) {
 }
 
 CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) {
-  (void)device;
+  int small = wrong_on("small", device);
   *value = 0;
-  if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) *value = wrong("small") ? 7 : 9;
-  if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR) *value = wrong("small") ? 5 : 0;
+  if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) *value = small ? 7 : 9;
+  if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR) *value = small ? 5 : 0;
   return CUDA_SUCCESS;
 }
 
