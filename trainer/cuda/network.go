@@ -52,21 +52,6 @@ type Recording interface {
 	Destroy() error
 }
 
-// A Peer is a Device that can work together with others of its type. What is called on one
-// of them knows nothing of what is called on others, but for Follow. None of these calls waits.
-type Peer interface {
-	Device
-	// Mark notes what has been called on the device until now.
-	Mark() error
-	// Follow makes what is called later on this device see as done what was called on another
-	// one before its last mark.
-	Follow(other Peer) error
-	// Fetch copies memory of another device here.
-	Fetch(to kernels.Pointer, from Peer, at kernels.Pointer, bytes int) error
-	// String names the device for errors.
-	String() string
-}
-
 // Network is a network on one GPU or several, with its optimiser's state.
 type Network struct {
 	replicas []*replica
@@ -252,12 +237,6 @@ func (n *Network) end() (s kernels.State, err error) {
 	return s, binary.Read(bytes.NewReader(first), binary.LittleEndian, &s)
 }
 
-// apart is the error of a replica that isn't the same as the first one.
-func (n *Network) apart(r *replica, what string) error {
-	return fmt.Errorf("%v has other %s than %v, which must be the same to the bit: one of the GPUs computes wrong, or what they exchange arrives wrong",
-		r.dev, what, n.replicas[0].dev)
-}
-
 // A half of what a replica does with a batch: before replicas exchange their results, and
 // after that.
 type half int
@@ -328,65 +307,6 @@ func (n *replica) update(train bool) error {
 		err = errors.Join(err, n.set.Adam(n.w.at, n.m.at, n.v.at, gradients, n.current.sums, n.state, n.current.count, n.cfg.LR))
 	}
 	return err
-}
-
-// exchange has every replica fetch what the others came to: losses and hits, and in training
-// gradients and the first one's running statistics. For each pair that is 2.5 MB: for more than
-// a few GPUs it would be less to have each take the step for a share of the parameters.
-func (n *Network) exchange(train bool) error {
-	if err := n.mark(); err != nil {
-		return err
-	}
-	if err := n.meet(); err != nil {
-		return err
-	}
-	for _, r := range n.replicas {
-		for _, o := range n.replicas {
-			if o == r || o.planned.images == 0 {
-				continue
-			}
-			fetch := func(to, at kernels.Pointer, bytes int) error { return r.dev.(Peer).Fetch(to, o.dev.(Peer), at, bytes) }
-			p := o.planned
-			err := errors.Join(
-				fetch(plus(r.losses, 2*p.first), plus(o.losses, 2*p.first), p.images*2*floatSize),
-				fetch(plus(r.hits, p.first), plus(o.hits, p.first), p.images*floatSize))
-			if train {
-				err = errors.Join(err, fetch(r.sumsOf(o.index), o.sumsOf(o.index), n.replicas[0].w.size*floatSize))
-			}
-			if train && o.index == 0 {
-				err = errors.Join(err, fetch(r.running.at, o.running.at, r.running.size*floatSize))
-			}
-			if err != nil {
-				return err
-			}
-		}
-	}
-	return n.mark()
-}
-
-// mark marks what all replicas have done.
-func (n *Network) mark() error {
-	for _, r := range n.replicas {
-		if err := r.dev.(Peer).Mark(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// meet has what each replica does next follow what all others did before their marks.
-func (n *Network) meet() error {
-	for _, r := range n.replicas {
-		for _, o := range n.replicas {
-			if o == r {
-				continue
-			}
-			if err := r.dev.(Peer).Follow(o.dev.(Peer)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // State returns a copy of the network's state. Of several replicas it sees that they are the
