@@ -36,84 +36,84 @@ func (b *block) shape(c *param, images int) kernels.Shape {
 
 // normalise makes the lines of a batch norm: from the sums that a convolution left, or in
 // evaluation from the running statistics.
-func (n *replica) normalise(bn *norm, rows, channels int, train bool) error {
+func (r *replica) normalise(bn *norm, rows, channels int, train bool) error {
 	if !train {
-		return n.set.NormRunning(bn.lines, bn.mean, bn.vari, bn.gamma.w, bn.beta.w, channels)
+		return r.set.NormRunning(bn.lines, bn.mean, bn.vari, bn.gamma.w, bn.beta.w, channels)
 	}
-	return n.set.NormBatch(bn.lines, bn.mean, bn.vari, n.moments, bn.gamma.w, bn.beta.w, n.state, rows, channels)
+	return r.set.NormBatch(bn.lines, bn.mean, bn.vari, r.moments, bn.gamma.w, bn.beta.w, r.state, rows, channels)
 }
 
 // forward takes a part of a batch from the first block's input to its losses.
-func (n *replica) forward(p part, train bool) (err error) {
-	s, images := n.set, p.images
-	for i, b := range n.blocks {
+func (r *replica) forward(p part, train bool) (err error) {
+	s, images := r.set, p.images
+	for i, b := range r.blocks {
 		rows := b.rows(images)
 		conv := func(out, in kernels.Pointer, c *param, bn *norm) error {
-			sums := n.moments
+			sums := r.moments
 			if !train {
 				sums = 0
 			}
-			return errors.Join(s.ConvForward(out, in, c.w, sums, b.shape(c, images)), n.normalise(bn, rows, b.out, train))
+			return errors.Join(s.ConvForward(out, in, c.w, sums, b.shape(c, images)), r.normalise(bn, rows, b.out, train))
 		}
-		drop := kernels.Dropout{Seed: n.cfg.Seed, Block: i, First: p.first}
+		drop := kernels.Dropout{Seed: r.cfg.Seed, Block: i, First: p.first}
 		if train {
-			drop.Probability = n.cfg.Dropout
+			drop.Probability = r.cfg.Dropout
 		}
 		err = errors.Join(err,
 			conv(b.y1, b.x, b.conv1, &b.bn1),
 			conv(b.yS, b.x, b.convS, &b.bnS),
-			s.Activate(b.a1, b.y1, b.bn1.lines, n.state, drop, rows, b.out, b.log),
+			s.Activate(b.a1, b.y1, b.bn1.lines, r.state, drop, rows, b.out, b.log),
 			conv(b.y2, b.a1, b.conv2, &b.bn2))
-		if i+1 < len(n.blocks) {
-			next := n.blocks[i+1]
+		if i+1 < len(r.blocks) {
+			next := r.blocks[i+1]
 			err = errors.Join(err, s.JoinHaar(next.x, b.y2, b.yS, b.bn2.lines, b.bnS.lines, next.rows(images), b.out, next.log))
 			continue
 		}
 		h := kernels.Head{
-			Features: n.features, Logits: n.logits, Losses: plus(n.losses, 2*p.first), Hits: plus(n.hits, p.first),
+			Features: r.features, Logits: r.logits, Losses: plus(r.losses, 2*p.first), Hits: plus(r.hits, p.first),
 			Y: b.y2, Shortcut: b.yS, Norm: b.bn2.lines, NormS: b.bnS.lines,
-			Weights: n.linear.weight.w, Bias: n.linear.bias.w, Labels: n.labels,
+			Weights: r.linear.weight.w, Bias: r.linear.bias.w, Labels: r.labels,
 		}
 		if train {
-			h.DFeatures = n.df
+			h.DFeatures = r.df
 		}
-		err = errors.Join(err, s.Head(h, images, p.batch, n.cfg.Classes))
+		err = errors.Join(err, s.Head(h, images, p.batch, r.cfg.Classes))
 	}
 	return err
 }
 
 // backward computes all gradients of a part.
-func (n *replica) backward(p part) error {
-	s, images := n.set, p.images
-	err := s.LinearGrad(n.linear.weight.grad, n.logits, n.features, images, n.cfg.Classes)
-	for i := len(n.blocks) - 1; i >= 0; i-- {
-		b := n.blocks[i]
-		rows, last, dx := b.rows(images), i == len(n.blocks)-1, n.dx
+func (r *replica) backward(p part) error {
+	s, images := r.set, p.images
+	err := s.LinearGrad(r.linear.weight.grad, r.logits, r.features, images, r.cfg.Classes)
+	for i := len(r.blocks) - 1; i >= 0; i-- {
+		b := r.blocks[i]
+		rows, last, dx := b.rows(images), i == len(r.blocks)-1, r.dx
 		if last {
-			dx = n.df
+			dx = r.df
 		}
 		shape := func(c *param) kernels.Shape { return b.shape(c, images) }
 		// through takes the gradient g through a batch norm: y becomes its input's.
 		through := func(y kernels.Pointer, bn *norm, dot int) error {
 			return errors.Join(
-				s.NormGrad(bn.lines, bn.gamma.grad, bn.beta.grad, n.moments, bn.gamma.w, rows, b.out, dot),
+				s.NormGrad(bn.lines, bn.gamma.grad, bn.beta.grad, r.moments, bn.gamma.w, rows, b.out, dot),
 				s.NormApply(y, b.g, bn.lines, rows, b.out))
 		}
-		drop := kernels.Dropout{Probability: n.cfg.Dropout}
+		drop := kernels.Dropout{Probability: r.cfg.Dropout}
 		err = errors.Join(err,
-			s.JoinGrad(b.g, n.moments, dx, b.y2, b.yS, b.bn2.lines, b.bnS.lines, rows, b.out, b.log, !last),
+			s.JoinGrad(b.g, r.moments, dx, b.y2, b.yS, b.bn2.lines, b.bnS.lines, rows, b.out, b.log, !last),
 			through(b.y2, &b.bn2, 1),
 			through(b.yS, &b.bnS, 2),
 			s.ConvWeight(b.conv2.grad, b.a1, b.y2, shape(b.conv2)),
 			s.ConvWeight(b.convS.grad, b.x, b.yS, shape(b.convS)),
 			s.ConvBackward(b.g, b.y2, b.conv2.w, shape(b.conv2), false),
-			s.ActivateGrad(b.g, n.moments, b.a1, b.y1, b.bn1.lines, drop, rows, b.out),
+			s.ActivateGrad(b.g, r.moments, b.a1, b.y1, b.bn1.lines, drop, rows, b.out),
 			through(b.y1, &b.bn1, 1),
 			s.ConvWeight(b.conv1.grad, b.x, b.y1, shape(b.conv1)))
 		if i > 0 {
 			err = errors.Join(err,
-				s.ConvBackward(n.dx, b.y1, b.conv1.w, shape(b.conv1), false),
-				s.ConvBackward(n.dx, b.yS, b.convS.w, shape(b.convS), true))
+				s.ConvBackward(r.dx, b.y1, b.conv1.w, shape(b.conv1), false),
+				s.ConvBackward(r.dx, b.yS, b.convS.w, shape(b.convS), true))
 		}
 	}
 	return err

@@ -32,7 +32,7 @@ func plus(p kernels.Pointer, floats int) kernels.Pointer {
 }
 
 // place allocates what doesn't depend on the size of a batch, and builds the network on it.
-func (n *replica) place(list []nn.Tensor) error {
+func (r *replica) place(list []nn.Tensor) error {
 	total, running := 0, 0
 	statistics := map[string]vector{}
 	for _, t := range list {
@@ -46,72 +46,72 @@ func (n *replica) place(list []nn.Tensor) error {
 			statistics[t.Name] = vector{kernels.Pointer(running * floatSize), size}
 			running += size
 		default:
-			n.params = append(n.params, param{name: t.Name, shape: t.Shape, first: total, size: size})
+			r.params = append(r.params, param{name: t.Name, shape: t.Shape, first: total, size: size})
 			total += (size + 3) / 4 * 4 // kernels read four at a time
 		}
 	}
-	rooms := map[string]*vector{"parameters": &n.w, "Adam's m": &n.m, "Adam's v": &n.v, "running statistics": &n.running}
+	rooms := map[string]*vector{"parameters": &r.w, "Adam's m": &r.m, "Adam's v": &r.v, "running statistics": &r.running}
 	for name, v := range rooms {
 		size := total
-		if v == &n.running {
+		if v == &r.running {
 			size = running
 		}
-		p, err := n.alloc(name, size)
+		p, err := r.alloc(name, size)
 		if err != nil {
 			return err
 		}
 		*v = vector{p, size}
 	}
-	for i := range n.params {
-		n.params[i].w = plus(n.w.at, n.params[i].first)
+	for i := range r.params {
+		r.params[i].w = plus(r.w.at, r.params[i].first)
 	}
 	for name, v := range statistics {
-		n.statistics[name] = vector{n.running.at + v.at, v.size}
+		r.statistics[name] = vector{r.running.at + v.at, v.size}
 	}
-	if n.replicas > 1 {
+	if r.replicas > 1 {
 		var err error
-		if n.sums, err = n.alloc("sums of gradients", n.replicas*total); err != nil {
+		if r.sums, err = r.alloc("sums of gradients", r.replicas*total); err != nil {
 			return err
 		}
 		// What is between parameters is copied with them.
-		if err := n.write(n.sums, make([]float32, n.replicas*total)); err != nil {
+		if err := r.write(r.sums, make([]float32, r.replicas*total)); err != nil {
 			return err
 		}
 	}
 	var err error
-	if n.state, err = n.dev.Alloc("state", 64); err != nil {
+	if r.state, err = r.dev.Alloc("state", 64); err != nil {
 		return err
 	}
-	in, log := 4*n.cfg.Channels, 4
+	in, log := 4*r.cfg.Channels, 4
 	for i, out := range []int{16, 32, 64, 128} {
 		b := &block{index: i, in: in, out: out, log: log}
 		name := fmt.Sprintf("block%d.", i+1)
-		b.conv1, b.conv2, b.convS = n.param(name+"conv1.weight"), n.param(name+"conv2.weight"), n.param(name+"shortcut.conv.weight")
+		b.conv1, b.conv2, b.convS = r.param(name+"conv1.weight"), r.param(name+"conv2.weight"), r.param(name+"shortcut.conv.weight")
 		for short, bn := range map[string]*norm{"bn1": &b.bn1, "bn2": &b.bn2, "shortcut.bn": &b.bnS} {
 			*bn = norm{
-				gamma: n.param(name + short + ".weight"), beta: n.param(name + short + ".bias"),
-				mean: n.statistics[name+short+".running_mean"].at, vari: n.statistics[name+short+".running_var"].at,
+				gamma: r.param(name + short + ".weight"), beta: r.param(name + short + ".bias"),
+				mean: r.statistics[name+short+".running_mean"].at, vari: r.statistics[name+short+".running_var"].at,
 			}
-			if bn.lines, err = n.alloc(name+short, kernels.Norm(out)); err != nil {
+			if bn.lines, err = r.alloc(name+short, kernels.Norm(out)); err != nil {
 				return err
 			}
 		}
-		n.blocks = append(n.blocks, b)
+		r.blocks = append(r.blocks, b)
 		in, log = 4*out, log-1
 	}
-	n.linear = linear{n.param("linear.weight"), n.param("linear.bias")}
+	r.linear = linear{r.param("linear.weight"), r.param("linear.bias")}
 	return nil
 }
 
-func (n *replica) alloc(name string, floats int) (kernels.Pointer, error) {
-	return n.dev.Alloc(name, floats*floatSize)
+func (r *replica) alloc(name string, floats int) (kernels.Pointer, error) {
+	return r.dev.Alloc(name, floats*floatSize)
 }
 
 // param is one by its name.
-func (n *replica) param(name string) *param {
-	for i := range n.params {
-		if n.params[i].name == name {
-			return &n.params[i]
+func (r *replica) param(name string) *param {
+	for i := range r.params {
+		if r.params[i].name == name {
+			return &r.params[i]
 		}
 	}
 	panic("there is no parameter " + name)
@@ -119,18 +119,18 @@ func (n *replica) param(name string) *param {
 
 // stored is where a tensor of a state is, and in which order: value i of it, in PyTorch's
 // order, is at index(i).
-func (n *replica) stored(t nn.Tensor) (v vector, index func(i int) int) {
+func (r *replica) stored(t nn.Tensor) (v vector, index func(i int) int) {
 	same := func(i int) int { return i }
-	if v, ok := n.statistics[t.Name]; ok {
+	if v, ok := r.statistics[t.Name]; ok {
 		return v, same
 	}
-	all, name := n.w, t.Name
+	all, name := r.w, t.Name
 	if rest, ok := strings.CutPrefix(t.Name, "adam.m."); ok {
-		all, name = n.m, rest
+		all, name = r.m, rest
 	} else if rest, ok := strings.CutPrefix(t.Name, "adam.v."); ok {
-		all, name = n.v, rest
+		all, name = r.v, rest
 	}
-	p := n.param(name)
+	p := r.param(name)
 	v = vector{plus(all.at, p.first), p.size}
 	switch {
 	case len(p.shape) == 4: // [out][in][tap] is [tap][in][out] here
@@ -171,10 +171,10 @@ type part struct{ batch, first, images int }
 
 // part is what this replica has of a batch: the first replicas have one image more where it
 // can't be split evenly.
-func (n *replica) part(batch int) part {
-	each, more := batch/n.replicas, batch%n.replicas
-	p := part{batch, n.index*each + min(n.index, more), each}
-	if n.index < more {
+func (r *replica) part(batch int) part {
+	each, more := batch/r.replicas, batch%r.replicas
+	p := part{batch, r.index*each + min(r.index, more), each}
+	if r.index < more {
 		p.images++
 	}
 	return p
@@ -189,54 +189,54 @@ type plan struct {
 
 // plan plans the sums of a batch's gradients. Plans stay on the device: an epoch's last batch
 // may be smaller than the others, and writing would wait for them.
-func (n *replica) plan(batch int) error {
-	if n.planned.batch == batch {
+func (r *replica) plan(batch int) error {
+	if r.planned.batch == batch {
 		return nil
 	}
-	part := n.part(batch)
+	part := r.part(batch)
 	var pieces, sums []kernels.Piece
 	at := 0
-	for _, t := range n.gradientsOf(part.images) {
+	for _, t := range r.gradientsOf(part.images) {
 		for k, p := range t.params {
-			p.grad = plus(n.gradients, at+t.offsets[k])
+			p.grad = plus(r.gradients, at+t.offsets[k])
 			for i := 0; i < p.size; i += kernels.PieceSize {
 				piece := kernels.Piece{
 					First: int32(p.first + i), Count: int32(min(kernels.PieceSize, p.size-i)),
 					Gradient: int32(at + t.offsets[k] + i), Parts: int32(t.parts), Stride: int32(t.stride),
 				}
 				pieces = append(pieces, piece)
-				piece.Gradient, piece.Parts, piece.Stride = piece.First, int32(min(n.replicas, batch)), int32(n.w.size)
+				piece.Gradient, piece.Parts, piece.Stride = piece.First, int32(min(r.replicas, batch)), int32(r.w.size)
 				sums = append(sums, piece)
 			}
 		}
 		at += t.parts * t.stride
 	}
-	p, ok := n.plans[batch]
+	p, ok := r.plans[batch]
 	if !ok {
 		p.count = len(pieces)
 		var err error
-		if p.pieces, err = n.table("pieces", pieces); err != nil {
+		if p.pieces, err = r.table("pieces", pieces); err != nil {
 			return err
 		}
-		if p.sums = p.pieces; n.replicas > 1 {
-			if p.sums, err = n.table("pieces of sums", sums); err != nil {
+		if p.sums = p.pieces; r.replicas > 1 {
+			if p.sums, err = r.table("pieces of sums", sums); err != nil {
 				return err
 			}
 		}
-		n.plans[batch] = p
+		r.plans[batch] = p
 	}
-	n.planned, n.current = part, p
+	r.planned, r.current = part, p
 	return nil
 }
 
 // table puts pieces on the device, for as long as the memory for batches lasts.
-func (n *replica) table(name string, pieces []kernels.Piece) (kernels.Pointer, error) {
-	p, err := n.dev.Alloc(name, binary.Size(pieces))
+func (r *replica) table(name string, pieces []kernels.Piece) (kernels.Pointer, error) {
+	p, err := r.dev.Alloc(name, binary.Size(pieces))
 	if err != nil {
 		return 0, err
 	}
-	n.owned = append(n.owned, p)
-	return p, n.write(p, pieces)
+	r.owned = append(r.owned, p)
+	return p, r.write(p, pieces)
 }
 
 // A gradient is that of tensors which one kernel computes, in parts.
@@ -247,9 +247,9 @@ type gradient struct {
 }
 
 // gradientsOf are the gradients of a batch, in their order in memory.
-func (n *replica) gradientsOf(images int) (all []gradient) {
+func (r *replica) gradientsOf(images int) (all []gradient) {
 	one := func(p *param, parts int) { all = append(all, gradient{[]*param{p}, []int{0}, parts, p.size}) }
-	for _, b := range n.blocks {
+	for _, b := range r.blocks {
 		for _, c := range []*param{b.conv1, b.conv2, b.convS} {
 			one(c, kernels.Parts(b.rows(images)))
 		}
@@ -258,31 +258,31 @@ func (n *replica) gradientsOf(images int) (all []gradient) {
 			one(bn.beta, 1)
 		}
 	}
-	w, b := n.linear.weight, n.linear.bias
+	w, b := r.linear.weight, r.linear.bias
 	return append(all, gradient{[]*param{w, b}, []int{0, w.size}, kernels.LinearParts(images), w.size + b.size})
 }
 
 // allocate makes room for the parts of batches of up to so many images, in place of what
 // there was.
-func (n *replica) allocate(batch int) error {
-	for len(n.owned) > 0 {
-		if err := n.dev.Free(n.owned[0]); err != nil {
+func (r *replica) allocate(batch int) error {
+	for len(r.owned) > 0 {
+		if err := r.dev.Free(r.owned[0]); err != nil {
 			return err
 		}
-		n.owned = n.owned[1:]
+		r.owned = r.owned[1:]
 	}
-	n.planned = part{}
-	clear(n.plans)
-	images := max(1, n.part(batch).images)
+	r.planned = part{}
+	clear(r.plans)
+	images := max(1, r.part(batch).images)
 	var moments, dx, gradients int
-	for _, b := range n.blocks {
+	for _, b := range r.blocks {
 		rows := b.rows(images)
 		moments = max(moments, kernels.Tiles(rows)*3*b.out)
 		if b.index > 0 {
 			dx = max(dx, rows*b.in)
 		}
 	}
-	for _, t := range n.gradientsOf(images) {
+	for _, t := range r.gradientsOf(images) {
 		gradients += t.parts * t.stride
 	}
 	type room struct {
@@ -291,31 +291,31 @@ func (n *replica) allocate(batch int) error {
 		floats int
 	}
 	rooms := []room{
-		{"images", &n.images, images * n.cfg.Channels * nn.Size * nn.Size},
-		{"labels", &n.labels, images},
-		{"sums of tiles", &n.moments, moments},
-		{"gradient of an input", &n.dx, dx},
-		{"gradients", &n.gradients, gradients},
-		{"features", &n.features, images * kernels.Features},
-		{"logits", &n.logits, images * n.cfg.Classes},
-		{"gradient of the features", &n.df, images * kernels.Features},
-		{"losses", &n.losses, 2 * batch},
-		{"hits", &n.hits, batch},
+		{"images", &r.images, images * r.cfg.Channels * nn.Size * nn.Size},
+		{"labels", &r.labels, images},
+		{"sums of tiles", &r.moments, moments},
+		{"gradient of an input", &r.dx, dx},
+		{"gradients", &r.gradients, gradients},
+		{"features", &r.features, images * kernels.Features},
+		{"logits", &r.logits, images * r.cfg.Classes},
+		{"gradient of the features", &r.df, images * kernels.Features},
+		{"losses", &r.losses, 2 * batch},
+		{"hits", &r.hits, batch},
 	}
-	for _, b := range n.blocks {
+	for _, b := range r.blocks {
 		rows := b.rows(images)
 		rooms = append(rooms, room{fmt.Sprintf("input of block %d", b.index+1), &b.x, rows * b.in})
 		for name, p := range map[string]*kernels.Pointer{"y1": &b.y1, "a1": &b.a1, "y2": &b.y2, "yS": &b.yS, "g": &b.g} {
 			rooms = append(rooms, room{fmt.Sprintf("%s of block %d", name, b.index+1), p, rows * b.out})
 		}
 	}
-	for _, r := range rooms {
-		p, err := n.alloc(r.name, r.floats)
+	for _, c := range rooms {
+		p, err := r.alloc(c.name, c.floats)
 		if err != nil {
 			return err
 		}
-		*r.at = p
-		n.owned = append(n.owned, p)
+		*c.at = p
+		r.owned = append(r.owned, p)
 	}
 	return nil
 }

@@ -274,37 +274,37 @@ func (n *Network) pass(train bool, input func(*replica) error, run func(r *repli
 }
 
 // launches begins anew after a launch has failed.
-func (n *replica) launches(f func() error) func() error {
+func (r *replica) launches(f func() error) func() error {
 	return func() error {
-		n.launcher.failed = false
+		r.launcher.failed = false
 		return f()
 	}
 }
 
 // compute takes a replica's part of a batch through the network, and in training back.
-func (n *replica) compute(train bool, input func(*replica) error) error {
-	err := errors.Join(input(n), n.forward(n.planned, train))
+func (r *replica) compute(train bool, input func(*replica) error) error {
+	err := errors.Join(input(r), r.forward(r.planned, train))
 	if train {
-		err = errors.Join(err, n.backward(n.planned))
+		err = errors.Join(err, r.backward(r.planned))
 	}
-	if train && n.replicas > 1 {
-		err = errors.Join(err, n.set.SumParts(n.sumsOf(n.index), n.gradients, n.current.pieces, n.current.count))
+	if train && r.replicas > 1 {
+		err = errors.Join(err, r.set.SumParts(r.sumsOf(r.index), r.gradients, r.current.pieces, r.current.count))
 	}
 	return err
 }
 
 // sumsOf is where the gradients of a replica are.
-func (n *replica) sumsOf(index int) kernels.Pointer { return plus(n.sums, index*n.w.size) }
+func (r *replica) sumsOf(index int) kernels.Pointer { return plus(r.sums, index*r.w.size) }
 
 // update adds the losses and hits of a batch to the state, and in training takes the step.
-func (n *replica) update(train bool) error {
-	err := n.set.Loss(n.state, n.losses, n.hits, n.planned.batch, train)
+func (r *replica) update(train bool) error {
+	err := r.set.Loss(r.state, r.losses, r.hits, r.planned.batch, train)
 	if train {
-		gradients := n.gradients
-		if n.replicas > 1 {
-			gradients = n.sums
+		gradients := r.gradients
+		if r.replicas > 1 {
+			gradients = r.sums
 		}
-		err = errors.Join(err, n.set.Adam(n.w.at, n.m.at, n.v.at, gradients, n.current.sums, n.state, n.current.count, n.cfg.LR))
+		err = errors.Join(err, r.set.Adam(r.w.at, r.m.at, r.v.at, gradients, r.current.sums, r.state, r.current.count, r.cfg.LR))
 	}
 	return err
 }
@@ -369,17 +369,17 @@ func (n *Network) Restore(s nn.State) error {
 }
 
 // write copies a value of fixed size, or a slice, to the device.
-func (n *replica) write(to kernels.Pointer, v any) error {
+func (r *replica) write(to kernels.Pointer, v any) error {
 	b, err := binary.Append(nil, binary.LittleEndian, v)
 	if err != nil {
 		return err
 	}
-	return n.dev.Write(to, b)
+	return r.dev.Write(to, b)
 }
 
-func (n *replica) read(v any, from kernels.Pointer) error {
+func (r *replica) read(v any, from kernels.Pointer) error {
 	b := make([]byte, binary.Size(v))
-	if err := n.dev.Read(b, from); err != nil {
+	if err := r.dev.Read(b, from); err != nil {
 		return err
 	}
 	return binary.Read(bytes.NewReader(b), binary.LittleEndian, v)

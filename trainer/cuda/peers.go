@@ -45,24 +45,24 @@ func (n *Network) exchange(train bool) error {
 }
 
 // fetch fetches what another replica came to.
-func (n *replica) fetch(o *replica, train bool) error {
+func (r *replica) fetch(o *replica, train bool) error {
 	p := o.planned
 	type room struct {
 		to, from kernels.Pointer
 		floats   int
 	}
 	rooms := []room{
-		{plus(n.losses, 2*p.first), plus(o.losses, 2*p.first), 2 * p.images},
-		{plus(n.hits, p.first), plus(o.hits, p.first), p.images},
+		{plus(r.losses, 2*p.first), plus(o.losses, 2*p.first), 2 * p.images},
+		{plus(r.hits, p.first), plus(o.hits, p.first), p.images},
 	}
 	if train {
-		rooms = append(rooms, room{n.sumsOf(o.index), o.sumsOf(o.index), o.w.size})
+		rooms = append(rooms, room{r.sumsOf(o.index), o.sumsOf(o.index), o.w.size})
 	}
 	if train && o.index == 0 {
-		rooms = append(rooms, room{n.running.at, o.running.at, o.running.size})
+		rooms = append(rooms, room{r.running.at, o.running.at, o.running.size})
 	}
-	for _, r := range rooms {
-		if err := n.dev.(Peer).Fetch(r.to, o.dev.(Peer), r.from, r.floats*floatSize); err != nil {
+	for _, c := range rooms {
+		if err := r.dev.(Peer).Fetch(c.to, o.dev.(Peer), c.from, c.floats*floatSize); err != nil {
 			return err
 		}
 	}
