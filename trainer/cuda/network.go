@@ -242,8 +242,8 @@ func (n *Network) end() (s kernels.State, err error) {
 type half int
 
 const (
-	before half = iota
-	after
+	beforeExchange half = iota
+	afterExchange
 )
 
 // pass takes the batch that is planned through the network, and in training back. input makes
@@ -252,11 +252,11 @@ const (
 func (n *Network) pass(train bool, input func(*replica) error, run func(r *replica, h half, launches func() error) error) error {
 	if len(n.replicas) == 1 {
 		r := n.replicas[0]
-		return run(r, before, r.launches(func() error { return errors.Join(r.compute(train, input), r.update(train)) }))
+		return run(r, beforeExchange, r.launches(func() error { return errors.Join(r.compute(train, input), r.update(train)) }))
 	}
 	for _, r := range n.replicas {
 		if r.planned.images > 0 {
-			if err := run(r, before, r.launches(func() error { return r.compute(train, input) })); err != nil {
+			if err := run(r, beforeExchange, r.launches(func() error { return r.compute(train, input) })); err != nil {
 				return err
 			}
 		}
@@ -265,7 +265,7 @@ func (n *Network) pass(train bool, input func(*replica) error, run func(r *repli
 		return err
 	}
 	for _, r := range n.replicas {
-		if err := run(r, after, r.launches(func() error { return r.update(train) })); err != nil {
+		if err := run(r, afterExchange, r.launches(func() error { return r.update(train) })); err != nil {
 			return err
 		}
 	}
