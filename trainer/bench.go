@@ -124,7 +124,8 @@ func runBench(ctx context.Context, console *report.Console, o BenchOptions) erro
 		slices.Sort(took)
 		median := took[len(took)/2]
 		r := BenchRow{
-			opened.Name, opened.GPUs, opened.Kernel, n, o.BatchSize, o.Steps, median.Seconds(), took[0].Seconds(), perSecond(o.BatchSize, median), allocated,
+			opened.Name, opened.GPUs, opened.Kernel, n, o.BatchSize, o.Steps,
+			median.Seconds(), took[0].Seconds(), perSecond(o.BatchSize, median), allocated,
 		}
 		rows = append(rows, r)
 		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%.1f\t%.1f\t%.0f\t%d\t\n", r.Device, r.Kernel, r.Workers, r.BatchSize,

@@ -96,6 +96,6 @@ func (n *Network) meet() error {
 
 // apart is the error of a replica that isn't the same as the first one.
 func (n *Network) apart(r *replica, what string) error {
-	return fmt.Errorf("%v has other %s than %v, which must be the same to the bit: one of the GPUs computes wrong, or what they exchange arrives wrong. Check each of them alone",
-		r.dev, what, n.replicas[0].dev)
+	return fmt.Errorf("%v has other %s than %v, which must be the same to the bit: one of the GPUs computes wrong, "+
+		"or what they exchange arrives wrong. Check each of them alone", r.dev, what, n.replicas[0].dev)
 }

@@ -189,7 +189,8 @@ func TestPeersTakeTheEpochOfOne(t *testing.T) {
 	require.NoError(t, whole.forward(whole.planned, true))
 	for _, p := range n.replicas {
 		at := p.planned
-		assert.Equal(t, floats(t, whole, whole.blocks[0].x, at.first, at.images, 16*16*4), floats(t, p, p.blocks[0].x, 0, at.images, 16*16*4), "input")
+		want, got := floats(t, whole, whole.blocks[0].x, at.first, at.images, 16*16*4), floats(t, p, p.blocks[0].x, 0, at.images, 16*16*4)
+		assert.Equal(t, want, got, "input")
 		assert.Equal(t, dropped(t, whole, at.first, at.images), dropped(t, p, 0, at.images), "dropout")
 	}
 

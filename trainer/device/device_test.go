@@ -23,7 +23,9 @@ func TestParse(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, want, got, s)
 	}
-	for _, s := range []string{"", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:1,", "cuda:,1", "cuda:0-3", "cuda:all,1", "cuda:ALL", "cuda:99999", "cuda:0x1", " cpu"} {
+	for _, s := range []string{
+		"", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:1,", "cuda:,1", "cuda:0-3", "cuda:all,1", "cuda:ALL", "cuda:99999", "cuda:0x1", " cpu",
+	} {
 		_, err := Parse(s, "fp32")
 		assert.ErrorIs(t, err, ErrSpec, s)
 		assert.ErrorContains(t, err, "Give auto, cpu, cuda, cuda:N, several as cuda:N,M, or cuda:all", s)
