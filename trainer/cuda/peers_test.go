@@ -157,6 +157,24 @@ func TestPeersAgainstCPU(t *testing.T) {
 	for name, v := range want {
 		assert.Less(t, apart(got[name], v), 1e-4, name)
 	}
+
+	// Of one image two devices have none: what they came to before doesn't count.
+	from, err := n.State()
+	require.NoError(t, err)
+	cpu, err := nn.New(cfg)
+	require.NoError(t, err)
+	require.NoError(t, cpu.Restore(from))
+	wantLoss, _, err = cpu.TrainStep(x[:size], y[:1])
+	require.NoError(t, err)
+	loss, _, err = n.TrainStep(x[:size], y[:1])
+	require.NoError(t, err)
+	assert.InEpsilon(t, wantLoss, loss, 1e-5)
+	got, want = state(t, n), tensors(cpu.State())
+	for name := range want {
+		if strings.HasPrefix(name, "adam.m.") || strings.Contains(name, ".running_") {
+			assert.Less(t, apart(got[name], want[name]), 1e-4, name)
+		}
+	}
 }
 
 // TestPeersTakeTheEpochOfOne: images, order, flips and dropout are those of one device; the
