@@ -128,8 +128,8 @@ type Opened struct {
 
 // Open puts a new network on a device. With auto that is the first CUDA device,
 // and the CPU where there is none: [Opened.Notice] then says why. On several CUDA
-// devices each has a part of each batch: New of the package cuda documents what that changes. The
-// error for a CUDA device that can't be had wraps [ErrUnavailable].
+// devices each has a part of each batch: New of the package cuda documents what that
+// changes. The error for a CUDA device that can't be had wraps [ErrUnavailable].
 func Open(spec Spec, cfg nn.Config) (Opened, error) {
 	var notice string
 	if spec.Kind != "cpu" {
