@@ -28,63 +28,6 @@ func set(train, test int) *data.Set {
 	return &data.Set{Channels: 1, Height: 28, Width: 28, Train: split(train), Test: split(test)}
 }
 
-// TestEpochIsThatOfTheLoader: from the data on the device come the same bits as from batches
-// of the host, also from the middle of an epoch on; and the host waits once.
-func TestEpochIsThatOfTheLoader(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes half a minute")
-	}
-	whole(t)
-	const batch, seed, epoch = 2, 5, 3
-	s := set(5, 3)
-	cfg := nn.Config{Channels: 1, Classes: 10, Seed: seed, Dropout: 0.5}
-	hosted, err := New([]Device{newInterpreter(t)}, cfg, kernels.FP32)
-	require.NoError(t, err)
-	var want nn.Sums
-	for images, labels := range data.NewLoader(s, batch, true, seed).Epoch(epoch, 1) {
-		loss, correct, err := hosted.TrainStep(images, labels)
-		require.NoError(t, err)
-		want = nn.Sums{Loss: want.Loss + loss*float64(len(labels)), Correct: want.Correct + correct, Images: want.Images + len(labels)}
-	}
-	device := &counting{interpreter: newInterpreter(t)}
-	network, err := New([]Device{device}, cfg, kernels.FP32)
-	require.NoError(t, err)
-	r, err := network.Load(s, batch, seed)
-	require.NoError(t, err)
-	device.reads = 0
-	got, err := r.Train(epoch, 1, 9, nn.Sums{})
-	require.NoError(t, err)
-	assert.Equal(t, 1, device.reads)
-	assert.InEpsilon(t, want.Loss, got.Loss, 1e-14)
-	want.Loss = got.Loss
-	assert.Equal(t, want, got)
-	assert.EqualValues(t, 2, network.Step())
-	assert.Equal(t, state(t, hosted), state(t, network))
-
-	want = nn.Sums{}
-	for images, labels := range data.NewLoader(s, batch, false, 0).Epoch(0, 0) {
-		loss, correct, err := hosted.Evaluate(images, labels)
-		require.NoError(t, err)
-		want = nn.Sums{Loss: want.Loss + loss, Correct: want.Correct + correct, Images: want.Images + len(labels)}
-	}
-	got, err = r.Test()
-	require.NoError(t, err)
-	assert.InEpsilon(t, want.Loss, got.Loss, 1e-14)
-	want.Loss = got.Loss
-	assert.Equal(t, want, got)
-}
-
-// counting counts how often the host waits.
-type counting struct {
-	*interpreter
-	reads int
-}
-
-func (c *counting) Read(data []byte, from kernels.Pointer) error {
-	c.reads++
-	return c.interpreter.Read(data, from)
-}
-
 func TestLoadRefusesWhatDoesNotFit(t *testing.T) {
 	d := newInterpreter(t)
 	n, err := New([]Device{d}, nn.Config{Channels: 3, Classes: 10}, kernels.FP32)
@@ -97,10 +40,15 @@ func TestLoadRefusesWhatDoesNotFit(t *testing.T) {
 	assert.ErrorContains(t, err, "data set of 1 and 0 images: 3 bytes for pixels")
 }
 
-// recorder records nothing but that it records.
+// recorder records nothing but that it records, and how often the host waits.
 type recorder struct {
 	*interpreter
-	made, destroyed int
+	made, destroyed, reads int
+}
+
+func (r *recorder) Read(data []byte, from kernels.Pointer) error {
+	r.reads++
+	return r.interpreter.Read(data, from)
 }
 
 func (r *recorder) Record(func() error) (Recording, error) {
@@ -128,10 +76,12 @@ func TestRecordingsAreDestroyed(t *testing.T) {
 	require.NoError(t, err)
 	train := func(made, destroyed int) {
 		t.Helper()
+		d.reads = 0
 		_, err := r.Train(0, 0, 9, nn.Sums{})
 		require.NoError(t, err)
 		_, err = r.Test()
 		require.NoError(t, err)
+		assert.Equal(t, 2, d.reads, "one wait each")
 		assert.Equal(t, []int{made, destroyed}, []int{d.made, d.destroyed})
 	}
 	train(4, 0) // two sizes of batches each

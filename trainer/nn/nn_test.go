@@ -146,72 +146,6 @@ func TestSeedsDiffer(t *testing.T) {
 	assert.NotEqual(t, a.State().Tensors[0].Data, b.State().Tensors[0].Data)
 }
 
-func TestRestoreContinuesToTheSameBits(t *testing.T) {
-	cfg := Config{Channels: 3, Classes: 10, Seed: 5, Dropout: 0.5, LR: 2e-3}
-	whole := newNetwork(t, cfg)
-	losses := train(t, whole, 0, 5)
-
-	first := newNetwork(t, cfg)
-	train(t, first, 0, 2)
-	state := first.State()
-	assert.EqualValues(t, 2, state.Step)
-	sum := state.sum()
-	second := newNetwork(t, Config{Channels: 3, Classes: 10, Seed: 77, Workers: 2})
-	train(t, second, 0, 1)
-	require.NoError(t, second.Restore(state))
-	assert.Equal(t, losses[2:], train(t, second, 2, 5))
-	assert.Equal(t, whole.State().sum(), second.State().sum())
-	assert.Equal(t, sum, state.sum(), "a state shares no memory with a network")
-}
-
-// Evaluation takes more images at a time than these batches have, so that
-// the buffers grow between two steps of the same size.
-func TestEvaluateDoesNotDisturbTraining(t *testing.T) {
-	cfg := Config{Channels: 1, Classes: 10, Seed: 14, Dropout: 0.5}
-	plain, evaluated := newNetwork(t, cfg), newNetwork(t, cfg)
-	x, y := batch(6, 10, 1, 10)
-	more, labels := batch(7, 70, 1, 10)
-	for range 3 {
-		want, _, err := plain.TrainStep(x, y)
-		require.NoError(t, err)
-		got, _, err := evaluated.TrainStep(x, y)
-		require.NoError(t, err)
-		assert.Equal(t, want, got)
-		assert.Equal(t, plain.State().sum(), evaluated.State().sum())
-		_, _, err = evaluated.Evaluate(more, labels)
-		require.NoError(t, err)
-		assert.Equal(t, plain.State().sum(), evaluated.State().sum())
-	}
-}
-
-func TestRestoreRefusesOtherNetworks(t *testing.T) {
-	n := newNetwork(t, Config{Channels: 3, Classes: 10, Seed: 6})
-	before := n.State().sum()
-	for name, c := range map[string]struct {
-		change func(s *State)
-		want   string
-	}{
-		"channels": {func(s *State) { s.Config.Channels = 1 }, "1 channels"},
-		"classes":  {func(s *State) { s.Config.Classes = 9 }, "9 classes"},
-		"config":   {func(s *State) { s.Config.Dropout = 1 }, "dropout"},
-		"rate":     {func(s *State) { s.Config.LR = 0 }, "learning rate"},
-		"step":     {func(s *State) { s.Step = -1 }, "negative"},
-		"missing":  {func(s *State) { s.Tensors = s.Tensors[1:] }, "tensors"},
-		"name":     {func(s *State) { s.Tensors[3].Name = "x" }, "want \"block1.conv2.weight\""},
-		"shape":    {func(s *State) { s.Tensors[0].Shape = []int{16, 12, 9} }, "[16 12 9]"},
-		"short":    {func(s *State) { s.Tensors[40].Data = s.Tensors[40].Data[1:] }, "values"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := n.State()
-			c.change(&s)
-			err := n.Restore(s)
-			require.Error(t, err)
-			assert.Contains(t, err.Error(), c.want)
-			assert.Equal(t, before, n.State().sum())
-		})
-	}
-}
-
 func TestNewRefusesBadConfigs(t *testing.T) {
 	nan := float32(math.NaN())
 	for want, cfg := range map[string]Config{
@@ -228,40 +162,6 @@ func TestNewRefusesBadConfigs(t *testing.T) {
 		require.Error(t, err, want)
 		assert.Contains(t, err.Error(), want)
 	}
-}
-
-func TestBadBatchesChangeNothing(t *testing.T) {
-	n := newNetwork(t, Config{Channels: 1, Classes: 10})
-	before := n.State().sum()
-	x, y := batch(1, 4, 1, 10)
-	for want, f := range map[string]func() error{
-		"empty":         func() error { _, _, err := n.TrainStep(nil, nil); return err },
-		"got 4095":      func() error { _, _, err := n.TrainStep(x[1:], y); return err },
-		"label 10":      func() error { _, _, err := n.TrainStep(x, []uint8{1, 2, 10, 3}); return err },
-		"need 3072":     func() error { _, _, err := n.Evaluate(x, y[:3]); return err },
-		"label 255 of ": func() error { _, _, err := n.Evaluate(x, []uint8{1, 2, 3, 255}); return err },
-	} {
-		err := f()
-		require.Error(t, err, want)
-		assert.Contains(t, err.Error(), want)
-	}
-	assert.Equal(t, before, n.State().sum())
-	loss, correct, err := n.Evaluate(nil, nil)
-	require.NoError(t, err)
-	assert.Zero(t, loss)
-	assert.Zero(t, correct)
-}
-
-func TestNaNLossIsReturned(t *testing.T) {
-	n := newNetwork(t, Config{Channels: 1, Classes: 10})
-	x, y := batch(1, 4, 1, 10)
-	w := n.State().Tensors[0].Data
-	x[100] = float32(math.NaN())
-	loss, _, err := n.TrainStep(x, y)
-	require.NoError(t, err)
-	assert.True(t, math.IsNaN(loss))
-	assert.Equal(t, w, n.State().Tensors[0].Data, "the parameters stay as they were")
-	assert.Zero(t, n.Step())
 }
 
 func TestStepDoesNotAllocate(t *testing.T) {

@@ -97,11 +97,17 @@ func (g *gpu) steps(ctx context.Context) []report.Case {
 	if c.Err == nil {
 		c.Detail = fmt.Sprintf("%d steps, losses within %.2g of %.2g allowed, gradients within %.2g of %.2g", len(c.Losses), worst.loss, limit.loss,
 			worst.gradient, limit.gradient)
-		if !(worst.loss <= limit.loss && worst.gradient <= limit.gradient) { // NaN fails
-			c.Err = fmt.Errorf("losses may be %.2g apart and gradients %.2g, they are %.2g and %.2g", limit.loss, limit.gradient, worst.loss, worst.gradient)
-		}
+		c.Err = limit.check(worst)
 	}
 	return []report.Case{c}
+}
+
+// check says whether steps are too far apart.
+func (limit bounds) check(worst bounds) error {
+	if worst.loss <= limit.loss && worst.gradient <= limit.gradient { // NaN isn't
+		return nil
+	}
+	return fmt.Errorf("losses may be %.2g apart and gradients %.2g, they are %.2g and %.2g", limit.loss, limit.gradient, worst.loss, worst.gradient)
 }
 
 // compareSteps has the CPU take a step on each GPU's part of a batch: losses and gradients of
@@ -199,12 +205,15 @@ func (d distances) add(before, got, want nn.State) {
 		if !strings.HasPrefix(t.Name, "adam.m.") {
 			continue
 		}
-		if d[t.Name] == nil {
-			d[t.Name] = new(struct{ distance, length float64 })
+		sums := d[t.Name]
+		if sums == nil {
+			sums = new(struct{ distance, length float64 })
+			d[t.Name] = sums
 		}
 		for k, m := range t.Data {
-			d[t.Name].distance += math.Pow(float64(got.Tensors[i].Data[k])-float64(m), 2)
-			d[t.Name].length += math.Pow(float64(m)-0.9*float64(before.Tensors[i].Data[k]), 2)
+			e, g := float64(got.Tensors[i].Data[k])-float64(m), float64(m)-0.9*float64(before.Tensors[i].Data[k])
+			sums.distance += e * e
+			sums.length += g * g
 		}
 	}
 }
