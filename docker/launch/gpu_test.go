@@ -68,7 +68,7 @@ func TestCUDAInALaunch(t *testing.T) {
 
 	r := launch("0", "./trainer info && ./trainer bench --device=cuda --channels=1 --num-workers=1 --batch-size=2 --steps=1")
 	assert.Zero(t, r.code, r.err)
-	assert.Contains(t, r.out, "available: --device=auto takes cuda:0\n")
+	assert.Contains(t, r.out, "available: --device=auto takes cuda:0")
 	assert.Regexp(t, `cuda:0 +Fake GPU 0, GPU-00010203-0405-0607-0809-0a0b0c0d0e0f, `, r.out)
 	assert.Regexp(t, `cuda:0 \(Fake GPU 0\) +fp32 +1 +2 `, r.out, "kernels run")
 	if testenv.Long() {
