@@ -33,9 +33,11 @@ dpkg --force-depends --configure $(dpkg-query -W -f='${Priority} ${Essential} ${
 # Unpacking runs no scripts. Of those that dpkg would have run before (preinst), most only clear up
 # after versions that never were here, and one (python3-debugpy's) takes files of its own package
 # for such. But some make the users that their postinst takes for granted (mariadb-server's).
+unpacked() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = unpacked ]; }
 for script in $(grep -lE '\b(adduser|addgroup|useradd|groupadd|systemd-sysusers)\b' /var/lib/dpkg/info/*.preinst); do
 	package=$(basename "$script" .preinst)
-	[ "$(dpkg-query -W -f='${db:Status-Status}' "$package")" = unpacked ] || continue
+	unpacked "$package" || continue
+	! unpacked adduser || dpkg --configure adduser # it wants its settings
 	DPKG_MAINTSCRIPT_NAME=preinst DPKG_MAINTSCRIPT_PACKAGE=${package%:*} DPKG_MAINTSCRIPT_ARCH=$(dpkg-query -W -f='${Architecture}' "$package") \
 		DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 DPKG_RUNNING_VERSION=$(dpkg-query -W -f='${Version}' dpkg) "$script" install </dev/null
 done
