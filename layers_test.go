@@ -55,7 +55,7 @@ var layers = map[string][]string{
 var forTests = []string{
 	"internal/cudatest", "internal/dockertest", "internal/dockertest/hook", "internal/dockertest/loader", "internal/dockertest/smi",
 	"internal/moduletest", "internal/testenv", "internal/wheeltest", "trainer/cuda/internal/ptx",
-	"trainer/device/devicetest",
+	"trainer/device/devicetest", "trainer/nn/reference",
 }
 
 // violations lists the imports that layers doesn't allow, by the importing package.

@@ -20,6 +20,7 @@ import (
 	"github.com/berthdev/berth/trainer/device"
 	"github.com/berthdev/berth/trainer/loop"
 	"github.com/berthdev/berth/trainer/nn"
+	"github.com/berthdev/berth/trainer/nn/reference"
 )
 
 // A Subject is a kind of backend.
@@ -52,6 +53,8 @@ var cases = []struct {
 }{
 	{Begins, begins},
 	{Steps, steps},
+	{"a step is the one in float64", stepInFloat64},
+	{"ten steps keep to those in float64", tenStepsInFloat64},
 	{"trains and evaluates as the CPU does", trains},
 	{Epochs, epochs},
 	{"evaluation disturbs nothing", evaluates},
@@ -185,7 +188,7 @@ func (s Subject) near(t *testing.T, want, got point) {
 }
 
 // apart is the distance of a from b over the length of b.
-func apart(a, b []float32) float64 {
+func apart[T float32 | float64](a []float32, b []T) float64 {
 	var d, s float64
 	for i := range b {
 		e, v := float64(a[i])-float64(b[i]), float64(b[i])
@@ -215,6 +218,86 @@ func steps(t *testing.T, s Subject) {
 	for i, images := range []int{2, 3, 1} {
 		require.NoError(t, b.Restore(state(t, cpu)))
 		s.near(t, s.step(t, cpu, uint64(i), images), s.step(t, b, uint64(i), images))
+	}
+}
+
+// inFloat64 is a network with a backend's values.
+func inFloat64(t *testing.T, b device.Backend) *reference.Network {
+	t.Helper()
+	s := state(t, b)
+	values := map[string][]float32{}
+	for _, tensor := range s.Tensors {
+		values[tensor.Name] = tensor.Data
+	}
+	c := s.Config
+	return reference.New(reference.Config{Channels: c.Channels, Classes: c.Classes, Seed: c.Seed, LR: c.LR, Dropout: c.Dropout}, values)
+}
+
+// smooth makes a batch for which no input of a ReLU is so near to zero that float32's rounding
+// could move it across.
+func smooth(t *testing.T, cfg nn.Config, images int) ([]float32, []uint8) {
+	for seed := uint64(0); ; seed++ {
+		x, y := batch(cfg, seed, images)
+		r := inFloat64(t, CPU(t, cfg))
+		if r.Loss(x, y); r.Nearest() > 3e-6 {
+			return x, y
+		}
+	}
+}
+
+func stepInFloat64(t *testing.T, s Subject) {
+	for _, cfg := range []nn.Config{gray, colour, {Channels: 1, Classes: 21, Seed: 7}} {
+		b := s.Open(t, cfg)
+		r := inFloat64(t, b)
+		x, y := smooth(t, cfg, s.Scale)
+		want := r.Train(x, y)
+		got, _, err := b.TrainStep(x, y)
+		require.NoError(t, err)
+		assert.InEpsilon(t, want, got, max(1e-6, s.Step))
+		for _, tensor := range state(t, b).Tensors {
+			if name, ok := strings.CutPrefix(tensor.Name, "adam.m."); ok {
+				assert.Less(t, apart(tensor.Data, r.Tensors[name].M), max(2e-5, s.Step), "gradient of %s", name)
+			} else if running := r.Running[tensor.Name]; running != nil {
+				for i, v := range tensor.Data {
+					assert.InDelta(t, running[i], v, max(1e-6, s.Step), "%s of channel %d", tensor.Name, i)
+				}
+			}
+		}
+		// Adam's first step has the same length whatever the gradient's size, so that tiny ones
+		// may differ in sign.
+		r.Eval = true
+		got, _, err = b.Evaluate(x, y)
+		require.NoError(t, err)
+		assert.InEpsilon(t, r.Loss(x, y)*float64(len(y)), got, max(1e-4, s.Training))
+	}
+}
+
+// tenStepsInFloat64 bounds how far training drifts against the way travelled: rounding moves a
+// few of the 100,000 inputs of ReLU across zero, and turns the sign of tiny gradients, which
+// Adam's first steps amplify, so that two right trainings drift apart.
+func tenStepsInFloat64(t *testing.T, s Subject) {
+	cfg := gray
+	cfg.LR = 1e-4
+	b := s.Open(t, cfg)
+	r, start := inFloat64(t, b), inFloat64(t, b)
+	for step := range 10 {
+		x, y := batch(cfg, uint64(step), 4)
+		want := r.Train(x, y)
+		got, _, err := b.TrainStep(x, y)
+		require.NoError(t, err)
+		require.InEpsilon(t, want, got, max(2e-3, s.Training), "loss of step %d", step+1)
+	}
+	assert.EqualValues(t, 10, b.Step())
+	for _, tensor := range state(t, b).Tensors {
+		if want := r.Tensors[tensor.Name]; want != nil {
+			from := start.Tensors[tensor.Name]
+			var off, way float64
+			for i, v := range tensor.Data {
+				off += math.Pow(float64(v)-want.W[i], 2)
+				way += math.Pow(want.W[i]-from.W[i], 2)
+			}
+			assert.Less(t, math.Sqrt(off/way), max(0.1, 2*s.Training), tensor.Name)
+		}
 	}
 }
 
