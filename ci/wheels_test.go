@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"text/template"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -63,12 +64,10 @@ func withWheels(t *testing.T, suite, python string) (Project, *wheeltest.Index) 
 	for _, name := range []string{"python3", "python3-pip", "mawk", "passwd"} {
 		packages += fmt.Sprintf("[[package]]\nname = %q\nwhy = \"the wheels need it\"\n", name)
 	}
-	dockerfile, err := os.ReadFile("../internal/setup/common/docker/Dockerfile")
-	require.NoError(t, err)
 	p := Project{
 		Root: tree(t, map[string]string{
 			"docker/Dockerfile": strings.NewReplacer("FROM base\n", documented(t, "dockerfile"), "ADD shell.tar /\n",
-				"").Replace(string(dockerfile)),
+				"").Replace(ofSetUp(t, "common/docker/Dockerfile", false)),
 			"docker/Dockerfile.dockerignore": "*\n!rootfs.tar\n!shell.tar\n!wheels.tar\n", "docker/packages.toml": packages, "pylock.toml": text,
 		}),
 		Name: dockertest.Process + "-wheels", Dockerfile: "docker/Dockerfile", Inputs: []input.Input{debian.Input{}, wheels.Input{}},
@@ -87,15 +86,23 @@ func documented(t *testing.T, language string) string {
 	return strings.TrimRight(regexp.MustCompile(`(?m)^ +`).ReplaceAllString(block, ""), "\n") + "\n"
 }
 
-// TestTemplateTellsOfWheels is for what the template of PyTorch says to add: it is what
-// docs/wheels.md says, which the next test does.
-func TestTemplateTellsOfWheels(t *testing.T) {
-	text, err := os.ReadFile("../internal/setup/templates/pytorch/magefiles/berth.go.txt")
+// ofSetUp returns a file as the set-up writes it, beside a pylock.toml or without one.
+func ofSetUp(t *testing.T, file string, wheels bool) string {
+	t.Helper()
+	parsed, err := template.ParseFiles("../internal/setup/" + file)
 	require.NoError(t, err)
-	plain := strings.ReplaceAll(strings.ReplaceAll(string(text), "//\t", ""), "//\n", "\n")
-	assert.Contains(t, plain, documented(t, "dockerfile"))
+	var text strings.Builder
+	require.NoError(t, parsed.Execute(&text, struct{ BaseStage, Wheels bool }{true, wheels}))
+	return text.String()
+}
+
+// TestSetUpAsDocumented: beside a pylock.toml, the template of PyTorch has what docs/wheels.md
+// says to add, which the next test does.
+func TestSetUpAsDocumented(t *testing.T) {
+	commands := func(text string) string { return regexp.MustCompile(`(?m)^(#.*)?\n`).ReplaceAllString(text, "") }
+	assert.Contains(t, commands(ofSetUp(t, "common/docker/Dockerfile", true)), commands(documented(t, "dockerfile")))
 	line, _, _ := strings.Cut(documented(t, "go"), " // ")
-	assert.Contains(t, plain, line)
+	assert.Contains(t, ofSetUp(t, "templates/pytorch/magefiles/berth.go.txt", true), line)
 }
 
 // TestWheels goes from a pylock.toml to an image in which somebody who isn't root imports
