@@ -1,5 +1,5 @@
-// Package devicetest holds every backend to the same cases: those of a network on the CPU,
-// which they are compared with.
+// Package devicetest holds every backend to the same cases: against the network on the CPU, and
+// against the one in float64 of package reference. It is for tests, and knows no kind of device.
 package devicetest
 
 import (
