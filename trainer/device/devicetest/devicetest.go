@@ -1,5 +1,5 @@
 // Package devicetest holds every backend to the same cases: against the network on the CPU, and
-// against the one in float64 of package reference. It is for tests, and knows no kind of device.
+// against the one in float64 of package reference.
 package devicetest
 
 import (
