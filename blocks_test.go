@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { os.Exit(dockertest.Main(m)) }
 
 // Each block of commands in a document has a comment right above it that says who runs it:
 //
-//	<!-- run here -->                            TestBlocks, in this checkout; with BERTH_TEST_LONG in a clone
+//	<!-- run here -->                            TestBlocks, in a clone
 //	<!-- run here, needs docker, mirror -->      the same, where the machine has these (package testenv)
 //	<!-- run in an empty folder -->              TestBlocks, elsewhere
 //	<!-- run by ci.TestBuild, ci.TestTrain -->   these tests, which type the commands or call what they call
@@ -417,19 +417,13 @@ func TestMagefilesInDocuments(t *testing.T) {
 	assert.NotEmpty(t, files)
 }
 
-// TestBlocks types what the documents show, in this checkout or in an empty folder. In the long
-// suite a clone takes the checkout's place, whose targets are compiled from nothing.
+// TestBlocks types what the documents show, in a clone or in an empty folder.
 func TestBlocks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it compiles the targets")
 	}
 	t.Setenv("MAGEFILE_CACHE", t.TempDir())
-	here := sync.OnceValue(func() string {
-		if testenv.Long() {
-			return cloned(t)
-		}
-		return "."
-	})
+	here := sync.OnceValue(func() string { return cloned(t) })
 	served := sync.OnceValue(func() []string {
 		_, env := moduletest.Serve(t, ".")
 		return env
@@ -476,13 +470,12 @@ func lookFor(t *testing.T, need string) {
 	}
 }
 
-// cloned copies what git has of this repository, or would add, as a clone has it.
+// cloned is a clone of this repository, with what isn't committed yet.
 func cloned(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	out, err := exec.CommandContext(t.Context(), "bash", "-c", `set -o pipefail
-git ls-files -z --cached --others --exclude-standard | while IFS= read -rd '' f; do [ ! -e "$f" ] || printf '%s\0' "$f"; done |
-	tar --create --null --files-from=- | tar --extract --directory="$0" && git init --quiet "$0"`, dir).CombinedOutput()
+	require.NoError(t, moduletest.Copy(".", dir))
+	out, err := exec.CommandContext(t.Context(), "git", "init", "--quiet", dir).CombinedOutput()
 	require.NoError(t, err, string(out))
 	return dir
 }

@@ -2,7 +2,6 @@ package ci
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/moduletest"
 )
 
 // compiled is the binary of the targets, as `mage -compile` makes it, for a
@@ -28,25 +28,21 @@ var compiled = sync.OnceValues(func() (string, error) {
 	}
 	removeCompiled = func() { os.RemoveAll(dir) }
 	const name = `"demo-cnn"`
-	original := project.Path("magefiles/magefile.go")
-	text, err := os.ReadFile(original)
+	copied, magefile := filepath.Join(dir, "copy"), filepath.Join(dir, "copy", "magefiles", "magefile.go")
+	if err := moduletest.Copy("..", copied); err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(magefile)
 	if err != nil {
 		return "", err
 	} else if strings.Count(string(text), name) != 1 {
-		return "", fmt.Errorf("%s doesn't have the name %s once", original, name)
+		return "", fmt.Errorf("%s doesn't have the name %s once", magefile, name)
 	}
-	renamed, overlay := filepath.Join(dir, "magefile.go"), filepath.Join(dir, "overlay.json")
-	list, err := json.Marshal(map[string]any{"Replace": map[string]string{original: renamed}})
-	if err := errors.Join(
-		err,
-		os.WriteFile(renamed, []byte(strings.Replace(string(text), name, strconv.Quote(project.Name), 1)), 0o644),
-		os.WriteFile(overlay, list, 0o644),
-	); err != nil {
+	if err := os.WriteFile(magefile, []byte(strings.Replace(string(text), name, strconv.Quote(project.Name), 1)), 0o644); err != nil {
 		return "", err
 	}
 	c := exec.Command("go", "tool", "mage", "-compile", filepath.Join(dir, "berth"))
-	c.Dir = ".."
-	c.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay)
+	c.Dir = copied
 	if out, err := c.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}

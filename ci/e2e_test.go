@@ -27,6 +27,7 @@ import (
 	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/moduletest"
 	"github.com/berthdev/berth/internal/progress"
 	"github.com/berthdev/berth/internal/testenv"
 	"github.com/berthdev/berth/internal/trouble"
@@ -78,36 +79,14 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// checkout copies what a build reads of this repository into a new folder, as a
-// clone with that umask would.
+// checkout is a copy of this repository, as a clone with that umask has it.
 func checkout(t *testing.T, umask int) Project {
 	t.Helper()
-	list, err := exec.Command("git", "-C", "..", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
-	require.NoError(t, err)
 	p := project
 	p.Root = t.TempDir()
 	old := syscall.Umask(umask)
 	defer syscall.Umask(old)
-	for _, name := range strings.Split(strings.TrimSuffix(string(list), "\x00"), "\x00") {
-		switch top, _, _ := strings.Cut(name, "/"); top {
-		case "docker", "rootfs", "magefiles", "ci", "internal", "trainer", "testdata", "go.mod", "go.sum", ".dockerignore":
-		default:
-			continue
-		}
-		info, err := os.Lstat(filepath.Join("..", name))
-		if os.IsNotExist(err) {
-			continue // deleted, not yet committed
-		}
-		require.NoError(t, err)
-		mode := os.FileMode(0o666)
-		if info.Mode()&0o100 != 0 {
-			mode = 0o777
-		}
-		data, err := os.ReadFile(filepath.Join("..", name))
-		require.NoError(t, err)
-		require.NoError(t, os.MkdirAll(filepath.Join(p.Root, filepath.Dir(name)), 0o777))
-		require.NoError(t, os.WriteFile(filepath.Join(p.Root, name), data, mode))
-	}
+	require.NoError(t, moduletest.Copy("..", p.Root))
 	return p
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/moduletest"
 	"github.com/berthdev/berth/internal/testenv"
 )
 
@@ -195,21 +196,13 @@ func TestRuns(t *testing.T) {
 func own(t *testing.T) (repository string) {
 	t.Helper()
 	repository = t.TempDir()
-	list, err := exec.Command("git", "-C", "../..", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	require.NoError(t, moduletest.Copy("../..", repository))
+	magefile := filepath.Join(repository, "magefiles", "magefile.go")
+	text, err := os.ReadFile(magefile)
 	require.NoError(t, err)
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
-		data, err := os.ReadFile(filepath.Join("../..", name))
-		require.NoError(t, err)
-		info, err := os.Stat(filepath.Join("../..", name))
-		require.NoError(t, err)
-		if name == "magefiles/magefile.go" {
-			require.Contains(t, string(data), `"demo-cnn"`)
-			data = bytes.Replace(data, []byte(`"demo-cnn"`), []byte(`"`+dockertest.Process+`-own"`), 1)
-		}
-		file := filepath.Join(repository, name)
-		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
-		require.NoError(t, os.WriteFile(file, data, info.Mode().Perm()))
-	}
+	require.Contains(t, string(text), `"demo-cnn"`)
+	text = bytes.Replace(text, []byte(`"demo-cnn"`), []byte(`"`+dockertest.Process+`-own"`), 1)
+	require.NoError(t, os.WriteFile(magefile, text, 0o644))
 	return repository
 }
 

@@ -1,10 +1,11 @@
-// Package moduletest serves this checkout to tests as the go command gets it from a
-// proxy: as a module, with what a module leaves out left out.
+// Package moduletest gives this checkout to tests: as a copy of their own, and as the go
+// command gets it from a proxy: as a module, with what a module leaves out left out.
 package moduletest
 
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,6 +23,51 @@ import (
 // Path is that of this module.
 const Path = "github.com/berthdev/berth"
 
+// Copy writes what git has of the checkout at root, or would add, into the folder to: as a
+// clone has it, under the umask of this process. A test that compiles the targets, or changes
+// a checkout, does it in a copy: mage writes a file beside them while it compiles, and other
+// tests, or whoever works there, may be using the original at the same time.
+func Copy(root, to string) error {
+	names, err := list(root)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		info, err := os.Lstat(filepath.Join(root, name))
+		if err != nil {
+			return err
+		}
+		mode := os.FileMode(0o666)
+		if info.Mode()&0o100 != 0 {
+			mode = 0o777
+		}
+		data, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			return err
+		}
+		at := filepath.Join(to, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o777), os.WriteFile(at, data, mode)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list names the regular files that git has of a checkout, or would add.
+func list(root string) (names []string, err error) {
+	out, err := exec.Command("git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	if err != nil {
+		return nil, fmt.Errorf("listing the files of %s: %w", root, err)
+	}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
+		// What was deleted and not yet committed is still listed.
+		if info, err := os.Lstat(filepath.Join(root, name)); err == nil && info.Mode().IsRegular() {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
 // Serve packs the checkout at root, committed or not, under a version that nobody else
 // has. It returns the version, and the environment in which the go command finds it in
 // addition to everything else. What go keeps of it is removed with the test.
@@ -33,13 +79,11 @@ func Serve(t *testing.T, root string) (version string, env []string) {
 	at := t.TempDir()
 	dir := filepath.Join(at, filepath.FromSlash(Path), "@v")
 	require.NoError(t, os.MkdirAll(dir, 0o755))
-	list, err := exec.Command("git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	names, err := list(root)
 	require.NoError(t, err)
 	var files []zip.File
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
-		if info, err := os.Lstat(filepath.Join(root, name)); err == nil && info.Mode().IsRegular() {
-			files = append(files, file{name, filepath.Join(root, name)})
-		}
+	for _, name := range names {
+		files = append(files, file{name, filepath.Join(root, name)})
 	}
 	archive, err := os.Create(filepath.Join(dir, version+".zip"))
 	require.NoError(t, err)
