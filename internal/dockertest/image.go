@@ -40,6 +40,9 @@ func Shell(t testing.TB) string { return build(t, "shell") }
 // them.
 func Desktop(t testing.TB) string { return build(t, "desktop") }
 
+// PyTorch returns the tag of an image with Python and PyTorch, which computes on the CPU.
+func PyTorch(t testing.TB) string { return build(t, "pytorch") }
+
 // ShellProject is the files of a project, by name, whose image has a shell and no more, and
 // needs no packages. They are to be executable.
 func ShellProject(t testing.TB) map[string]string {
@@ -67,8 +70,8 @@ func build(t testing.TB, kind string) string {
 	return tag
 }
 
-// Load makes sure that a daemon has the image of that kind, "shell" or
-// "desktop", and returns its tag.
+// Load makes sure that a daemon has the image of that kind, "shell", "desktop" or
+// "pytorch", and returns its tag.
 func Load(ctx context.Context, docker *daemon.Client, kind string) (string, error) {
 	tag, _, _, err := Recipe(kind)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 
 // With BERTH_UPDATE set, the locks are rewritten.
 func TestLocksAreWhatIsAskedFor(t *testing.T) {
-	for _, kind := range []string{"shell", "desktop"} {
+	for _, kind := range []string{"shell", "desktop", "pytorch"} {
 		manifest, err := debian.ReadManifest(kind + ".toml")
 		require.NoError(t, err)
 		if os.Getenv("BERTH_UPDATE") != "" {
