@@ -16,7 +16,7 @@ import (
 // detachKeys are Docker's own: Ctrl-P Ctrl-Q.
 var detachKeys = []byte{'P' - '@', 'Q' - '@'}
 
-// Attach connects the person's streams to a lasting launch of theirs until it ends or
+// Attach connects the person's streams to a detached launch of theirs until it ends or
 // they leave: by Ctrl-P Ctrl-Q at a terminal, by a signal, by closing the terminal. The
 // launch never notices. A launch with a command has no input: it shows what is
 // written from now on. The exit code is that of the launch if it has ended, 0 if the

@@ -25,7 +25,7 @@ import (
 	"github.com/berthdev/berth/internal/testenv"
 )
 
-// TestLastsBeyondTheTerminal closes the terminal of a launch that lasts.
+// TestLastsBeyondTheTerminal closes the terminal of a detached launch.
 func TestLastsBeyondTheTerminal(t *testing.T) { asEverybody(t, beyondTheTerminal) }
 
 func beyondTheTerminal(t *testing.T, p *person) {
@@ -78,7 +78,7 @@ func beyondTheTerminal(t *testing.T, p *person) {
 	eventually(t, func() bool { return dockertest.Keeper(t, name) == 0 }, "the keeper stays")
 }
 
-// TestLastsBeyondAKilledParent kills the command that starts lasting launches at random
+// TestLastsBeyondAKilledParent kills the command that starts detached launches at random
 // moments: there is a launch then, or there is none, and in the end nothing is left.
 func TestLastsBeyondAKilledParent(t *testing.T) {
 	p := newPerson(t)
@@ -113,7 +113,7 @@ func TestLastsBeyondAKilledParent(t *testing.T) {
 	t.Logf("%d of %d launches went on", whole, rounds)
 }
 
-// TestLastsBeyondTheDaemon restarts dockerd under a lasting launch.
+// TestLastsBeyondTheDaemon restarts dockerd under a detached launch.
 func TestLastsBeyondTheDaemon(t *testing.T) {
 	host, _, restart := dockertest.RestartableDocker(t, "--live-restore")
 	p := newPerson(t)

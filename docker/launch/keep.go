@@ -61,7 +61,7 @@ func keep(ctx context.Context, in io.Reader, out *os.File) error {
 	return k.finish(ctx)
 }
 
-// A keeper holds what a lasting launch needs until its end.
+// A keeper holds what a detached launch needs until its end.
 type keeper struct {
 	plan    Plan
 	held    []*os.File

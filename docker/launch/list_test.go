@@ -66,7 +66,7 @@ func TestAttachAndLeave(t *testing.T) {
 	assert.Contains(t, p.say("logs").out, "remembered\r\n")
 }
 
-// TestShell opens others in a lasting launch, and in one at a terminal.
+// TestShell opens others in a detached launch, and in one at a terminal.
 func TestShell(t *testing.T) { asEverybody(t, anotherShell) }
 
 func anotherShell(t *testing.T, p *person) {

@@ -102,7 +102,7 @@ func (p *person) launches() (ours []Launch) {
 	return ours
 }
 
-// detach starts a lasting launch and returns its name.
+// detach starts a detached launch and returns its name.
 func (p *person) detach(line string) string {
 	p.t.Helper()
 	r := p.runWith(func(o *Options) { o.Detach, o.Command = true, line }, "")

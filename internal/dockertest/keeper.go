@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Keeper returns the process that keeps the lasting launch of that name, 0 if there is
+// Keeper returns the process that keeps the detached launch of that name, 0 if there is
 // none.
 func Keeper(t testing.TB, name string) (pid int) {
 	t.Helper()

@@ -115,7 +115,7 @@ var (
 	}
 	Snap = &Row{
 		Name: "snap-docker", State: Warning,
-		Wrong: "Docker is the snap",
+		Wrong: "Docker is installed as a snap",
 		Means: "It sees neither hidden folders nor anything outside of home, so that a build's engine and a run's mounts can't be " +
 			"shared with it in the usual " +
 			"places, and it doesn't see NVIDIA's toolkit, so that no GPU gets in.",
@@ -132,6 +132,8 @@ var (
 		Mend: Mend{
 			"": "Use Docker's engine: install it (https://docs.docker.com/engine/install), then\n\tunset DOCKER_HOST\n\tsudo systemctl " +
 				"start docker",
+			"rhel": "Use Docker's engine: remove podman-docker, and install Docker's own packages, since the distribution has none: " +
+				"https://docs.docker.com/engine/install/rhel. Then\n\tsudo systemctl enable --now docker\n\tunset DOCKER_HOST",
 			"debian": "Use Docker's engine:\n\tsudo apt-get remove podman-docker\n\tsudo apt-get install docker.io\n\tunset DOCKER_HOST",
 			"fedora": "Use Docker's engine:\n\tsudo dnf remove podman-docker\n\tsudo dnf install moby-engine\n\tsudo systemctl enable " +
 				"--now docker\n" +

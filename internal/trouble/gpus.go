@@ -91,7 +91,7 @@ var (
 		Name: "gpu-permission", State: Fault,
 		Wrong: "you may not open the devices /dev/nvidia*",
 		Means: "nvidia-smi says \"Insufficient Permissions\". " + onCPU,
-		Mend:  everywhere("See whose they are, then ask who keeps this machine for their group:\n\tls -l /dev/nvidia*"),
+		Mend:  everywhere("See whose they are, then ask the administrator to add you to that group:\n\tls -l /dev/nvidia*"),
 	}
 	NoDevices = &Row{
 		Name: "gpu-no-devices", State: Fault,
@@ -115,7 +115,7 @@ var (
 		Mend: Mend{
 			"":       "Install what the distribution calls the driver's utilities, of the driver's version.",
 			"debian": "Type\n\tsudo apt-get install nvidia-smi",
-			"ubuntu": "Install those of the driver's version (here that of 580):\n\tsudo apt-get install nvidia-utils-580",
+			"ubuntu": "Install those of the driver's version; for 580:\n\tsudo apt-get install nvidia-utils-580",
 			"fedora": "Type\n\tsudo dnf install xorg-x11-drv-nvidia-cuda",
 			"arch":   "Type\n\tsudo pacman -S nvidia-utils",
 			"suse":   "Type\n\tsudo zypper install nvidia-compute-utils-G06",
@@ -124,13 +124,13 @@ var (
 	}
 	SMIUnclear = &Row{
 		Name: "gpu-unclear", State: Fault,
-		Wrong: "nvidia-smi lists no GPU",
+		Wrong: "the command nvidia-smi lists no GPU",
 		Means: "Berth doesn't know what it said instead. " + onCPU,
 		Mend:  everywhere("Run it yourself; once it lists your GPUs, so does Berth:\n\tnvidia-smi -L"),
 	}
 	SMISlow = &Row{
 		Name: "gpu-slow", State: Warning,
-		Wrong: "nvidia-smi takes more than 10 seconds",
+		Wrong: "the command nvidia-smi takes more than 10 seconds",
 		Means: "Without its persistence daemon the driver wakes every GPU whenever somebody asks for one, and lets it sleep " +
 			"afterwards. Every launch with a GPU waits " +
 			"for that, up to a minute. A GPU that hangs looks the same.",

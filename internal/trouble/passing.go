@@ -134,7 +134,8 @@ var (
 	NoAdapter = &Row{
 		Name: "wsl-no-adapter", State: Fault,
 		Wrong: "this is Linux inside Windows, and Windows passes no GPU on",
-		Means: noGPUInside,
+		Means: "`run` without -g runs on the CPU and says so; with -g it fails, and so does `smoke`. No program of this Linux has a GPU, in a " +
+			"container or outside.",
 		Mend:  everywhere("Update NVIDIA's driver in Windows, then, in Windows:\n\twsl --update\n\twsl --shutdown"), Source: docsWSL,
 	}
 	NoLibrary = &Row{

@@ -35,7 +35,7 @@ var (
 	MirrorsSilent = &Row{
 		Name: "mirrors-silent", State: Warning,
 		Wrong: "no mirror of Debian's packages answers",
-		Means: "A build has what its cache folder has: `build` may say which package is missing. `pin` and `verify` fail.",
+		Means: "`build` and `verify` work as far as the cache has what is locked, and say which package is missing otherwise. `pin` fails.",
 		Mend: everywhere("Look at the network and its proxy (http_proxy, https_proxy), or name a mirror that this machine reaches:\n" +
 			"\texport BERTH_DEBIAN_MIRROR=https://MIRROR"),
 	}

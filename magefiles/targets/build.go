@@ -9,7 +9,7 @@ func Build(
 	t *string, // tag of the image (default: the project's name and :latest)
 	o *string, // also write the image as an OCI archive to this file
 	from *string, // repository to pull the image from if it has it, or none (default: the project's registry, if any)
-	locked *bool, // fail when a locked package is gone, instead of taking the nearest version
+	locked *bool, // fail when a locked package is gone, instead of resolving the lock again
 	json *bool, // print the result as JSON
 ) error {
 	return commands().Build(ctx, BuildFlags{Tag: deref(t), Output: deref(o), From: deref(from), Locked: deref(locked), JSON: deref(json)})
@@ -28,7 +28,7 @@ func Verify(
 	ctx context.Context,
 	image *string, // prove that this checkout builds this image of a registry
 	key *string, // with -image: public key (PEM) that its provenance must be signed with (default: the project's, if any)
-	locked *bool, // fail when a locked package is gone, instead of taking the nearest version
+	locked *bool, // fail when a locked package is gone, instead of resolving the lock again
 	json *bool, // print the result as JSON
 ) error {
 	return commands().Verify(ctx, VerifyFlags{Image: deref(image), Key: deref(key), Locked: deref(locked), JSON: deref(json)})
@@ -46,7 +46,7 @@ func Publish(
 	ctx context.Context,
 	to *string, // repository, perhaps with a tag (default: the project's registry; tag latest)
 	key *string, // private key (PEM) to sign the provenance with
-	locked *bool, // fail when a locked package is gone, instead of taking the nearest version
+	locked *bool, // fail when a locked package is gone, instead of resolving the lock again
 	json *bool, // print the result as JSON
 ) error {
 	return commands().Publish(ctx, PublishFlags{To: deref(to), Key: deref(key), Locked: deref(locked), JSON: deref(json)})
@@ -82,7 +82,7 @@ func Why(ctx context.Context, name string) error { return commands().Why(ctx, na
 func Materials(
 	ctx context.Context,
 	o *string, // folder to write to (default: the root of the build context)
-	locked *bool, // fail when a locked package is gone, instead of taking the nearest version
+	locked *bool, // fail when a locked package is gone, instead of resolving the lock again
 ) error {
 	return commands().Materials(ctx, MaterialsFlags{Output: deref(o), Locked: deref(locked)})
 }

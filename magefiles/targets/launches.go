@@ -70,7 +70,7 @@ type SmokeFlags struct {
 // since when, state, the last line of output.
 func Ps(
 	ctx context.Context,
-	all *bool, // also your lasting launches that ended within the last week
+	all *bool, // also your detached launches that ended within the last week
 	json *bool, // print them as JSON
 ) error {
 	return commands().Ps(ctx, PsFlags{All: deref(all), JSON: deref(json)})
@@ -95,7 +95,7 @@ type LogsFlags struct {
 	Follow     bool
 }
 
-// Attach connects this terminal to a lasting launch (run -d). Ctrl-P Ctrl-Q leaves it,
+// Attach connects this terminal to a detached launch (run -d). Ctrl-P Ctrl-Q leaves it,
 // and so does closing the terminal: the launch goes on. If it ends meanwhile, this exits
 // with its code.
 func Attach(
@@ -125,7 +125,7 @@ type ShellFlags struct{ Name, Command string }
 func Stop(
 	ctx context.Context,
 	n *string, // name of the launch, or its beginning (default: the only one)
-	all *bool, // all of your lasting launches
+	all *bool, // all of your detached launches
 ) error {
 	return commands().Stop(ctx, StopFlags{Name: deref(n), All: deref(all)})
 }
