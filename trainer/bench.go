@@ -60,7 +60,8 @@ func newBenchCommand() *command {
 			if err := noArguments(args); err != nil {
 				return err
 			}
-			return runBench(ctx, console, o)
+			_, err := onDevice(func() error { return runBench(ctx, console, o) })
+			return err
 		},
 	}
 }
@@ -121,6 +122,7 @@ func runBench(ctx context.Context, console *report.Console, o BenchOptions) erro
 		if err != nil {
 			return err
 		}
+		opened.Close()
 		slices.Sort(took)
 		median := took[len(took)/2]
 		r := BenchRow{

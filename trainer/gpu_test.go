@@ -94,9 +94,10 @@ func TestGPU(t *testing.T) {
 	})
 	t.Run("smoke", func(t *testing.T) {
 		t.Parallel()
-		said, code := m.run(t, "", "smoke", "--device=cuda")
+		said, code := m.run(t, "FAKE_CUDA=exclusive", "smoke", "--device=cuda")
 		assert.Zero(t, code, said)
 		assert.Equal(t, 3, strings.Count(said, "ok  "), said)
+		assert.Contains(t, said, "; the state has the bits that the kernels give on the host")
 		if testenv.Long() {
 			for _, device := range []string{"cuda", "cuda:0,1"} {
 				said, code = m.run(t, "", "smoke", "--device="+device, "--precision=tf32")
@@ -250,6 +251,29 @@ func TestGPU(t *testing.T) {
 		require.Len(t, rows, 1)
 		assert.Equal(t, 2, rows[0].GPUs)
 		assert.Equal(t, "cuda:0,2 (Fake GPU 0, Fake GPU 2)", rows[0].Device)
+	})
+	t.Run("one in exclusive mode", func(t *testing.T) {
+		t.Parallel()
+		said, code := m.run(t, "FAKE_CUDA=exclusive", "bench", "--device=cuda", "--num-workers=1,2", "--batch-size=2", "--steps=1", "--channels=1")
+		assert.Zero(t, code, said)
+	})
+	t.Run("hangs before it is used", func(t *testing.T) {
+		t.Parallel()
+		for _, wrong := range []string{"hanginit", "hangopen"} {
+			env := "FAKE_CUDA=" + wrong + " BERTH_GPU_TIMEOUT=1s"
+			for _, args := range [][]string{
+				{"info"}, {"smoke", "--device=cuda"}, {"bench", "--device=cuda", "--num-workers=1"},
+				{"train", "--device=cuda", "--data-dir=" + m.data, "--checkpoint-dir="},
+			} {
+				if wrong == "hangopen" && args[0] == "info" {
+					continue // which opens none
+				}
+				said, code := m.run(t, env, args...)
+				assert.Equal(t, exitFailure, code, said)
+				assert.Contains(t, said, "hangs: a call of its driver has lasted 1s")
+				assert.Equal(t, args[0] == "train", strings.Contains(said, "No checkpoint was to be kept"), said)
+			}
+		}
 	})
 	t.Run("several that can't be", func(t *testing.T) {
 		t.Parallel()

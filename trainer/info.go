@@ -33,7 +33,8 @@ func newInfoCommand() *command {
 			if err := noArguments(args); err != nil {
 				return err
 			}
-			return runInfo(console, o)
+			_, err := onDevice(func() error { return runInfo(console, o) })
+			return err
 		},
 	}
 }

@@ -191,6 +191,19 @@ func (c *command) help(out io.Writer) {
 	fmt.Fprint(out, "\n"+exitHelp)
 }
 
+// onDevice does what may wait for a device, and reports whether that hangs: then nothing that
+// do uses may be touched any more, and the command must end.
+func onDevice(do func() error) (hangs bool, err error) {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return false, err
+	case err := <-device.Hung():
+		return true, err
+	}
+}
+
 // noArguments refuses what is left after the flags.
 func noArguments(args []string) error {
 	if len(args) > 0 {

@@ -33,7 +33,8 @@ func newSmokeCommand() *command {
 			if err := noArguments(args); err != nil {
 				return err
 			}
-			return runSmoke(ctx, console, o)
+			_, err := onDevice(func() error { return runSmoke(ctx, console, o) })
+			return err
 		},
 	}
 }

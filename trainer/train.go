@@ -163,40 +163,33 @@ func runTrain(ctx context.Context, console *report.Console, o TrainOptions, give
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
 	cfg := nn.Config{Channels: set.Channels, Classes: data.Classes, Seed: o.Seed, Workers: o.Workers, LR: float32(o.LR), Dropout: dropout}
-	opened, err := device.Open(spec, cfg)
-	if err != nil {
-		return err
-	}
-	if err := checkGPUs(opened.GPUs, o.BatchSize); err != nil {
-		return err
-	}
-	if o.Resume {
-		if err := opened.Restore(from.State); err != nil {
-			return fmt.Errorf("checkpoint %s: %w", store.folder.Path(), err)
+	hangs, err := onDevice(func() error {
+		opened, err := device.Open(spec, cfg)
+		if err != nil {
+			return err
 		}
-	}
-	w := newWatch(console, o, set, opened, from, store)
-	w.greet()
-	type outcome struct {
-		progress checkpoint.Progress
-		err      error
-	}
-	done := make(chan outcome, 1)
-	go func() {
+		if err := checkGPUs(opened.GPUs, o.BatchSize); err != nil {
+			return err
+		}
+		if o.Resume {
+			if err := opened.Restore(from.State); err != nil {
+				return fmt.Errorf("checkpoint %s: %w", store.folder.Path(), err)
+			}
+		}
+		w := newWatch(console, o, set, opened, from, store)
+		w.greet()
 		progress, err := loop.Run(ctx, loop.Job{
 			Network: opened.Backend, Set: set, Seed: o.Seed, Epochs: o.Epochs, BatchSize: o.BatchSize, Every: o.Every,
 			Save: store.save, Watch: w.event,
 		}, from.Progress)
-		done <- outcome{progress, err}
-	}()
-	select {
-	case end := <-done:
 		console.Clear()
-		return errors.Join(w.finish(end.progress, end.err), store.failed)
-	case err := <-opened.Hung: // the loop doesn't come back: nothing of it may be touched
+		return errors.Join(w.finish(progress, err), store.failed)
+	})
+	if hangs {
 		console.Clear()
 		return fmt.Errorf("%w. %s", err, store.left())
 	}
+	return err
 }
 
 // adopt takes over a checkpoint's options where none were given. Those given
@@ -260,6 +253,9 @@ func (s *store) save(c *checkpoint.Checkpoint) {
 
 // left tells what there is after a checkpoint could not be written.
 func (s *store) left() string {
+	if s.folder == nil {
+		return "No checkpoint was to be kept"
+	}
 	_, err := os.Lstat(s.folder.Path())
 	switch {
 	case err == nil && s.fresh:

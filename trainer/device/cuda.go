@@ -6,11 +6,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/berthdev/berth/trainer/cuda"
 	"github.com/berthdev/berth/trainer/cuda/driver"
@@ -40,24 +37,9 @@ func listGPUs() (name string, all []GPU, err error) {
 	return name, all, unavailable(err)
 }
 
-// timeoutVariable is how long a call of a GPU's driver may last.
-const timeoutVariable = "BERTH_GPU_TIMEOUT"
+func hungCUDA() <-chan error { return driver.Hung() }
 
-// patience is how long to wait for a GPU.
-func patience() (time.Duration, error) {
-	text := cmp.Or(os.Getenv(timeoutVariable), "2m")
-	d, err := time.ParseDuration(text)
-	if err != nil || d <= 0 {
-		return 0, fmt.Errorf("%s=%s is no time to wait for a GPU. Give one such as 90s or 10m", timeoutVariable, text)
-	}
-	return d, nil
-}
-
-func openCUDA(spec Spec, cfg nn.Config) (Opened, error) {
-	limit, err := patience()
-	if err != nil {
-		return Opened{}, err
-	}
+func openCUDA(spec Spec, cfg nn.Config) (_ Opened, err error) {
 	if spec.Indexes == nil {
 		if spec.Indexes, err = usable(); err != nil {
 			return Opened{}, err
@@ -65,8 +47,18 @@ func openCUDA(spec Spec, cfg nn.Config) (Opened, error) {
 	}
 	var gpus []*driver.Device
 	var devices []cuda.Device
+	closeAll := func() {
+		for _, d := range gpus {
+			d.Close()
+		}
+	}
+	defer func() {
+		if err != nil {
+			closeAll()
+		}
+	}()
 	for _, index := range spec.Indexes {
-		d, err := driver.Open(index, limit)
+		d, err := driver.Open(index)
 		if err != nil {
 			return Opened{}, unavailable(err)
 		}
@@ -79,7 +71,7 @@ func openCUDA(spec Spec, cfg nn.Config) (Opened, error) {
 	if err != nil {
 		return Opened{}, err
 	}
-	return Opened{Backend: gpu{network}, Name: name(gpus), GPUs: len(gpus), Kernel: string(spec.Precision), Hung: hung(gpus)}, nil
+	return Opened{Backend: gpu{network}, Name: driver.Names(gpus), GPUs: len(gpus), Kernel: string(spec.Precision), close: closeAll}, nil
 }
 
 // usable are all CUDA devices, which must be usable.
@@ -100,33 +92,6 @@ func usable() (indexes []int, err error) {
 		err = fmt.Errorf("%w. Name the others: --device=cuda:%s", err, strings.Join(others, ","))
 	}
 	return indexes, err
-}
-
-// name names GPUs, in their order.
-func name(gpus []*driver.Device) string {
-	var numbers, names []string
-	for _, d := range gpus {
-		numbers, names = append(numbers, strconv.Itoa(d.Index)), append(names, d.Name)
-	}
-	if len(names) > 1 && len(slices.Compact(slices.Clone(names))) == 1 {
-		names = []string{fmt.Sprintf("%d x %s", len(names), names[0])}
-	}
-	return fmt.Sprintf("cuda:%s (%s)", strings.Join(numbers, ","), strings.Join(names, ", "))
-}
-
-// hung receives the first of the GPUs' errors. The one that is waited for needn't be the one
-// that hangs: each waits for the others.
-func hung(gpus []*driver.Device) <-chan error {
-	if len(gpus) == 1 {
-		return gpus[0].Hung()
-	}
-	first := make(chan error, len(gpus))
-	for _, d := range gpus {
-		go func() {
-			first <- fmt.Errorf("%w. It works together with others of %s: it may be one of them", <-d.Hung(), name(gpus))
-		}()
-	}
-	return first
 }
 
 // gpu is a network on a GPU, as a [Loader].

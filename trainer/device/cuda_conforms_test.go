@@ -35,6 +35,7 @@ func TestCUDAConforms(t *testing.T) {
 			require.NoError(t, err)
 			opened, err := device.Open(spec, cfg)
 			require.NoError(t, err)
+			t.Cleanup(opened.Close)
 			return opened.Backend
 		}
 		t.Run(string(precision), func(t *testing.T) { devicetest.Run(t, s) })

@@ -121,10 +121,21 @@ type Opened struct {
 	Kernel string // of the matrix products
 	Notice string // what the user must hear, such as why it is not a GPU; often empty
 
-	// Hung receives an error when the device doesn't come back from a call; nil for devices
-	// that always do.
-	Hung <-chan error
+	close func() // nil: there is nothing to give back
 }
+
+// Close gives back what the network holds of its device. None of its methods may be called
+// any more.
+func (o Opened) Close() {
+	if o.close != nil {
+		o.close()
+	}
+}
+
+// Hung receives an error when a device doesn't come back from a call, of this package or of
+// what it has opened. Nor does whoever made that call: all that can be done then is to end the
+// process.
+func Hung() <-chan error { return hungCUDA() }
 
 // Open puts a new network on a device. With auto that is the first CUDA device,
 // and the CPU where there is none: [Opened.Notice] then says why. On several CUDA

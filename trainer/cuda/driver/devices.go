@@ -2,11 +2,17 @@
 
 package driver
 
+/*
+#include <cuda.h>
+*/
+import "C"
+
 import (
 	"cmp"
 	"fmt"
 	"os"
 	"strings"
+	"unsafe"
 
 	"gorgonia.org/cu"
 )
@@ -64,6 +70,7 @@ func count() (int, error) {
 // describe asks the driver about one of the GPUs that it counts.
 func describe(index int) Info {
 	i := Info{Index: index}
+	defer watch(gpu(index))()
 	d, err := cu.GetDevice(index)
 	if i.Err = failed("cuDeviceGet", err); err != nil {
 		return i
@@ -71,8 +78,7 @@ func describe(index int) Info {
 	var errs [4]error
 	i.Name, errs[0] = d.Name()
 	i.Memory, errs[1] = d.TotalMem()
-	uuid, err := d.UUID()
-	i.UUID, errs[2] = "GPU-"+uuid.String(), err
+	i.UUID, errs[2] = uuidOf(d)
 	i.Major, i.Minor, errs[3] = d.ComputeCapability()
 	for k, call := range []string{"cuDeviceGetName", "cuDeviceTotalMem", "cuDeviceGetUuid", "cuDeviceGetAttribute"} {
 		i.Err = cmp.Or(i.Err, failed(call, errs[k]))
@@ -81,6 +87,23 @@ func describe(index int) Info {
 		i.Err = fmt.Errorf("it has compute capability %d.%d, it must be 8.0 or later", i.Major, i.Minor)
 	}
 	return i
+}
+
+// uuidOf is the UUID of a GPU or, where the process sees a part of one (MIG), of that: only
+// the second version of the function has that, and the first one then another.
+func uuidOf(d cu.Device) (string, error) {
+	whole, err := d.UUID()
+	if err != nil {
+		return "", err
+	}
+	own := whole
+	if err := result(C.cuDeviceGetUuid_v2((*C.CUuuid)(unsafe.Pointer(&own)), C.CUdevice(d))); err != nil {
+		return "", err
+	}
+	if own != whole {
+		return "MIG-" + own.String(), nil
+	}
+	return "GPU-" + own.String(), nil
 }
 
 // find describes a GPU that can be used.

@@ -28,8 +28,6 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
-	"time"
 	"unsafe"
 
 	"gorgonia.org/cu"
@@ -46,6 +44,10 @@ const oldest = 11080
 
 // load loads the driver, once.
 var load = sync.OnceValue(func() error {
+	if _, err := patience(); err != nil {
+		return err
+	}
+	defer watch(anyGPU{})()
 	name := C.CString(library)
 	defer C.free(unsafe.Pointer(name))
 	var why [512]C.char
@@ -69,9 +71,7 @@ type Device struct {
 	stream    cu.Stream // one that waits for copies, and they for it
 	marked    cu.Event
 	functions map[string]cu.Function
-
-	since atomic.Int64 // when the call began that the driver is in, in Unix nanoseconds; 0: none
-	hung  chan error
+	together  string // names all that it works with, if there are others
 }
 
 var (
@@ -79,25 +79,28 @@ var (
 	_ cuda.Peer     = (*Device)(nil)
 )
 
-// Open prepares a GPU. An error about what is missing wraps [ErrUnavailable]. A call of the
-// driver that lasts longer than patience is a hang: see [Device.Hung].
-func Open(index int, patience time.Duration) (*Device, error) {
+// Open prepares a GPU, until it is closed. An error about what is missing wraps
+// [ErrUnavailable]. Where the GPU is in exclusive mode, nobody else has it meanwhile.
+func Open(index int) (_ *Device, err error) {
 	info, err := find(index)
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{Info: info, functions: map[string]cu.Function{}, hung: make(chan error, 1)}
-	go d.watch(patience)
+	d := &Device{Info: info, functions: map[string]cu.Function{}}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	d.begin()
-	defer d.end()
+	defer watch(d)()
 	if d.gpu, err = cu.GetDevice(index); err != nil {
 		return nil, d.failed("cuDeviceGet", err)
 	}
 	if d.context, err = d.gpu.MakeContext(cu.SchedAuto); err != nil {
 		return nil, d.failed("cuCtxCreate", err)
 	}
+	defer func() {
+		if err != nil {
+			d.Close()
+		}
+	}()
 	if d.stream, err = cu.MakeStream(cu.DefaultStream); err != nil {
 		return nil, d.failed("cuStreamCreate", err)
 	}
@@ -128,30 +131,17 @@ func text(b []byte) string {
 	return string(b)
 }
 
-// Hung receives an error when a call of the driver doesn't return, which can't be undone:
-// all that can be done then is to end the process.
-func (d *Device) Hung() <-chan error { return d.hung }
-
-func (d *Device) begin() { d.since.Store(time.Now().UnixNano()) }
-func (d *Device) end()   { d.since.Store(0) }
-
-// watch looks whether a call lasts too long.
-func (d *Device) watch(patience time.Duration) {
-	for range time.Tick(max(patience/10, time.Millisecond)) {
-		since := d.since.Load()
-		if since != 0 && time.Since(time.Unix(0, since)) > patience {
-			d.hung <- fmt.Errorf("%s hangs: a call of its driver has lasted %s. `dmesg` may say more: look for Xid", d, patience)
-			return
-		}
-	}
+// Close gives back all that the device holds: its memory, recordings and kernels. None of that
+// may be used any more. What is wrong with a device shows elsewhere.
+func (d *Device) Close() {
+	_ = d.do("cuCtxDestroy", d.context.Destroy)
 }
 
 // do calls the driver on a thread on which the device's context is the current one.
 func (d *Device) do(call string, f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	d.begin()
-	defer d.end()
+	defer watch(d)()
 	if err := cu.SetCurrentContext(d.context); err != nil {
 		return d.failed("cuCtxSetCurrent", err)
 	}

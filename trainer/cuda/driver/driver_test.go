@@ -28,7 +28,11 @@ func TestMain(m *testing.M) {
 	if os.Getenv(envRole) == "" {
 		os.Exit(m.Run())
 	}
-	if err := map[string]func() error{"one": use, "several": useSeveral}[os.Getenv(envRole)](); err != nil {
+	go func() {
+		fmt.Println("ERROR:", <-Hung())
+		os.Exit(0)
+	}()
+	if err := map[string]func() error{"one": use, "several": useSeveral, "twice": useTwice}[os.Getenv(envRole)](); err != nil {
 		fmt.Println("ERROR:", err)
 	}
 }
@@ -37,7 +41,7 @@ func TestMain(m *testing.M) {
 func useSeveral() error {
 	var all []*Device
 	for i := range 3 {
-		d, err := Open(i, time.Minute)
+		d, err := Open(i)
 		if err != nil {
 			return err
 		}
@@ -85,20 +89,37 @@ func useSeveral() error {
 	return all[1].Read(b, at[1])
 }
 
+// useTwice opens a device that only one may have, when it is free again and before.
+func useTwice() error {
+	for range 2 {
+		d, err := Open(1)
+		if err != nil {
+			return err
+		}
+		if _, err := d.Alloc("some", 12); err != nil {
+			return err
+		}
+		d.Close()
+	}
+	if _, err := Open(1); err != nil {
+		return err
+	}
+	fmt.Println("before")
+	_, err := Open(1)
+	return err
+}
+
 // use does with a device what a training does.
 func use() error {
 	if err := Probe(); err != nil {
 		return err
 	}
-	d, err := Open(1, time.Second)
+	d, err := Open(1)
 	if err != nil {
 		return err
 	}
-	go func() {
-		fmt.Println("ERROR:", <-d.Hung())
-		os.Exit(0)
-	}()
-	fmt.Println(d.Name, len(d.functions))
+	defer d.Close()
+	fmt.Println(d.Name, d.UUID, len(d.functions))
 	// Goroutines run on threads on which there is no context yet.
 	var wait sync.WaitGroup
 	wait.Go(func() {
@@ -163,7 +184,7 @@ func run(t *testing.T, folder, wrong string) (out, log string) { return as(t, "o
 func as(t *testing.T, role, folder, wrong string) (out, log string) {
 	name := filepath.Join(t.TempDir(), "log")
 	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), envRole+"="+role, "LD_LIBRARY_PATH="+folder, "FAKE_CUDA="+wrong, "FAKE_CUDA_GPUS=3", "FAKE_CUDA_LOG="+name)
+	c.Env = append(os.Environ(), envRole+"="+role, "LD_LIBRARY_PATH="+folder, "FAKE_CUDA="+wrong, "FAKE_CUDA_GPUS=3", "FAKE_CUDA_LOG="+name, envTimeout+"=2s")
 	text, err := c.CombinedOutput()
 	require.NoError(t, err, "%s", text)
 	noted, _ := os.ReadFile(name) // there is none if nothing was called
@@ -176,7 +197,7 @@ func TestDevice(t *testing.T) {
 	for _, text := range kernels.PTX() {
 		total += len(kernels.Entries(text))
 	}
-	assert.Equal(t, fmt.Sprintf("Fake GPU 1 %d\ncde\n", total), out)
+	assert.Equal(t, fmt.Sprintf("Fake GPU 1 GPU-10111213-1415-1617-1819-1a1b1c1d1e1f %d\ncde\n", total), out)
 	assert.Equal(t, `context on 1
 activate 2 1 1 x 256 1 1, 0: 1000 2000 3000 4000 8000000000000005 80000000 2 3 250 100 16 2
 conv_weight_tf32 9 2 3 x 128 1 1, 0: 1000 2000 ffff000000000000 5000 64 32 3 3 2048
@@ -188,7 +209,29 @@ replay
 recording destroyed
 graph
 graph destroyed
+no context on 1
 `, log)
+	out, _ = run(t, cudatest.Notes(t), "mig")
+	assert.Contains(t, out, "MIG-10111213-1415-1617-1819-1a1b1c1d1e1e")
+}
+
+// TestExclusive opens a device of which there may be one context.
+func TestExclusive(t *testing.T) {
+	out, log := as(t, "twice", cudatest.Notes(t), "exclusive")
+	assert.Contains(t, out, "before\nERROR: cuda:1 (Fake GPU 1): cuCtxCreate: error 46 (")
+	assert.Equal(t, "context on 1\nno context on 1\ncontext on 1\nno context on 1\ncontext on 1\n", log)
+}
+
+func TestParsePatience(t *testing.T) {
+	for text, want := range map[string]time.Duration{"": 2 * time.Minute, "90s": 90 * time.Second} {
+		got, err := parsePatience(text)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	for _, text := range []string{"90", "-1s", "0s", "soon"} {
+		_, err := parsePatience(text)
+		assert.ErrorContains(t, err, "BERTH_GPU_TIMEOUT="+text+" is no time to wait for a GPU. Give one such as 90s or 10m")
+	}
 }
 
 // TestSeveral exchanges memory, with direct access to each other's and without.
@@ -201,7 +244,7 @@ func TestSeveral(t *testing.T) {
 	for _, pair := range []string{"0 to 1", "0 to 2", "1 to 0", "1 to 2", "2 to 0", "2 to 1"} {
 		assert.Contains(t, log, "access from "+pair+"\n")
 	}
-	for _, wrong := range []string{"nopeer", "peers"} {
+	for _, wrong := range []string{"nopeer", "peers", "novirtual"} {
 		out, log = as(t, "several", folder, wrong)
 		assert.Equal(t, foreign, out)
 		assert.NotContains(t, log, "access")
@@ -225,7 +268,9 @@ func TestMissingLinks(t *testing.T) {
 		"lost":     "cuda:1 (Fake GPU 1): cuStreamCreate: error 214 (CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error encountered)",
 		"launch":   "cuda:1 (Fake GPU 1): cuLaunchKernel: error 701 (LaunchOutOfResources)",
 		"graph":    "cuda:1 (Fake GPU 1): cuGraphInstantiateWithFlags: error 801 (",
-		"hang":     "cuda:1 (Fake GPU 1) hangs: a call of its driver has lasted 1s. `dmesg` may say more: look for Xid",
+		"hang":     "cuda:1 (Fake GPU 1) hangs: a call of its driver has lasted 2s. `dmesg` may say more: look for Xid",
+		"hanginit": "a GPU hangs: a call of its driver has lasted 2s",
+		"hangopen": "cuda:1 (Fake GPU 1) hangs: a call of its driver has lasted 2s",
 	} {
 		out, log := run(t, folder, wrong)
 		assert.Contains(t, out, "ERROR: "+want, wrong)

@@ -10,6 +10,9 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 
 	"gorgonia.org/cu"
 
@@ -18,12 +21,27 @@ import (
 )
 
 // String names the device as the command line does.
-func (d *Device) String() string { return fmt.Sprintf("cuda:%d (%s)", d.Index, d.Name) }
+func (d *Device) String() string { return Names([]*Device{d}) }
+
+// Names names devices as the command line does, in their order.
+func Names(all []*Device) string {
+	var numbers, names []string
+	for _, d := range all {
+		numbers, names = append(numbers, strconv.Itoa(d.Index)), append(names, d.Name)
+	}
+	if len(names) > 1 && len(slices.Compact(slices.Clone(names))) == 1 {
+		names = []string{fmt.Sprintf("%d x %s", len(names), names[0])}
+	}
+	return fmt.Sprintf("cuda:%s (%s)", strings.Join(numbers, ","), strings.Join(names, ", "))
+}
 
 // Connect has devices copy each other's memory directly, where the machine has a way for that.
 // Else the driver takes it through the host's memory.
 func Connect(all []*Device) error {
 	for _, d := range all {
+		if len(all) > 1 {
+			d.together = Names(all)
+		}
 		for _, other := range all {
 			if other == d {
 				continue
@@ -37,7 +55,8 @@ func Connect(all []*Device) error {
 				err = d.do("cuCtxEnablePeerAccess", func() error { return other.context.EnablePeerAccess(0) })
 			}
 			var e *Error
-			if errors.As(err, &e) && e.Code == C.CUDA_ERROR_TOO_MANY_PEERS {
+			// A virtual GPU may say that it can, and then that it doesn't.
+			if errors.As(err, &e) && (e.Code == C.CUDA_ERROR_TOO_MANY_PEERS || e.Code == C.CUDA_ERROR_PEER_ACCESS_UNSUPPORTED) {
 				err = nil
 			}
 			if err != nil {

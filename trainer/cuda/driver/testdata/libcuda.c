@@ -165,6 +165,7 @@ static CUresult wait(void) {
 #undef cuInit
 CUresult cuInit(unsigned int flags) {
   (void)flags;
+  while (wrong("hanginit")) sleep(1);
   return wrong("nodevice") ? CUDA_ERROR_NO_DEVICE : CUDA_SUCCESS;
 }
 
@@ -206,6 +207,12 @@ CUresult cuDeviceGetUuid(CUuuid *uuid, CUdevice device) {
   return CUDA_SUCCESS;
 }
 
+CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice device) {
+  cuDeviceGetUuid(uuid, device);
+  if (wrong_on("mig", device)) ((unsigned char *)uuid)[15] ^= 1;
+  return CUDA_SUCCESS;
+}
+
 CUresult cuDeviceTotalMem(size_t *bytes, CUdevice device) {
   *bytes = (size_t)(device + 1) << 34;
   return wrong("total") ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS;
@@ -221,11 +228,35 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice
 
 CUresult cuCtxCreate(CUcontext *context, unsigned int flags, CUdevice device) {
   (void)flags;
+  while (wrong_on("hangopen", device)) sleep(1);
+  if (wrong_on("exclusive", device) && contexts[device]) return CUDA_ERROR_DEVICE_UNAVAILABLE;
   char text[64];
   snprintf(text, sizeof text, "context on %d", device);
   note(text);
   *context = current = contexts[device] = (CUcontext)calloc(1, sizeof **context);
   current->device = device;
+  return CUDA_SUCCESS;
+}
+
+// cuCtxDestroy waits, and frees the memory.
+CUresult cuCtxDestroy(CUcontext context) {
+  WAITS;
+  if (context != current) return CUDA_ERROR_INVALID_CONTEXT;
+  for (Memory **m = &memory; *m;) {
+    Memory *gone = *m;
+    if (gone->context != context) {
+      m = &gone->next;
+      continue;
+    }
+    *m = gone->next;
+    free((void *)gone->at);
+    free(gone);
+  }
+  char text[64];
+  snprintf(text, sizeof text, "no context on %d", context->device);
+  note(text);
+  if (contexts[context->device] == context) contexts[context->device] = NULL;
+  current = NULL;
   return CUDA_SUCCESS;
 }
 
@@ -290,7 +321,7 @@ CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned int flags) {
   NEEDS_NO_CAPTURE;
   (void)flags;
   if (wrong("peers")) return CUDA_ERROR_TOO_MANY_PEERS;
-  if (wrong("nopeer")) return CUDA_ERROR_PEER_ACCESS_UNSUPPORTED;
+  if (wrong("nopeer") || wrong("novirtual")) return CUDA_ERROR_PEER_ACCESS_UNSUPPORTED;
   if (current->peers[peer->device]++) return CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED;
   char text[64];
   snprintf(text, sizeof text, "access from %d to %d", current->device, peer->device);
