@@ -200,7 +200,7 @@ func TestDevice(t *testing.T) {
 	assert.Equal(t, fmt.Sprintf("Fake GPU 1 GPU-10111213-1415-1617-1819-1a1b1c1d1e1f %d\ncde\n", total), out)
 	assert.Equal(t, `context on 1
 activate 2 1 1 x 256 1 1, 0: 1000 2000 3000 4000 8000000000000005 80000000 2 3 250 100 16 2
-conv_weight_tf32 9 2 3 x 128 1 1, 0: 1000 2000 ffff000000000000 5000 64 32 3 3 2048
+conv_weight_tf32 9 2 20 x 128 1 1, 0: 1000 2000 ffff000000000000 5000 64 32 3 3 256
 graph
 recording
 graph destroyed

@@ -150,7 +150,7 @@ func (c *convolution) weight(g *gpu, p Precision) error {
 	for i, v := range all {
 		total[i%len(total)] += v
 	}
-	return near(c.dw, total, p.share(min(c.Rows, PartRows)+parts))
+	return near(c.dw, total, p.share(min(c.Rows, PartRows(c.Rows))+parts))
 }
 
 func abs(v float32) float64 { return float64(max(v, -v)) }

@@ -1,7 +1,8 @@
 // Convolutions in tf32 on tensor cores.
 //
 // Cost for each row of k values, giving n, with t taps: 2*t*k*n FLOP, 4*(k+n)
-// bytes from and to memory; k is read t*n/16 times, mostly from caches.  factors are rounded to 10 bits of fraction, sums are float32:Bound by memory.
+// bytes from and to memory; k is read t*n/16 times, mostly from caches.
+// Factors are rounded to 10 bits of fraction, sums are float32. Bound by memory.
 #include "conv.h"
 
 KERNEL(Threads) conv_forward_tf32(float *out, const float *in, const float *w, float *moments, int rows, int k, int n, int width, int log) {

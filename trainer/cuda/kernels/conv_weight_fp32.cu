@@ -2,7 +2,8 @@
 //
 // Cost for each row of k inputs and n outputs, with t taps: 2*t*k*n FLOP,
 // 4*(k+n) bytes, of which k is read t*n/16 times and n is read t*k/64 times,
-// mostly from caches.  each result is one chain of fma:Bound by arithmetic.
+// mostly from caches. Each
+// result is one chain of fma. Bound by arithmetic.
 #include "conv_weight.h"
 
 KERNEL(Threads) conv_weight_fp32(float *dw, const float *in, const float *grad, int rows, int k, int n, int width, int log, int part) {

@@ -2,10 +2,9 @@ package kernels
 
 // Sizes that the kernels have in common with who launches them.
 const (
-	TileRows   = 64   // rows whose sums for batch norm are taken at once
-	PartRows   = 2048 // rows in each part of a weights' gradient
-	PartImages = 512  // images in each part of the linear layer's gradient
-	Features   = 512  // of the linear layer
+	TileRows   = 64  // rows whose sums for batch norm are taken at once
+	PartImages = 512 // images in each part of the linear layer's gradient
+	Features   = 512 // of the linear layer
 	MaxClasses = 256
 	PieceSize  = 256 // parameters in a piece, at most
 
@@ -15,8 +14,13 @@ const (
 // Tiles is the number of tiles of rows.
 func Tiles(rows int) int { return over(rows, TileRows) }
 
-// Parts is the number of parts of a convolution's weights' gradient.
-func Parts(rows int) int { return over(rows, PartRows) }
+// PartRows is the number of rows in each part of a convolution's weights' gradient: so few that
+// a large GPU has something to do everywhere also where images are small, but no fewer than 256,
+// and not much fewer than make 64 parts, since Adam adds them up one by one.
+func PartRows(rows int) int { return 16 * over(min(max(over(rows, 64), 256), 2048), 16) }
+
+// Parts is the number of these parts.
+func Parts(rows int) int { return over(rows, PartRows(rows)) }
 
 // LinearParts is the number of parts of the linear layer's gradient.
 func LinearParts(images int) int { return over(images, PartImages) }
@@ -108,7 +112,7 @@ func (s Set) ConvBackward(dx, grad, w Pointer, c Shape, add bool) error {
 func (s Set) ConvWeight(dw, in, grad Pointer, c Shape) error {
 	return s.launch("conv_weight_"+string(s.Precision),
 		[3]int{over(c.Width*c.Width*c.K, tileLines), over(c.N, tileColumns), Parts(c.Rows)}, 128,
-		dw, in, grad, c.Rows, c.K, c.N, c.Width, c.Log, PartRows)
+		dw, in, grad, c.Rows, c.K, c.N, c.Width, c.Log, PartRows(c.Rows))
 }
 
 func (s Set) NormBatch(norm, runningMean, runningVar, moments, gamma, beta, state Pointer, rows, channels int) error {
