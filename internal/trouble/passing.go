@@ -136,7 +136,7 @@ var (
 		Wrong: "this is Linux inside Windows, and Windows passes no GPU on",
 		Means: "`run` without -g runs on the CPU and says so; with -g it fails, and so does `smoke`. No program of this Linux has a GPU, in a " +
 			"container or outside.",
-		Mend:  everywhere("Update NVIDIA's driver in Windows, then, in Windows:\n\twsl --update\n\twsl --shutdown"), Source: docsWSL,
+		Mend: everywhere("Update NVIDIA's driver in Windows, then, in Windows:\n\twsl --update\n\twsl --shutdown"), Source: docsWSL,
 	}
 	NoLibrary = &Row{
 		Name: "toolkit-no-library", State: Fault,

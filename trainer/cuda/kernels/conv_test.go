@@ -7,8 +7,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/berthdev/berth/trainer/cuda/internal/ptx"
 )
 
 // shapes are those of the network, with few images, and edges: sizes that fill no tile of
@@ -81,14 +79,14 @@ func (c *convolution) forward(g *gpu, p Precision) error {
 	if err := (Set{g, p}).ConvForward(out, g.floats("in", c.in), g.floats("w", c.w), moments, c.Shape); err != nil {
 		return err
 	}
-	y, err := g.Values(ptx.Pointer(out))
+	y, err := g.values(out)
 	if err != nil {
 		return err
 	}
 	if err := near(c.out, y, p.share(c.Width*c.Width*c.K)); err != nil {
 		return err
 	}
-	m, err := g.Values(ptx.Pointer(moments))
+	m, err := g.values(moments)
 	if err != nil {
 		return err
 	}
@@ -114,7 +112,7 @@ func (c *convolution) backward(g *gpu, p Precision) error {
 	if err := (Set{g, p}).ConvBackward(dx, grad, w, c.Shape, false); err != nil {
 		return err
 	}
-	once, err := g.Values(ptx.Pointer(dx))
+	once, err := g.values(dx)
 	if err != nil {
 		return err
 	}
@@ -125,7 +123,7 @@ func (c *convolution) backward(g *gpu, p Precision) error {
 	if err := (Set{g, p}).ConvBackward(dx, grad, w, c.Shape, true); err != nil {
 		return err
 	}
-	twice, err := g.Values(ptx.Pointer(dx))
+	twice, err := g.values(dx)
 	if err != nil {
 		return err
 	}
@@ -142,7 +140,7 @@ func (c *convolution) weight(g *gpu, p Precision) error {
 	if err := (Set{g, p}).ConvWeight(dw, g.floats("in", c.in), g.floats("grad", c.grad), c.Shape); err != nil {
 		return err
 	}
-	all, err := g.Values(ptx.Pointer(dw))
+	all, err := g.values(dw)
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func checkGather(t testing.TB) {
 				n := len(labels)
 				x, l := g.room("x", n*1024*c.channels), g.room("labels", n)
 				from := Images{
-					Pixels: Pointer(g.Bytes("pixels", split.Pixels)), Labels: Pointer(g.Bytes("classes", split.Labels)), Order: g.value("order", order),
+					Pixels: g.value("pixels", split.Pixels), Labels: g.value("classes", split.Labels), Order: g.value("order", order),
 					Channels: c.channels, Height: c.height, Width: c.width, Seed: seed, Augment: augment,
 				}
 				state := g.value("state", State{Epoch: epoch, First: int32(first)})

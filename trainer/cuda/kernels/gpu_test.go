@@ -10,30 +10,72 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/trainer/cuda/internal/ptx"
 )
 
-// gpu is a GPU in the form of an interpreter.
-type gpu struct {
-	*ptx.Memory
-	modules map[string]*ptx.Module // by kernel
+// A device is where kernels run.
+type device interface {
+	Launcher
+	Alloc(name string, bytes int) (Pointer, error)
+	Free(Pointer) error
+	Write(to Pointer, data []byte) error
+	Read(data []byte, from Pointer) error
 }
 
-// newGPU returns one that runs the PTX that ships, unless the test has other PTX.
+// onGPU is a GPU to run all checks on, nil for the interpreter.
+var onGPU device
+
+// gpu is a device of which a check has some memory.
+type gpu struct {
+	device
+	sizes map[Pointer]int
+}
+
+// newGPU returns onGPU, or an interpreter of the PTX that ships or, of a probe, other PTX.
 func newGPU(t testing.TB) *gpu {
-	g := &gpu{ptx.NewMemory(), map[string]*ptx.Module{}}
+	if onGPU != nil {
+		g := &gpu{onGPU, map[Pointer]int{}}
+		t.Cleanup(func() {
+			for p := range g.sizes {
+				assert.NoError(t, g.Free(p))
+			}
+		})
+		return g
+	}
+	i := interpreter{ptx.NewMemory(), map[string]*ptx.Module{}}
 	modules := parsed()
 	if p, ok := t.(*probe); ok {
 		modules = append(slices.Clone(modules), p.module) // the last one counts
 	}
 	for _, m := range modules {
 		for _, k := range m.Kernels() {
-			g.modules[k] = m
+			i.modules[k] = m
 		}
 	}
-	return g
+	return &gpu{i, map[Pointer]int{}}
+}
+
+// interpreter is a GPU in the form of one.
+type interpreter struct {
+	*ptx.Memory
+	modules map[string]*ptx.Module // by kernel
+}
+
+func (i interpreter) Alloc(name string, bytes int) (Pointer, error) {
+	return Pointer(i.Memory.Alloc(name, bytes)), nil
+}
+
+func (i interpreter) Free(p Pointer) error { return i.Memory.Free(ptx.Pointer(p)) }
+
+func (i interpreter) Write(to Pointer, data []byte) error {
+	return i.Memory.Write(ptx.Pointer(to), data)
+}
+
+func (i interpreter) Read(data []byte, from Pointer) error {
+	return i.Memory.Read(data, ptx.Pointer(from))
 }
 
 // parsed are the files that ship.
@@ -80,24 +122,44 @@ func try(t *testing.T, text string, check func(testing.TB)) (found string) {
 	return ""
 }
 
-func (g *gpu) Launch(kernel string, grid, block [3]int, args ...any) error {
-	for i, a := range args {
+func (i interpreter) Launch(kernel string, grid, block [3]int, args ...any) error {
+	for k, a := range args {
 		if p, ok := a.(Pointer); ok {
-			args[i] = ptx.Pointer(p)
+			args[k] = ptx.Pointer(p)
 		}
 	}
-	m := g.modules[kernel]
+	m := i.modules[kernel]
 	if m == nil {
 		return fmt.Errorf("there is no kernel %q", kernel)
 	}
-	return m.Launch(g.Memory, kernel, ptx.Dim{X: grid[0], Y: grid[1], Z: grid[2]}, ptx.Dim{X: block[0], Y: block[1], Z: block[2]}, args...)
+	return m.Launch(i.Memory, kernel, ptx.Dim{X: grid[0], Y: grid[1], Z: grid[2]}, ptx.Dim{X: block[0], Y: block[1], Z: block[2]}, args...)
 }
 
-// floats puts values on the device.
-func (g *gpu) floats(name string, v []float32) Pointer { return Pointer(g.Memory.Floats(name, v)) }
+// alloc allocates memory that nothing is in yet.
+func (g *gpu) alloc(name string, bytes int) Pointer {
+	p, err := g.Alloc(name, bytes)
+	if err != nil {
+		panic(err)
+	}
+	g.sizes[p] = bytes
+	return p
+}
 
-// room allocates room for float32 that nothing is in yet.
-func (g *gpu) room(name string, n int) Pointer { return Pointer(g.Alloc(name, 4*n)) }
+// room allocates room for float32 that nothing is in yet. On a GPU, where nobody sees what was
+// not written, each is NaN.
+func (g *gpu) room(name string, n int) Pointer {
+	p := g.alloc(name, 4*n)
+	if onGPU != nil {
+		g.write(p, bytes.Repeat([]byte{0xff}, 4*n))
+	}
+	return p
+}
+
+func (g *gpu) write(to Pointer, data []byte) {
+	if err := g.Write(to, data); err != nil {
+		panic(err)
+	}
+}
 
 // value puts a value of fixed size on the device.
 func (g *gpu) value(name string, v any) Pointer {
@@ -105,21 +167,35 @@ func (g *gpu) value(name string, v any) Pointer {
 	if err := binary.Write(&b, binary.LittleEndian, v); err != nil {
 		panic(err)
 	}
-	return Pointer(g.Bytes(name, b.Bytes()))
+	p := g.alloc(name, b.Len())
+	g.write(p, b.Bytes())
+	return p
 }
+
+// floats puts values on the device.
+func (g *gpu) floats(name string, v []float32) Pointer { return g.value(name, v) }
 
 // read reads a value of fixed size, all of which must have been written.
 func (g *gpu) read(t testing.TB, p Pointer, v any) {
 	t.Helper()
-	b, err := g.All(ptx.Pointer(p))
-	require.NoError(t, err)
+	b := make([]byte, g.sizes[p])
+	require.NoError(t, g.Read(b, p))
 	require.NoError(t, binary.Read(bytes.NewReader(b), binary.LittleEndian, v))
 }
 
-// get returns float32, all of which must have been written.
+// values returns float32, all of which must have been written.
+func (g *gpu) values(p Pointer) ([]float32, error) {
+	b, v := make([]byte, g.sizes[p]), make([]float32, g.sizes[p]/4)
+	if err := g.Read(b, p); err != nil {
+		return nil, err
+	}
+	return v, binary.Read(bytes.NewReader(b), binary.LittleEndian, v)
+}
+
+// get is values that must be there.
 func (g *gpu) get(t testing.TB, p Pointer) []float32 {
 	t.Helper()
-	v, err := g.Values(ptx.Pointer(p))
+	v, err := g.values(p)
 	require.NoError(t, err)
 	return v
 }

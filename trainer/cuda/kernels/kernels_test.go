@@ -11,8 +11,8 @@ import (
 	"github.com/berthdev/berth/internal/testenv"
 )
 
-// checks compare each kernel with float64, on random data and at edge sizes, in the
-// interpreter.
+// checks compare each kernel with float64, on random data and at edge sizes: here in the
+// interpreter, in TestOnGPU through the driver.
 var checks = []struct {
 	kernel string
 	check  func(testing.TB)

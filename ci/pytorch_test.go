@@ -1,4 +1,4 @@
-package bench
+package ci
 
 import (
 	"encoding/binary"
@@ -21,12 +21,10 @@ import (
 	"github.com/berthdev/berth/trainer/nn"
 )
 
-func TestMain(m *testing.M) { os.Exit(dockertest.Main(m)) }
-
 // TestPyTorch trains in PyTorch, on its CPU, what the trainer trains: from one checkpoint, on
 // images that a flip leaves as they are, all in one batch, and without dropout, so that neither
 // order nor chance matters. Step by step the two say the same. It also is what runs
-// pytorch/train.py where there is no GPU.
+// trainer/bench/pytorch/train.py where there is no GPU.
 func TestPyTorch(t *testing.T) {
 	if !testenv.Long() {
 		t.Skip("it fetches and unpacks PyTorch: mage test -long")
@@ -61,7 +59,7 @@ func TestPyTorch(t *testing.T) {
 		t.Run(variant, func(t *testing.T) {
 			name := dockertest.Name(t)
 			c := exec.CommandContext(t.Context(), docker, "run", "--rm", "--name="+name, "--network=none", "--shm-size=1g",
-				"--volume="+mounted(t, "pytorch")+":/peer:ro", "--volume="+folder+":/data:ro",
+				"--volume="+mounted(t, "../trainer/bench/pytorch")+":/peer:ro", "--volume="+folder+":/data:ro",
 				"--env=LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu/openblas-pthread", image,
 				"python3", "-B", "/peer/train.py", "--variant="+variant, "--device=cpu", "--data=/data", "--from=/data/begun", "--batch-size=64", "--epochs=5")
 			out, err := c.Output()

@@ -1,0 +1,42 @@
+#!/bin/sh
+# Checks the kernels on a GPU: each against float64, then the same under the four tools of
+# NVIDIA's compute-sanitizer, where that is installed:
+#
+#	trainer/bench/check.sh TESTS [OUT]
+#
+# TESTS are the tests of trainer/cuda/kernels, compiled with the tag cuda on whichever machine:
+# see docs/trainer.md. OUT (gpu-check) gets a log of each step. The exit code is 0 if all that
+# could run passed.
+#
+#	CHECK_LIMIT=120        seconds that each of the five steps may take
+set -u
+[ $# -ge 1 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+tests=$1 out=${2:-gpu-check} limit=${CHECK_LIMIT:-120} failed=0
+mkdir -p "$out" || exit 1
+
+# step NAME COMMAND… runs the tests, by the command.
+step() {
+	name=$1
+	shift
+	if ! timeout -k 1 "$limit" "$@" "$tests" -test.run='^TestOnGPU$' -test.v >"$out/$name.log" 2>&1; then
+		failed=1
+		echo "$name: FAILED: $(grep -E -m 1 'no CUDA|: error [0-9]|rounding explains|ERROR SUMMARY|panic:' "$out/$name.log" || tail -n 1 "$out/$name.log"). See $out/$name.log"
+	elif ! grep -q -- '^ *--- PASS: TestOnGPU/' "$out/$name.log"; then
+		failed=1
+		echo "$name: FAILED: nothing was checked. See $out/$name.log"
+	else
+		echo "$name: $(grep -c -- '^ *--- PASS: TestOnGPU/' "$out/$name.log") checks passed"
+	fi
+}
+
+BERTH_TEST_ON_GPU=1 # no stand-in takes the place of a driver that is missing
+export BERTH_TEST_ON_GPU
+step float64 env
+for tool in memcheck racecheck initcheck synccheck; do
+	if command -v compute-sanitizer >/dev/null; then
+		step "$tool" compute-sanitizer --tool="$tool" --error-exitcode=1
+	else
+		echo "$tool: left out, there is no compute-sanitizer here"
+	fi
+done
+exit $failed
