@@ -32,7 +32,7 @@ exec "$@"
 	driver := cudatest.Runs(t)
 	check := func(wrong string) (said string, code int) {
 		c := exec.CommandContext(t.Context(), "bench/check.sh", tests, t.TempDir())
-		c.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "LD_LIBRARY_PATH="+driver, "FAKE_CUDA="+wrong)
+		c.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "LD_LIBRARY_PATH="+driver, "FAKE_CUDA="+wrong, "CHECK_BATCH=1", "CHECK_TIMES=1x")
 		out, err := c.CombinedOutput()
 		if err != nil {
 			require.IsType(t, &exec.ExitError{}, err, "%s", out)
@@ -46,6 +46,7 @@ memcheck: 24 checks passed
 racecheck: FAILED: ========= ERROR SUMMARY: 1 hazard. See .*/racecheck.log
 initcheck: 24 checks passed
 synccheck: 24 checks passed
+times: 1[0-9][0-9] launches, see .*/times.log
 $`, said)
 	said, code = check("old")
 	assert.Equal(t, 1, code)

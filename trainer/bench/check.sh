@@ -1,6 +1,7 @@
 #!/bin/sh
 # Checks the kernels on a GPU: each against float64, then the same under the four tools of
-# NVIDIA's compute-sanitizer, where that is installed:
+# NVIDIA's compute-sanitizer, where that is installed; and times them, in shares of the GPU's
+# memory bandwidth and of its peak:
 #
 #	trainer/bench/check.sh TESTS [OUT]
 #
@@ -8,10 +9,12 @@
 # see docs/trainer.md. OUT (gpu-check) gets a log of each step. The exit code is 0 if all that
 # could run passed.
 #
-#	CHECK_LIMIT=120        seconds that each of the five steps may take
+#	CHECK_LIMIT=90         seconds that each of the six steps may take
+#	CHECK_BATCH=500        images in the step whose kernels are timed
+#	CHECK_TIMES=20x        how often ten launches in a row are timed, as -test.benchtime has it
 set -u
-[ $# -ge 1 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-tests=$1 out=${2:-gpu-check} limit=${CHECK_LIMIT:-120} failed=0
+[ $# -ge 1 ] || { sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+tests=$1 out=${2:-gpu-check} limit=${CHECK_LIMIT:-90} failed=0
 mkdir -p "$out" || exit 1
 
 # step NAME COMMAND… runs the tests, by the command.
@@ -39,4 +42,12 @@ for tool in memcheck racecheck initcheck synccheck; do
 		echo "$tool: left out, there is no compute-sanitizer here"
 	fi
 done
+if grep -q '^PASS' "$out/float64.log"; then
+	if timeout -k 1 "$limit" "$tests" -test.run='^$' -test.bench=OnGPU -test.benchtime="${CHECK_TIMES:-20x}" -batch="${CHECK_BATCH:-500}" >"$out/times.log" 2>&1; then
+		echo "times: $(grep -c '^BenchmarkOnGPU/' "$out/times.log") launches, see $out/times.log"
+	else
+		failed=1
+		echo "times: FAILED: $(tail -n 1 "$out/times.log"). See $out/times.log"
+	fi
+fi
 exit $failed
