@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -48,6 +49,7 @@ func RestartableDocker(t *testing.T, flags ...string) (host, hooks string, resta
 	require.NoError(t, err)
 	t.Cleanup(func() { log.Close() })
 	var c *exec.Cmd
+	var over chan struct{} // closed when it has ended
 	start := func() {
 		c = exec.Command(dockerd, append([]string{"--config-file", config, "-H", host, "--data-root", dir + "/data", "--exec-root", dir + "/exec",
 			"-p", dir + "/pid", "--containerd-namespace", "berth-test", "--containerd-plugins-namespace", "berth-test-plugins",
@@ -55,11 +57,22 @@ func RestartableDocker(t *testing.T, flags ...string) (host, hooks string, resta
 		c.Env = append(os.Environ(), "PATH="+hooks+":"+os.Getenv("PATH"))
 		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
 		c.Stdout, c.Stderr = log, log
-		require.NoError(t, c.Start())
+		began := make(chan error)
+		over = make(chan struct{})
+		go func() {
+			// dockerd gets its signal when the thread ends that started it. A goroutine that
+			// changes its thread for good ends that: it mustn't be this one.
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			began <- c.Start()
+			<-over
+		}()
+		require.NoError(t, <-began)
 	}
 	end := func() {
 		c.Process.Signal(syscall.SIGTERM)
 		c.Wait()
+		close(over)
 	}
 	start()
 	t.Cleanup(func() { end() })
