@@ -26,9 +26,6 @@ var batch = flag.Int("batch", 500, "images in a step whose kernels BenchmarkOnGP
 // row, and says how much of the GPU's memory bandwidth and of its peak that is, by the costs that
 // the kernels' files give. trainer/bench/check.sh runs it.
 func BenchmarkOnGPU(b *testing.B) {
-	if err := driver.Probe(); err != nil {
-		b.Skip(err)
-	}
 	for _, precision := range []kernels.Precision{kernels.FP32, kernels.TF32} {
 		gpu, err := driver.Open(0)
 		require.NoError(b, err)
