@@ -3,6 +3,7 @@ package ci
 import (
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -31,6 +32,8 @@ func TestPyTorch(t *testing.T) {
 	}
 	const images, steps = 64, 5
 	docker, image := testenv.NeedsCommand(t, testenv.DockerCommand, "docker"), dockertest.PyTorch(t)
+	peer, err := filepath.Abs("../trainer/bench/pytorch")
+	require.NoError(t, err)
 	folder := t.TempDir()
 	writeMirrored(t, folder, images)
 	set, err := data.Find(folder, false)
@@ -57,11 +60,11 @@ func TestPyTorch(t *testing.T) {
 
 	for variant, tolerance := range map[string]float64{"plain": 1e-5, "tuned": 0.02} { // bfloat16 has 8 bits
 		t.Run(variant, func(t *testing.T) {
-			name := dockertest.Name(t)
-			c := exec.CommandContext(t.Context(), docker, "run", "--rm", "--name="+name, "--network=none", "--shm-size=1g",
-				"--volume="+mounted(t, "../trainer/bench/pytorch")+":/peer:ro", "--volume="+folder+":/data:ro",
+			c := exec.CommandContext(t.Context(), docker, "run", "--rm", "--name="+dockertest.Name(t), "--network=none", "--shm-size=1g",
+				"--volume="+peer+":/peer:ro", "--volume="+folder+":/data:ro",
 				"--env=LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu/openblas-pthread", image,
-				"python3", "-B", "/peer/train.py", "--variant="+variant, "--device=cpu", "--data=/data", "--from=/data/begun", "--batch-size=64", "--epochs=5")
+				"python3", "-B", "/peer/train.py", "--variant="+variant, "--device=cpu", "--data=/data", "--from=/data/begun",
+				fmt.Sprint("--batch-size=", images), fmt.Sprint("--epochs=", steps))
 			out, err := c.Output()
 			if exit, ok := err.(*exec.ExitError); ok {
 				require.NoError(t, err, "%s", exit.Stderr)
@@ -80,14 +83,6 @@ func TestPyTorch(t *testing.T) {
 			assert.InDelta(t, float64(correct)/images, got.TestAccuracy, 1.0/images)
 		})
 	}
-}
-
-// mounted is the absolute path of a folder here.
-func mounted(t *testing.T, name string) string {
-	t.Helper()
-	path, err := filepath.Abs(name)
-	require.NoError(t, err)
-	return path
 }
 
 // begun writes a checkpoint of a network without dropout, and returns the network. The

@@ -16,7 +16,7 @@ import (
 	"github.com/berthdev/berth/trainer/cuda/internal/ptx"
 )
 
-// A device is where kernels run.
+// A device is where kernels run: that of package cuda, which imports this one.
 type device interface {
 	Launcher
 	Alloc(name string, bytes int) (Pointer, error)
