@@ -48,33 +48,30 @@ func RestartableDocker(t *testing.T, flags ...string) (host, hooks string, resta
 	log, err := os.Create(filepath.Join(dir, "log"))
 	require.NoError(t, err)
 	t.Cleanup(func() { log.Close() })
-	var c *exec.Cmd
-	var over chan struct{} // closed when it has ended
-	start := func() {
-		c = exec.Command(dockerd, append([]string{"--config-file", config, "-H", host, "--data-root", dir + "/data", "--exec-root", dir + "/exec",
+	start := func() (end func()) {
+		c := exec.Command(dockerd, append([]string{"--config-file", config, "-H", host, "--data-root", dir + "/data", "--exec-root", dir + "/exec",
 			"-p", dir + "/pid", "--containerd-namespace", "berth-test", "--containerd-plugins-namespace", "berth-test-plugins",
 			"--iptables=false", "--ip-forward=false", "--ip-masq=false"}, flags...)...)
 		c.Env = append(os.Environ(), "PATH="+hooks+":"+os.Getenv("PATH"))
 		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
 		c.Stdout, c.Stderr = log, log
-		began := make(chan error)
-		over = make(chan struct{})
+		began, over := make(chan error), make(chan struct{})
 		go func() {
 			// dockerd gets its signal when the thread ends that started it. A goroutine that
 			// changes its thread for good ends that: it mustn't be this one.
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
+			defer close(over)
 			began <- c.Start()
-			<-over
+			c.Wait()
 		}()
 		require.NoError(t, <-began)
+		return func() {
+			c.Process.Signal(syscall.SIGTERM)
+			<-over
+		}
 	}
-	end := func() {
-		c.Process.Signal(syscall.SIGTERM)
-		c.Wait()
-		close(over)
-	}
-	start()
+	end := start()
 	t.Cleanup(func() { end() })
 	t.Setenv("DOCKER_HOST", host)
 	var d *daemon.Client
@@ -95,7 +92,7 @@ func RestartableDocker(t *testing.T, flags ...string) (host, hooks string, resta
 	require.NoError(t, err)
 	return host, hooks, func() {
 		end()
-		start()
+		end = start()
 		require.Eventually(t, func() bool {
 			d, err := daemon.ConnectTo(t.Context(), host)
 			if err == nil {
