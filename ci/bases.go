@@ -178,6 +178,13 @@ func (s *staging) stageBases(made map[string]string) error {
 	return nil
 }
 
+// hasTag reports whether a reference without a digest says which tag it means. What can't be
+// read as one does: the look-up says what is wrong with it.
+func hasTag(reference string) bool {
+	ref, err := name.NewTag(reference, name.WithDefaultTag(""))
+	return err != nil || ref.TagStr() != ""
+}
+
 // PinBases writes the digests that the tags in the project's Dockerfile have now, and returns
 // what has changed. An image without a tag stays as it is.
 func PinBases(ctx context.Context, p Project) (changes []string, err error) {
@@ -195,12 +202,11 @@ func PinBases(ctx context.Context, p Project) (changes []string, err error) {
 	seen := map[string]bool{}
 	for _, i := range images {
 		tagged, have, _ := strings.Cut(i.Name, "@")
-		ref, err := name.NewTag(tagged, name.StrictValidation)
-		if err != nil || seen[i.Name] { // it has no tag
+		if !hasTag(tagged) || seen[i.Name] {
 			continue
 		}
 		seen[i.Name] = true
-		now, err := lint.ImageDigest(ctx, ref.Name())
+		now, err := lint.ImageDigest(ctx, tagged)
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", p.Dockerfile, i.Line, err)
 		}

@@ -161,6 +161,15 @@ func compressed(t *testing.T, img v1.Image) (digests []string, all map[string][]
 	return digests, all
 }
 
+func TestHasTag(t *testing.T) {
+	for reference, want := range map[string]bool{
+		"ubuntu:24.04": true, "nvidia/cuda:12.4.1-base-ubuntu22.04": true, "docker.io/ubuntu:24.04": true, "localhost:5000/team/base:1": true,
+		"ubuntu": false, "team/base": false, "localhost:5000/team/base": false, "Bad Name": true,
+	} {
+		assert.Equal(t, want, hasTag(reference), reference)
+	}
+}
+
 // TestBaseImage builds on an image of a registry that the engine can't reach.
 func TestBaseImage(t *testing.T) {
 	if testing.Short() {

@@ -45,9 +45,10 @@ func (f *file) dockerfile() {
 		return
 	}
 	if syntax, _, at, ok := parser.DetectSyntax([]byte(f.text)); ok && len(at) > 0 {
-		f.image(at[0].Start.Line, at[0].Start.Line, "# syntax =", syntax, syntax)
+		line := at[0].Start.Line
+		f.image(line, line, f.only(line, syntax), "# syntax =", syntax, syntax)
 	}
-	d := &dockerfileChecker{file: f, lex: shell.NewLex(parsed.EscapeToken), escape: parsed.EscapeToken, global: variables{}}
+	d := &dockerfileChecker{file: f, lex: shell.NewLex(parsed.EscapeToken), escape: parsed.EscapeToken, global: variables{}, taken: map[[2]int]bool{}}
 	for _, node := range parsed.AST.Children {
 		d.instruction(node, node)
 	}
@@ -59,9 +60,10 @@ type dockerfileChecker struct {
 	*file
 	lex    *shell.Lex
 	escape rune
-	global variables // of ARG before the first stage
-	stages []string  // their names so far, in lower case; "" for one without
-	stage  *stage    // nil before the first
+	global variables       // of ARG before the first stage
+	stages []string        // their names so far, in lower case; "" for one without
+	stage  *stage          // nil before the first
+	taken  map[[2]int]bool // lines and columns of the images so far
 }
 
 // instruction checks one; top is the node that has its place and its flags.
@@ -155,11 +157,12 @@ func (d *dockerfileChecker) from(node *parser.Node) {
 	windows := d.escape == '`'
 	d.stage = nil // FROM knows the arguments before the first stage alone
 	image, known := d.expand(words[0])
-	earlier := slices.Contains(d.stages, strings.ToLower(image))
-	if known && image != "" && image != "scratch" && !earlier {
-		d.image(node.StartLine, d.find(node, words[0]), fromInstruction, image, words[0])
+	if image != "scratch" && !d.isStage(image) {
+		line, column := d.takes(node, fromInstruction, image, words[0])
+		if known && image != "" {
+			d.image(node.StartLine, line, column, fromInstruction, image, words[0])
+		}
 	}
-	d.takes(node, fromInstruction, image, words[0], earlier)
 	name := ""
 	if len(words) == 3 && strings.EqualFold(words[1], "as") {
 		name = strings.ToLower(words[2])
@@ -168,11 +171,50 @@ func (d *dockerfileChecker) from(node *parser.Node) {
 	d.stage = &stage{env: variables{}, posix: !windows}
 }
 
-// takes records an image that something is taken from, unless it is a stage of the file.
-func (d *dockerfileChecker) takes(node *parser.Node, where, image, exact string, stage bool) {
-	if !stage && image != "scratch" {
-		d.images = append(d.images, Image{Where: where, Name: image, Text: exact, Line: d.find(node, exact)})
+// isStage reports whether an image is an earlier stage of the file. One whose name isn't
+// known is none, though stages may be without one.
+func (d *dockerfileChecker) isStage(image string) bool {
+	return image != "" && slices.Contains(d.stages, strings.ToLower(image))
+}
+
+// takes records an image that something is taken from, and returns where it stands.
+func (d *dockerfileChecker) takes(node *parser.Node, where, image, exact string) (line, column int) {
+	line, column = d.place(node, where, exact)
+	d.images = append(d.images, Image{Where: where, Name: image, Text: exact, Line: line, column: column})
+	return line, column
+}
+
+// place is the line of an instruction and the byte of that line at which the reference of an
+// image stands: the first that no other image has. The column is -1 if it doesn't stand on
+// one line.
+func (d *dockerfileChecker) place(node *parser.Node, where, word string) (line, column int) {
+	for line := node.StartLine; line <= node.EndLine && line <= len(d.lines); line++ {
+		text := d.lines[line-1]
+		if line > node.StartLine && strings.HasPrefix(strings.TrimSpace(text), "#") {
+			continue
+		}
+		for at := 0; ; at++ {
+			next := strings.Index(text[at:], word)
+			if next < 0 {
+				break
+			}
+			at += next
+			if place := [2]int{line, at}; standsAlone(text[:at], text[at+len(word):], where) && !d.taken[place] {
+				d.taken[place] = true
+				return line, at
+			}
+		}
 	}
+	return d.find(node, word), -1
+}
+
+// standsAlone reports whether what is between two parts of a line is a whole reference, and
+// no part of another word.
+func standsAlone(before, after, where string) bool {
+	if where == fromInstruction {
+		return (before == "" || strings.ContainsAny(before[len(before)-1:], " \t")) && (after == "" || strings.ContainsAny(after[:1], " \t\r"))
+	}
+	return strings.HasSuffix(before, "from=") && (after == "" || strings.ContainsAny(after[:1], " \t\r,"))
 }
 
 // endStage reports the downloads of a stage that nothing in it checked.
@@ -186,13 +228,13 @@ func (d *dockerfileChecker) endStage() {
 // a build context of that name.
 func (d *dockerfileChecker) used(top *parser.Node, where, from string) {
 	image, known := d.expand(from)
-	_, err := strconv.Atoi(image)
-	stage := err == nil || slices.Contains(d.stages, strings.ToLower(image))
-	d.takes(top, where, image, from, stage)
-	if stage || !known || !strings.ContainsAny(image, ":/") {
+	if _, err := strconv.Atoi(image); err == nil || image == "scratch" || d.isStage(image) {
 		return
 	}
-	d.image(top.StartLine, d.find(top, from), where, image, from)
+	line, column := d.takes(top, where, image, from)
+	if known && strings.ContainsAny(image, ":/") {
+		d.image(top.StartLine, line, column, where, image, from)
+	}
 }
 
 // addition checks ADD.

@@ -39,7 +39,7 @@ func (f *file) goSource() {
 		}
 		if image, err := strconv.Unquote(text.Value); err == nil && image != "" {
 			line := set.Position(text.Pos()).Line
-			f.image(line, line, "From", image, image)
+			f.image(line, line, f.only(line, image), "From", image, image)
 		}
 		return true
 	})

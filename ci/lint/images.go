@@ -1,7 +1,10 @@
 package lint
 
 import (
+	"cmp"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -11,6 +14,8 @@ type Image struct {
 	Name  string // its reference, with variables replaced; "" if one has no value in the file
 	Text  string // its reference as it stands there
 	Line  int    // on which it stands, from 1
+
+	column int // its first byte on that line, from 0; -1 if it doesn't stand on one line
 }
 
 // Pinned reports whether it has a digest.
@@ -29,36 +34,16 @@ func Images(dockerfile []byte) []Image {
 // doesn't stand on one line.
 func ReplaceImages(dockerfile []byte, images []Image, with func(Image) string) ([]byte, error) {
 	lines := strings.Split(string(dockerfile), "\n")
-	for _, i := range images {
-		line := lines[i.Line-1]
-		at := i.find(line)
-		if at < 0 {
+	// From the end, so that the places before it stay where they are.
+	last := slices.SortedFunc(slices.Values(images), func(a, b Image) int { return cmp.Or(cmp.Compare(b.Line, a.Line), cmp.Compare(b.column, a.column)) })
+	for _, i := range last {
+		if i.column < 0 {
 			return nil, fmt.Errorf("line %d: %s %s doesn't stand on one line. Write it on one", i.Line, i.Where, i.Text)
 		}
-		lines[i.Line-1] = line[:at] + with(i) + line[at+len(i.Text):]
+		line := lines[i.Line-1]
+		lines[i.Line-1] = line[:i.column] + with(i) + line[i.column+len(i.Text):]
 	}
 	return []byte(strings.Join(lines, "\n")), nil
-}
-
-// find returns where the image stands on its line, -1 if nowhere. In FROM it is a word: a
-// part of another one may look like it.
-func (i Image) find(line string) int {
-	if i.Where != fromInstruction {
-		const before = "from="
-		if at := strings.Index(line, before+i.Text); at >= 0 {
-			return at + len(before)
-		}
-		return -1
-	}
-	for at := 0; ; at++ {
-		next := strings.Index(line[at:], i.Text)
-		if next < 0 {
-			return -1
-		}
-		if at += next; at == 0 || line[at-1] == ' ' || line[at-1] == '\t' {
-			return at
-		}
-	}
 }
 
 // A Move is a tag that has another image than the one whose digest a Dockerfile has.
@@ -71,9 +56,10 @@ func (m Move) String() string { return fmt.Sprintf("%s %s -> %s", m.Name, m.From
 func MoveDigests(dockerfile []byte, images []Image, moves []Move) ([]byte, error) {
 	text := string(dockerfile)
 	for _, m := range moves {
-		whole := m.Name + "@" + m.From
-		if strings.Contains(text, whole) {
-			text = strings.ReplaceAll(text, whole, m.Name+"@"+m.To)
+		// Not as the end of a longer name.
+		whole := regexp.MustCompile(`(^|[^\w./:-])` + regexp.QuoteMeta(m.Name+"@"+m.From))
+		if whole.MatchString(text) {
+			text = whole.ReplaceAllString(text, "${1}"+m.Name+"@"+m.To)
 			continue
 		}
 		// The name is put together from variables, so the digest has to be enough.

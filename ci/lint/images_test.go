@@ -28,17 +28,27 @@ RUN --mount=type=bind,from=team/tools:2@` + sumB + `,target=/t --mount=from=seco
 FROM start AS team
 FROM team/base AS team/base
 FROM ${NONE}
+FROM scratch
+FROM team/${TARGETARCH}
+RUN --mount=from=a:1@` + sumB + `,target=/a \
+  # --mount=from=a:1@` + sumB + `
+  --mount=from=a:1@` + sumB + `,target=/b --mount=from=a:1@` + sumB + `,target=/c \
+  cp /a /b
 `
 
 func TestImages(t *testing.T) {
 	images := Images([]byte(taking))
 	assert.Equal(t, []Image{
-		{"FROM", "team/base:1@" + sumA, "$BASE", 5},
-		{"FROM", "team/base:1@" + sumA, "team/base:1@" + sumA, 7},
-		{"COPY --from", "busybox", "busybox", 10},
-		{"RUN --mount=from", "team/tools:2@" + sumB, "team/tools:2@" + sumB, 11},
-		{"FROM", "team/base", "team/base", 13},
-		{"FROM", "", "${NONE}", 14},
+		{"FROM", "team/base:1@" + sumA, "$BASE", 5, 5},
+		{"FROM", "team/base:1@" + sumA, "team/base:1@" + sumA, 7, 2},
+		{"COPY --from", "busybox", "busybox", 10, 12},
+		{"RUN --mount=from", "team/tools:2@" + sumB, "team/tools:2@" + sumB, 11, 27},
+		{"FROM", "team/base", "team/base", 13, 5},
+		{"FROM", "", "${NONE}", 14, 5},
+		{"FROM", "", "team/${TARGETARCH}", 16, 5},
+		{"RUN --mount=from", "a:1@" + sumB, "a:1@" + sumB, 17, 17},
+		{"RUN --mount=from", "a:1@" + sumB, "a:1@" + sumB, 19, 15},
+		{"RUN --mount=from", "a:1@" + sumB, "a:1@" + sumB, 19, len("  --mount=from=a:1@,target=/b --mount=from=") + len(sumA)},
 	}, images)
 	assert.True(t, images[0].Pinned())
 	assert.False(t, images[2].Pinned())
@@ -48,7 +58,8 @@ func TestImages(t *testing.T) {
 	replaced, err := ReplaceImages([]byte(taking), images, func(Image) string { return "X" })
 	require.NoError(t, err)
 	want := strings.NewReplacer("FROM $BASE", "FROM X", "  team/base:1@"+sumA, "  X", "--from=busybox", "--from=X", "from=team/tools:2@"+sumB, "from=X",
-		"FROM team/base AS", "FROM X AS", "FROM ${NONE}", "FROM X").Replace(taking)
+		"FROM team/base AS", "FROM X AS", "FROM ${NONE}", "FROM X", "FROM team/${TARGETARCH}", "FROM X", "  # --mount=from=a:1@"+sumB, "  # --mount=from=a:1@"+sumB,
+		"from=a:1@"+sumB, "from=X").Replace(taking)
 	assert.Equal(t, want, string(replaced))
 
 	broken := []byte("FROM team/ba\\\nse:1\n")
@@ -73,6 +84,11 @@ func TestMoveDigests(t *testing.T) {
 	moved, err = move(two, "a:1")
 	require.NoError(t, err)
 	assert.Equal(t, "FROM a:1@"+sumC+"\nFROM a:1.2@"+sumA+"\n", moved)
+
+	// So does the same name elsewhere.
+	moved, err = move("FROM a:1@"+sumA+"\nFROM b.example/a:1@"+sumA+"\n", "a:1")
+	require.NoError(t, err)
+	assert.Equal(t, "FROM a:1@"+sumC+"\nFROM b.example/a:1@"+sumA+"\n", moved)
 
 	parts := "ARG TAG=1\nFROM a:$TAG@" + sumA + "\n"
 	moved, err = move(parts, "a:1")

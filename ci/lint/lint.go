@@ -146,17 +146,25 @@ func (f *file) add(first, line int, rule, mend, format string, args ...any) *Fin
 	return &f.findings[len(f.findings)-1]
 }
 
-// fix says how Fix can mend a finding, if text stands once on its line.
-func (f *file) fix(found *Finding, p pin, text string) {
-	begin := 0
-	for _, line := range f.lines[:found.Line-1] {
-		begin += len(line) + 1
+// only is where a text stands on a line, in bytes from its beginning; -1 unless it stands
+// there once.
+func (f *file) only(line int, text string) int {
+	if strings.Count(f.lines[line-1], text) != 1 {
+		return -1
 	}
-	line := f.lines[found.Line-1]
-	if strings.Count(line, text) != 1 {
+	return strings.Index(f.lines[line-1], text)
+}
+
+// fix says how Fix can mend a finding: by replacing the text that begins at a byte of its
+// line. It can't where that is -1.
+func (f *file) fix(found *Finding, p pin, text string, column int) {
+	if column < 0 {
 		return
 	}
-	p.text, p.offset = text, begin+strings.Index(line, text)
+	p.text, p.offset = text, column
+	for _, line := range f.lines[:found.Line-1] {
+		p.offset += len(line) + 1
+	}
 	found.pin, found.Fixable = &p, true
 }
 
@@ -201,8 +209,8 @@ var (
 )
 
 // image records an image without a digest. exact is its text in the file, which differs
-// where variables were expanded.
-func (f *file) image(first, line int, where, image, exact string) {
+// where variables were expanded; column is where that begins, -1 if Fix may not replace it.
+func (f *file) image(first, line, column int, where, image, exact string) {
 	if pinned(image) {
 		return
 	}
@@ -212,6 +220,6 @@ func (f *file) image(first, line int, where, image, exact string) {
 	}
 	found := f.add(first, line, imageDigest, mend, "%s %s has no digest", where, image)
 	if exact == image {
-		f.fix(found, pin{image: image}, exact)
+		f.fix(found, pin{image: image}, exact, column)
 	}
 }

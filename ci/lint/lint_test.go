@@ -146,13 +146,15 @@ func TestFix(t *testing.T) {
 
 	root := t.TempDir()
 	before := map[string]string{
-		"Dockerfile": "FROM HOST/team/base:1 AS a\nFROM HOST/team/gone:1\nCOPY --from=HOST/team/base:1 / /\nRUN apt-get install -y x\n",
+		"Dockerfile": "FROM HOST/team/base:1 AS a\nFROM HOST/team/gone:1\nCOPY --from=HOST/team/base:1 / /\n" +
+			"RUN --mount=from=HOST/team/base:1,target=/a \\\n  --mount=from=HOST/team/base:1,target=/b cp /a/a /b/a\nRUN apt-get install -y x\n",
 		".github/workflows/x.yml": "on: push\njobs:\n  a:\n    steps:\n      - uses: example/action@v1\n      - uses: \"example/action/sub@plain\" # why\n" +
 			"      - uses: example/action@main\r\n      - uses: example/action@nothing\n      - uses: example/none@v1\n    container: HOST/team/base:1\n",
 		"main.go": "package p\n\nimport \"dagger.io/dagger\"\n\nfunc f(c *dagger.Client) { c.Container().From(\"HOST/team/base:1\") }\n",
 	}
 	after := map[string]string{
-		"Dockerfile": "FROM HOST/team/base:1@DIGEST AS a\nFROM HOST/team/gone:1\nCOPY --from=HOST/team/base:1@DIGEST / /\nRUN apt-get install -y x\n",
+		"Dockerfile": "FROM HOST/team/base:1@DIGEST AS a\nFROM HOST/team/gone:1\nCOPY --from=HOST/team/base:1@DIGEST / /\n" +
+			"RUN --mount=from=HOST/team/base:1@DIGEST,target=/a \\\n  --mount=from=HOST/team/base:1@DIGEST,target=/b cp /a/a /b/a\nRUN apt-get install -y x\n",
 		".github/workflows/x.yml": "on: push\njobs:\n  a:\n    steps:\n      - uses: example/action@FIRST # v1\n      - uses: \"example/action/sub@FIRST\" # why\n" +
 			"      - uses: example/action@SECOND # main\r\n      - uses: example/action@nothing\n      - uses: example/none@v1\n    container: HOST/team/base:1@DIGEST\n",
 		"main.go": "package p\n\nimport \"dagger.io/dagger\"\n\nfunc f(c *dagger.Client) { c.Container().From(\"HOST/team/base:1@DIGEST\") }\n",
@@ -169,7 +171,7 @@ func TestFix(t *testing.T) {
 	assert.ErrorContains(t, err, "Dockerfile:2: asking "+host)
 	assert.ErrorContains(t, err, "x.yml:8: https://github.com/example/action has no tag or branch nothing")
 	assert.ErrorContains(t, err, "x.yml:9: git ls-remote https://github.com/example/none")
-	assert.Len(t, fixed, 7)
+	assert.Len(t, fixed, 9)
 	assert.Len(t, left, 4)
 	for _, name := range slices.Sorted(maps.Keys(after)) {
 		text, err := os.ReadFile(filepath.Join(root, name))

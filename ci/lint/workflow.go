@@ -101,7 +101,7 @@ func (f *file) uses(node *yaml.Node) {
 	found := f.add(node.Line, node.Line, actionCommit, "Write the commit's 40 digits instead of "+ref+"; lint -fix looks them up",
 		"uses: %s names no commit", node.Value)
 	if parts := strings.SplitN(action, "/", 3); len(parts) >= 2 {
-		f.fix(found, pin{repository: parts[0] + "/" + parts[1], ref: ref, comment: true}, node.Value)
+		f.fix(found, pin{repository: parts[0] + "/" + parts[1], ref: ref, comment: true}, node.Value, f.only(node.Line, node.Value))
 	}
 }
 
@@ -116,7 +116,7 @@ func (f *file) workflowImage(node *yaml.Node, image string) {
 	if image == "" || strings.Contains(image, "${{") {
 		return
 	}
-	f.image(node.Line, node.Line, "the image", image, image)
+	f.image(node.Line, node.Line, f.only(node.Line, image), "the image", image, image)
 }
 
 // field is what a mapping has under a name, nil if nothing.
