@@ -37,8 +37,8 @@ func main() {
 
 // exitCode is the one of an error, as the targets have it.
 func exitCode(err error) int {
-	if i := (signals.Interrupt{}); errors.As(err, &i) {
-		return i.ExitCode()
+	if errors.As(err, new(signals.Interrupt)) {
+		return 130
 	} else if errors.Is(err, usage.Err) {
 		return 2
 	}

@@ -147,7 +147,7 @@ func imported(b *image.Base) string { return "dagger:1/import@" + b.Manifest().S
 // into the build context, beside the project's own. That one stays as it is, for steps that
 // copy the whole context. Both files are out of their sight.
 func (s *staging) stageBases(made map[string]string) error {
-	s.dockerfile = s.project.Dockerfile
+	s.dockerfile, s.text = s.project.Dockerfile, s.inputs.dockerfile
 	if len(s.bases) == 0 {
 		return nil
 	}
@@ -164,7 +164,7 @@ func (s *staging) stageBases(made map[string]string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.project.Dockerfile, err)
 	}
-	s.dockerfile = path.Clean(s.project.Dockerfile) + ".berth"
+	s.dockerfile, s.text = path.Clean(s.project.Dockerfile)+".berth", text
 	for name, data := range map[string][]byte{
 		s.dockerfile:                   text,
 		s.dockerfile + ".dockerignore": []byte(s.dockerfile + "\n" + s.dockerfile + ".dockerignore\n"),

@@ -35,10 +35,12 @@ import (
 
 	"github.com/berthdev/berth/ci/engine"
 	"github.com/berthdev/berth/ci/image"
+	"github.com/berthdev/berth/ci/stage"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // privateRegistry serves images on this machine's loopback, to those alone who log in: the
@@ -159,6 +161,39 @@ func compressed(t *testing.T, img v1.Image) (digests []string, all map[string][]
 		digests, all[digest.String()] = append(digests, digest.String()), data
 	}
 	return digests, all
+}
+
+// TestUnitTestsOnABaseImage runs a command in a stage that is made from an image which the
+// engine can't pull, as a user who isn't root.
+func TestUnitTestsOnABaseImage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds an image")
+	}
+	dockertest.Connect(t)
+	testenv.NeedsCommand(t, testenv.DockerCommand, "docker")
+	host, _ := privateRegistry(t)
+	saved := filepath.Join(t.TempDir(), "shell.tar")
+	out, err := exec.Command("docker", "save", "-o", saved, dockertest.Shell(t)).CombinedOutput()
+	require.NoError(t, err, string(out))
+	img, err := layerfile.ImageFromPath(saved, nil)
+	require.NoError(t, err)
+	ref, err := name.ParseReference(host + "/team/shell:1")
+	require.NoError(t, err)
+	require.NoError(t, remote.Write(ref, img, remote.WithAuthFromKeychain(authn.DefaultKeychain)))
+	digest, err := img.Digest()
+	require.NoError(t, err)
+
+	p := small(t, host)
+	p.TestStage = "test"
+	p.Test = []string{`id -u; find * -type f | sort; echo '<testsuite><testcase name="mine"/></testsuite>' >$BERTH_JUNIT`}
+	text := fmt.Sprintf("FROM %s@%s AS test\nUSER 1234\nWORKDIR /src\nCOPY . .\nFROM scratch\nCOPY a b /\n", ref, digest)
+	require.NoError(t, os.WriteFile(p.Path(p.Dockerfile), []byte(text), 0o644))
+	report, err := Pipeline(t.Context(), p, PipelineOptions{Only: "unit", InImage: true})
+	require.NoError(t, err)
+	log, err := os.ReadFile(report.Stages[0].Log)
+	require.NoError(t, err)
+	assert.Equal(t, "1234 a b docker/Dockerfile", strings.Join(strings.Fields(string(log)), " "))
+	assert.Equal(t, []stage.Check{{Name: "mine"}}, report.Stages[0].Checks)
 }
 
 func TestHasTag(t *testing.T) {

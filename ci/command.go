@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"dagger.io/dagger"
@@ -31,9 +30,7 @@ func (l *pipeline) onHost(ctx context.Context, r *stage.Recorder, command string
 	c := exec.CommandContext(ctx, "sh", "-c", command)
 	c.Dir, c.Stdout, c.Stderr = l.project.Root, r.Log, r.Log
 	c.Env = append(os.Environ(), f.env()...)
-	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
-	c.WaitDelay = killDelay
-	err := process.RunTied(c, syscall.SIGTERM)
+	err := process.RunGroup(c, killDelay)
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
@@ -63,10 +60,6 @@ func (l *pipeline) inImage(ctx context.Context, r *stage.Recorder, command strin
 	if err != nil {
 		return 0, err
 	}
-	dockerfile, err := os.ReadFile(p.Path(p.Dockerfile))
-	if err != nil {
-		return 0, err
-	}
 	salt := dir.Path("failures", fmt.Sprintf("%x.json", sha256.Sum256(fmt.Appendf(nil, "%q %q", p.Root, command))))
 	var failures int
 	cache.ReadRecord(salt, &failures)
@@ -77,7 +70,12 @@ func (l *pipeline) inImage(ctx context.Context, r *stage.Recorder, command strin
 	}
 	defer s.close()
 	name := p.Dockerfile + ".berth-test"
-	built := s.staged().WithNewFile(name, testDockerfile(string(dockerfile), p.TestStage, command, failures)).
+	ignored := []string{name, name + ".dockerignore"}
+	if len(s.bases) > 0 {
+		ignored = append(ignored, s.dockerfile, s.dockerfile+".dockerignore")
+	}
+	built := s.staged().WithNewFile(name, testDockerfile(string(s.text), p.TestStage, command, failures)).
+		WithNewFile(name+".dockerignore", strings.Join(ignored, "\n")).
 		DockerBuild(dagger.DirectoryDockerBuildOpts{Dockerfile: name})
 	if _, err := built.Directory(outcome).Export(ctx, filepath.Dir(f.junit)); err != nil {
 		return 0, s.explain(err)
@@ -105,9 +103,11 @@ func (l *pipeline) inImage(ctx context.Context, r *stage.Recorder, command strin
 // testDockerfile is a Dockerfile with one more stage, the last, in which a command has run.
 // That stage is made whether the command passes or not, so that what it wrote can be
 // read; the number of failures before keeps a failure from being taken for the next one's.
+// Whoever the stage's user is may write there: root makes the folder, in a stage of its own.
 func testDockerfile(dockerfile, stage, command string, failures int) string {
-	script := fmt.Sprintf("mkdir %s; (%s\n) >%s/output 2>&1; echo $? >%s/code", outcome, command, outcome, outcome)
+	script := fmt.Sprintf("(%s\n) >%s/output 2>&1; echo $? >%s/code", command, outcome, outcome)
 	argv, _ := json.Marshal([]string{"sh", "-c", script})
-	return fmt.Sprintf("%s\nFROM %s\nENV %s=%s/junit.xml %s=%s/losses BERTH_FAILURES=%d\nRUN --network=none %s\n",
-		dockerfile, stage, envJUnit, outcome, envLosses, outcome, failures, argv)
+	return fmt.Sprintf("%s\nFROM %s AS berth-outcome\nUSER 0\nRUN mkdir -p /made%s && chmod 777 /made%s\n"+
+		"FROM %s\nCOPY --from=berth-outcome /made/ /\nENV %s=%s/junit.xml %s=%s/losses BERTH_FAILURES=%d\nRUN --network=none %s\n",
+		dockerfile, stage, outcome, outcome, stage, envJUnit, outcome, envLosses, outcome, failures, argv)
 }

@@ -1,6 +1,7 @@
 package ci
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/berthdev/berth/docker/launch"
 	"github.com/berthdev/berth/internal/cache"
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
@@ -66,9 +68,10 @@ func contextOf(p Project) ([]contextFile, error) {
 	if !cache.ReadRecord(record, &known) {
 		known = nil // what a damaged record has in it doesn't count
 	}
-	made := map[string]bool{} // what stands for these is their locks
+	// What Berth itself writes into a checkout would be another context with each command.
+	made := map[string]bool{path.Clean(reportFolder): true, path.Clean(cmp.Or(p.Home, launch.DefaultHome)): true}
 	for _, in := range p.Inputs {
-		made[in.Name()], made[keptFolder(in)] = true, true
+		made[in.Name()], made[keptFolder(in)] = true, true // what stands for these is their locks
 	}
 	files, seen, err := readContext(p.Root, p.Dockerfile, p.ignoreFiles(), made, known, time.Now())
 	if err != nil {

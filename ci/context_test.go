@@ -84,6 +84,19 @@ func TestRootfsIsNoContextFile(t *testing.T) {
 	assert.Equal(t, []string{"Dockerfile"}, paths(files), "the lock stands for rootfs.tar")
 }
 
+// What Berth itself writes into a checkout isn't what the next build is made from.
+func TestContextWithoutWhatBerthWrites(t *testing.T) {
+	root := tree(t, map[string]string{"Dockerfile": "x", "artifacts/ci/unit.log": "x", "artifacts/a": "x", "home/.bash_history": "x", ".berth/home/x": "x"})
+	p := Project{Root: root, Dockerfile: "Dockerfile"}
+	files, err := contextOf(p)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"Dockerfile", "artifacts/a", "home/.bash_history"}, paths(files))
+	p.Home = "home"
+	files, err = contextOf(p)
+	require.NoError(t, err)
+	assert.Equal(t, []string{".berth/home/x", "Dockerfile", "artifacts/a"}, paths(files))
+}
+
 func TestContextHash(t *testing.T) {
 	hash := func(change func(root string)) string {
 		root := tree(t, map[string]string{"Dockerfile": "x", "a": "1", "b": "2", "l": "->a"})

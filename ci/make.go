@@ -120,6 +120,7 @@ type staging struct {
 	drift  []string // from the locks
 
 	dockerfile string                 // that is built: the project's own, or one made of it
+	text       []byte                 // of that one
 	bases      map[string]*image.Base // that it takes something from, by their names in the project's own
 }
 

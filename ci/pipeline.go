@@ -37,6 +37,9 @@ const (
 	stageVerify = "verify"
 )
 
+// reportFolder is the default folder for the report and the logs.
+const reportFolder = "artifacts/ci"
+
 // PipelineOptions says how to run the stages.
 type PipelineOptions struct {
 	Folder  string             // for the report and the logs, relative to the root; artifacts/ci by default
@@ -53,7 +56,7 @@ type PipelineOptions struct {
 // of each stage. Its error says which stages failed, and is, for the exit code, that of
 // the first.
 func Pipeline(ctx context.Context, p Project, o PipelineOptions) (stage.Report, error) {
-	folder := p.Path(cmp.Or(o.Folder, "artifacts/ci"))
+	folder := p.Path(cmp.Or(o.Folder, reportFolder))
 	if filepath.IsAbs(o.Folder) {
 		folder = o.Folder
 	}

@@ -68,6 +68,17 @@ func Publish(ctx context.Context, p Project, o PublishOptions) (Published, error
 		return Published{}, err
 	}
 	m := maker{project: p, inputs: in, locked: o.Locked, cache: dir, entries: string(dir), report: o.Report}
+	published, err := m.publish(ctx, tag, key)
+	if errors.Is(err, image.ErrDamaged) { // and removed
+		o.Report.Printf("Building again: %v", err)
+		published, err = m.publish(ctx, tag, key)
+	}
+	return published, err
+}
+
+// publish builds the image and pushes it.
+func (m maker) publish(ctx context.Context, tag name.Tag, key attest.Key) (Published, error) {
+	in := m.inputs
 	made, drift, err := m.make(ctx, m.image())
 	if err != nil {
 		return Published{}, err
@@ -81,16 +92,16 @@ func Publish(ctx context.Context, p Project, o PublishOptions) (Published, error
 		return Published{}, err
 	}
 	result.Image, result.Inputs, result.Epoch = tag.Name(), in.Hash, in.Epoch
-	o.Report.Update("Listing what is in the image")
-	artifacts, err := attestations(ctx, p, in, made[0], attest.Subject{Name: tag.Context().Name(), Digest: result.Digest, Epoch: in.Epoch}, key)
+	m.report.Update("Listing what is in the image")
+	artifacts, err := attestations(ctx, m.project, in, made[0], attest.Subject{Name: tag.Context().Name(), Digest: result.Digest, Epoch: in.Epoch}, key)
 	if err != nil {
-		return Published{}, err
+		return Published{}, cmp.Or(image.Check(made[0]), err)
 	}
 	tags := []string{inputsTag(in.Hash), tag.TagStr()}
-	if err := image.Push(ctx, tag.Context(), made[0], tags, artifacts, o.Report); err != nil {
+	if err := image.Push(ctx, tag.Context(), made[0], tags, artifacts, m.report); err != nil {
 		return Published{}, err
 	}
-	return Published{Image: tag.Name(), Digest: result.Digest, Tags: tags, Signed: o.Key != "", Result: *result}, nil
+	return Published{Image: tag.Name(), Digest: result.Digest, Tags: tags, Signed: key.SignerVerifier != nil, Result: *result}, nil
 }
 
 // repositoryOf is where to publish.
@@ -176,11 +187,21 @@ func gitSource(ctx context.Context, root string) (repository, commit string, cha
 	if commit = git("rev-parse", "HEAD"); commit == "" {
 		return "", "", false
 	}
-	if parsed, err := url.Parse(git("remote", "get-url", "origin")); err == nil && parsed.Host != "" {
-		parsed.User = nil
-		repository = parsed.String()
+	return publicURL(git("remote", "get-url", "origin")), commit, git("status", "--porcelain") != ""
+}
+
+// publicURL is the URL of a git remote without credentials, "" if it has no host. What git
+// takes for ssh, user@host:path (git-clone(1), "GIT URLS"), becomes one.
+func publicURL(remote string) string {
+	if host, path, ok := strings.Cut(remote, ":"); ok && !strings.Contains(host, "/") && !strings.HasPrefix(path, "//") {
+		remote = "ssh://" + host + "/" + strings.TrimPrefix(path, "/")
 	}
-	return repository, commit, git("status", "--porcelain") != ""
+	parsed, err := url.Parse(remote)
+	if err != nil || parsed.Host == "" {
+		return ""
+	}
+	parsed.User, parsed.RawQuery, parsed.Fragment = nil, "", ""
+	return parsed.String()
 }
 
 // ErrImageDiffers is in the chain of the error for a published image that isn't what the

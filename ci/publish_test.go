@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ import (
 	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/advice"
+	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/progress"
 	"github.com/berthdev/berth/internal/usage"
@@ -161,6 +163,28 @@ func TestPublish(t *testing.T) {
 		assert.ErrorIs(t, err, attest.ErrNotSigned)
 	})
 
+	t.Run("damaged layers", func(t *testing.T) {
+		dir, err := cache.Open()
+		require.NoError(t, err)
+		before := filesOf(t, dir)["layers"]
+		other := p
+		other.Root = small(t, host).Root
+		require.NoError(t, os.WriteFile(other.Path("a"), []byte("damaged later"), 0o644))
+		built, err := Build(t.Context(), other, BuildOptions{})
+		require.NoError(t, err)
+		damaged := 0
+		for _, file := range filesOf(t, dir)["layers"] {
+			if !slices.Contains(before, file) && filepath.Ext(file) != ".json" {
+				damageFile(t, file, damages["flipped"])
+				damaged++
+			}
+		}
+		assert.NotZero(t, damaged)
+		published, err := Publish(t.Context(), other, PublishOptions{To: host + "/team/small:damaged"})
+		require.NoError(t, err)
+		assert.Equal(t, built.Digest, published.Digest)
+	})
+
 	t.Run("another image under the tag", func(t *testing.T) {
 		anotherMachine()
 		forged, err := random.Image(64, 1)
@@ -222,6 +246,21 @@ func TestGitSource(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(root, "new"), nil, 0o644))
 	_, _, changed = gitSource(t.Context(), root)
 	assert.True(t, changed)
+}
+
+func TestPublicURL(t *testing.T) {
+	for remote, want := range map[string]string{
+		"git@example.org:team/x.git":                   "ssh://example.org/team/x.git",
+		"example.org:/srv/x.git":                       "ssh://example.org/srv/x.git",
+		"ssh://git@example.org:22/team/x.git":          "ssh://example.org:22/team/x.git",
+		"https://me:secret@example.org/x?token=secret": "https://example.org/x",
+		"/srv/x.git":  "",
+		"./a:b":       "",
+		"file:///srv": "",
+		"":            "",
+	} {
+		assert.Equal(t, want, publicURL(remote), remote)
+	}
 }
 
 func gitIn(root string, args ...string) (string, error) {

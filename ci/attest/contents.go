@@ -38,7 +38,7 @@ type Component struct {
 }
 
 // maxProgram is the size of the largest file that is looked at as a Go program.
-const maxProgram = 1 << 30
+const maxProgram = 512 << 20
 
 // Contents lists what an image has: Debian packages by dpkg's database, Go modules by what
 // the linker wrote into each program, Python packages by their metadata. They are
@@ -66,7 +66,7 @@ func Contents(img v1.Image) (all []Component, err error) {
 		case strings.HasSuffix(path.Dir(name), ".dist-info") && path.Base(name) == "METADATA":
 			found, err = pythonPackage(files, path.Dir(name))
 		case header.FileInfo().Mode()&0o111 != 0 && header.Size > 64 && header.Size <= maxProgram:
-			found, err = goModules(files, name)
+			found, err = goModules(files, header.Size, name)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("reading %s in the image: %w", name, err)
@@ -117,16 +117,16 @@ func pythonPackage(r io.Reader, folder string) ([]Component, error) {
 const elf = "\x7fELF"
 
 // goModules reads what a Go program is made of. Other programs have none.
-func goModules(r io.Reader, name string) (all []Component, err error) {
+func goModules(r io.Reader, size int64, name string) (all []Component, err error) {
 	magic := make([]byte, len(elf))
 	if _, err := io.ReadFull(r, magic); err != nil || string(magic) != elf {
 		return nil, err
 	}
-	rest, err := io.ReadAll(r)
-	if err != nil {
+	program := make([]byte, size) // which may be large: it is read once, without growing
+	if _, err := io.ReadFull(r, program[copy(program, magic):]); err != nil {
 		return nil, err
 	}
-	info, err := buildinfo.Read(bytes.NewReader(append(magic, rest...)))
+	info, err := buildinfo.Read(bytes.NewReader(program))
 	if err != nil {
 		if path := (*fs.PathError)(nil); errors.As(err, &path) {
 			return nil, err

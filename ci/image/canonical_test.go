@@ -512,6 +512,21 @@ func TestPush(t *testing.T) {
 	requireWhole(t, img) // nothing was taken for damaged
 }
 
+func TestCheck(t *testing.T) {
+	img := canonicalOf(t, options(t), tarOf(t, everything()...))
+	require.NoError(t, Check(img))
+	layers, err := img.Layers()
+	require.NoError(t, err)
+	path := layers[0].(*layer).path
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	data[len(data)/2] ^= 1
+	require.NoError(t, os.WriteFile(path, data, 0o644))
+	require.ErrorIs(t, Check(img), ErrDamaged)
+	assert.NoFileExists(t, path)
+	assert.ErrorIs(t, Check(img), ErrDamaged)
+}
+
 func TestFailedWriteKeepsTheOldArchive(t *testing.T) {
 	o := options(t)
 	img := canonicalOf(t, o, tarOf(t, everything()...))

@@ -64,6 +64,26 @@ func (l *layer) Uncompressed() (io.ReadCloser, error) {
 	}{z, f}, nil
 }
 
+// Check reads the layers of an image as they are stored. Its error wraps ErrDamaged if one
+// isn't what was written; what else is wrong with an image may come of that.
+func Check(img v1.Image) error {
+	layers, err := img.Layers()
+	if err != nil {
+		return err
+	}
+	for _, l := range layers {
+		r, err := l.Compressed()
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, r)
+		if err = errors.Join(err, r.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // A checkedFile has Read and Close alone: through the file's other methods its
 // content would pass the check by (net/http sends files that can seek by sendfile).
 type checkedFile struct {

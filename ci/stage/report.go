@@ -156,6 +156,22 @@ func property(s string) string {
 	return strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A", ":", "%3A", ",", "%2C").Replace(s)
 }
 
+// GitHub takes a page of 1 MiB at most, and none that is larger (docs.github.com, "Workflow
+// commands", "Step isolation and limits"). The end of a long text says the most.
+const (
+	pageSize = 1 << 20
+	textSize = 64 << 10
+)
+
+// lastOf is the end of a text, from a line's beginning, if it is long.
+func lastOf(text string) string {
+	if len(text) <= textSize {
+		return text
+	}
+	_, end, _ := strings.Cut(text[len(text)-textSize:], "\n")
+	return "…\n" + end
+}
+
 // Markdown is the report as a page: what a person wants to see at once.
 func (r Report) Markdown() string {
 	var b strings.Builder
@@ -182,8 +198,13 @@ func (r Report) Markdown() string {
 			fmt.Fprintf(&b, "\n**%s**\n", cell(n))
 		}
 	}
-	for _, f := range Failures(r.Stages) {
-		fmt.Fprintf(&b, "\n<details><summary>%s: %s</summary>\n\n%s\n</details>\n", f.Stage, html(f.Name), fence(valid(f.Text)))
+	failures := Failures(r.Stages)
+	for i, f := range failures {
+		if b.Len() > pageSize-4*textSize {
+			fmt.Fprintf(&b, "\nAnd %d more: report.json has them.\n", len(failures)-i)
+			break
+		}
+		fmt.Fprintf(&b, "\n<details><summary>%s: %s</summary>\n\n%s\n</details>\n", f.Stage, html(f.Name), fence(valid(lastOf(f.Text))))
 	}
 	for _, s := range r.Stages {
 		for _, c := range s.Curves {

@@ -132,6 +132,21 @@ func TestFiles(t *testing.T) {
 }
 
 // TestJUnitReadsBack reads what was written: readers of others find the same.
+// GitHub refuses a page that is too large, and then shows none.
+func TestPageOfManyFailures(t *testing.T) {
+	long := strings.Repeat("what it said\n", 1<<17) + "and last\n"
+	var checks []Check
+	for i := range 100 {
+		checks = append(checks, Check{Name: fmt.Sprint(i), Failure: long})
+	}
+	page := Report{Stages: []Result{{Stage: "unit", State: Failed, Checks: checks}}}.Markdown()
+	assert.Less(t, len(page), 1<<20)
+	shown := strings.Count(page, "</details>")
+	assert.Equal(t, shown, strings.Count(page, "\nand last\n"))
+	assert.Greater(t, shown, 10)
+	assert.Contains(t, page, fmt.Sprintf("And %d more", 100-shown))
+}
+
 func TestJUnitReadsBack(t *testing.T) {
 	text, err := report().JUnit()
 	require.NoError(t, err)

@@ -28,13 +28,14 @@ type Tail struct {
 func (t *Tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.partial = append(t.partial, p...)
+	rest := append(t.partial, p...)
 	for {
-		line, rest, found := bytes.Cut(t.partial, []byte{'\n'})
+		line, after, found := bytes.Cut(rest, []byte{'\n'})
 		if !found {
+			t.partial = bytes.Clone(rest) // not the whole text that it is the end of
 			return len(p), nil
 		}
-		t.partial = append([]byte(nil), rest...)
+		rest = after
 		text := plain(line)
 		if text == "" {
 			continue

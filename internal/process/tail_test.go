@@ -15,6 +15,9 @@ func TestTailKeepsTheLastLines(t *testing.T) {
 	assert.Equal(t, "green\nhalf", log.String())
 	fmt.Fprint(log, " a line\r\n\n")
 	assert.Equal(t, []string{"green", "half a line"}, shown)
+	fmt.Fprint(log, "several\nat once\nand ")
+	fmt.Fprint(log, "more\n")
+	assert.Equal(t, []string{"several", "at once", "and more"}, shown[2:])
 	for i := range 2 * maxLines {
 		fmt.Fprintf(log, "%d\n", i)
 	}

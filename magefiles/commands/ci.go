@@ -26,10 +26,7 @@ func (c Set) CI(ctx context.Context, f targets.CIFlags) error {
 		}
 		report, failed := ci.Pipeline(ctx, p, options)
 		progress.Close()
-		if err := showReport(report); err != nil {
-			return err
-		}
-		return failed
+		return errors.Join(failed, showReport(report))
 	})
 }
 
