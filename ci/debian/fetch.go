@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -110,8 +109,8 @@ func fetchLocked(ctx context.Context, l Lock, o FetchOptions) (Packages, map[int
 		return Packages{}, nil, err
 	}
 	defer unlock()
-	f := fetcher{archiveReader: reader, dir: o.Cache.Path("debs"), snapshot: l.Snapshot, urls: l.urls()}
-	if err := os.MkdirAll(f.dir, 0o755); err != nil {
+	f := fetcher{archiveReader: reader, snapshot: l.Snapshot, urls: l.urls()}
+	if err := os.MkdirAll(o.Cache.Path("debs"), 0o755); err != nil {
 		return Packages{}, nil, err
 	}
 	for _, p := range l.Packages {
@@ -145,10 +144,12 @@ func fetchLocked(ctx context.Context, l Lock, o FetchOptions) (Packages, map[int
 	return result, missing, nil
 }
 
+// debPath is the place of a package's file in the cache.
+func debPath(dir cache.Dir, p Package) string { return dir.Path("debs", p.SHA256+".deb") }
+
 // A fetcher fetches single files.
 type fetcher struct {
 	archiveReader
-	dir      string
 	snapshot time.Time
 	urls     map[string]string // of the archives that have one
 	total    int64             // bytes
@@ -157,7 +158,7 @@ type fetcher struct {
 
 // fetch returns the path of a verified file.
 func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
-	path := filepath.Join(f.dir, p.SHA256+".deb")
+	path := debPath(f.cache, p)
 	if err := p.file().Check(path); err == nil {
 		cache.Use(path)
 		f.progress(p.Size)

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/testenv"
 )
@@ -119,6 +120,23 @@ func TestWrongBeginningIsForgotten(t *testing.T) {
 	require.NoError(t, os.WriteFile(o.Cache.Path("debs", l.Packages[0].SHA256+".deb.part"), make([]byte, 50), 0o644))
 	_, err := Fetch(t.Context(), l, o)
 	assert.NoError(t, err)
+}
+
+// Packages stay in the cache as long as what is made of them is used, though nobody reads them.
+func TestPackagesAreKeptForWhatIsMadeOfThem(t *testing.T) {
+	a, l, o := pinned(t, "1")
+	t.Setenv(EnvMirror, a.URL)
+	made := input.Options{Cache: o.Cache, Folder: o.Cache.Path("rootfs")}
+	_, err := locked{l}.Make(t.Context(), made)
+	require.NoError(t, err)
+	a.Close()
+	deb := debPath(o.Cache, l.Packages[0])
+	long := time.Now().Add(-40 * 24 * time.Hour)
+	require.NoError(t, os.Chtimes(deb, long, long))
+	_, err = locked{l}.Make(t.Context(), made)
+	require.NoError(t, err)
+	require.NoError(t, o.Cache.Prune(30*24*time.Hour, "debs"))
+	assert.FileExists(t, deb)
 }
 
 func TestWrongHashInTheLock(t *testing.T) {

@@ -263,6 +263,14 @@ func TestPin(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(first, second))
 
+	// A wheel stays in the cache as long as the archive is used, though nobody reads it.
+	long := time.Now().Add(-40 * 24 * time.Hour)
+	require.NoError(t, os.Chtimes(o.Cache.Path(folder, a.SHA256()+".whl"), long, long))
+	_, err = locked.Make(t.Context(), o)
+	require.NoError(t, err)
+	require.NoError(t, o.Cache.Prune(30*24*time.Hour, folder))
+	assert.FileExists(t, o.Cache.Path(folder, a.SHA256()+".whl"))
+
 	// Without the server, what is cached is enough; and a wheel that was damaged there isn't taken.
 	index.Close()
 	o.Folder = t.TempDir()
