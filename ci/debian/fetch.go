@@ -109,7 +109,7 @@ func fetchLocked(ctx context.Context, l Lock, o FetchOptions) (Packages, map[int
 		return Packages{}, nil, err
 	}
 	defer unlock()
-	f := fetcher{archiveReader: reader, snapshot: l.Snapshot, urls: l.urls()}
+	f := fetcher{archiveReader: reader, times: l.snapshots(), urls: l.urls()}
 	if err := os.MkdirAll(o.Cache.Path("debs"), 0o755); err != nil {
 		return Packages{}, nil, err
 	}
@@ -150,10 +150,10 @@ func debPath(dir cache.Dir, p Package) string { return dir.Path("debs", p.SHA256
 // A fetcher fetches single files.
 type fetcher struct {
 	archiveReader
-	snapshot time.Time
-	urls     map[string]string // of the archives that have one
-	total    int64             // bytes
-	done     atomic.Int64
+	times []time.Time       // of snapshots
+	urls  map[string]string // of the archives that have one
+	total int64             // bytes
+	done  atomic.Int64
 }
 
 // fetch returns the path of a verified file.
@@ -167,7 +167,7 @@ func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
 	part := path + ".part"
 	var tried []string
 	answered, gone := 0, true
-	for _, base := range f.mirrors.bases(p.Archive, f.urls[p.Archive], f.snapshot) {
+	for _, base := range f.bases(p.Archive, f.urls[p.Archive], f.times...) {
 		err := f.getter.File(ctx, base+"/"+p.File, part, p.file(), f.progress)
 		if err == nil {
 			return path, os.Rename(part, path)
@@ -182,6 +182,9 @@ func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
 		if !errors.Is(err, download.ErrUnreachable) {
 			answered++
 			gone = gone && errors.Is(err, download.ErrNotThere)
+		}
+		if strings.HasPrefix(base, f.snapshots+"/") && !errors.Is(err, download.ErrNotThere) {
+			break // the snapshots of later times, which are all that is left, are as far away
 		}
 	}
 	if answered > 0 && gone {

@@ -148,6 +148,49 @@ func TestWrongHashInTheLock(t *testing.T) {
 	assert.Contains(t, advice.Text(err, "go tool mage"), "go tool mage pin")
 }
 
+// What was published between a snapshot and the pin is in the next one.
+func TestGoneToALaterSnapshot(t *testing.T) {
+	a, l, o := pinned(t, "1")
+	file := "pool/a_1.deb"
+	data := a.files[file]
+	a.publish(t)
+	o.Locked = true
+	for name, c := range map[string]struct {
+		at    time.Duration // after the pin
+		state int           // that other snapshots answer with
+		asked int           // snapshots
+		gone  bool
+	}{
+		"at once":     {at: 0, state: http.StatusNotFound, asked: 1},
+		"the next":    {at: 6 * time.Hour, state: http.StatusNotFound, asked: 2},
+		"a day later": {at: 24 * time.Hour, state: http.StatusNotFound, asked: 3},
+		"never":       {at: time.Minute, state: http.StatusNotFound, asked: 3, gone: true},
+		"no answer":   {at: time.Minute, state: http.StatusBadGateway, asked: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o.Cache = a.options(t).Cache
+			asked := 0
+			a.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				rest, snapshot := strings.CutPrefix(r.URL.Path, "/snapshots/")
+				if !snapshot {
+					return false
+				}
+				asked++
+				if rest == "debian/"+l.Snapshot.Add(c.at).Format(snapshotLayout)+"/"+file {
+					w.Write(data)
+				} else {
+					w.WriteHeader(c.state)
+				}
+				return true
+			}
+			_, err := Fetch(t.Context(), l, o)
+			assert.Equal(t, c.asked, asked)
+			assert.Equal(t, c.at == time.Minute, err != nil)
+			assert.Equal(t, c.gone, errors.Is(err, errGone))
+		})
+	}
+}
+
 // What is gone is replaced after resolving again: with what needs its version, and with what
 // the new version needs.
 func TestGoneFromEveryMirror(t *testing.T) {

@@ -149,7 +149,7 @@ var (
 func (l locked) Files() (all []input.File) {
 	urls := l.lock.urls()
 	for _, p := range l.lock.Packages {
-		base := Mirrors{}.bases(p.Archive, urls[p.Archive], l.lock.Snapshot)[0] // without mirrors, the permanent one
+		base := cmp.Or(urls[p.Archive], snapshotBase(Snapshots, p.Archive, l.lock.Snapshot))
 		all = append(all, input.File{
 			Kind: "deb", Name: p.Name, Version: p.Version, Architecture: p.Architecture, SHA256: p.SHA256,
 			URL: strings.TrimRight(base, "/") + "/" + p.File,

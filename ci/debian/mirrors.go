@@ -93,15 +93,23 @@ func parseSources(text string) (urls []string) {
 	return urls
 }
 
-// bases returns the URLs below which an archive's files may be found. An archive with a
-// URL of its own has no snapshots.
-func (m Mirrors) bases(archive, url string, snapshot time.Time) []string {
+// bases returns the URLs below which an archive's files may be found: mirrors, then the
+// snapshots of these times. An archive with a URL of its own has no snapshots.
+func (a archiveReader) bases(archive, url string, snapshots ...time.Time) (all []string) {
 	if url == "" {
-		return append(slices.Clone(m[archive]), Snapshots+"/"+archive+"/"+snapshot.UTC().Format(snapshotLayout))
+		all = slices.Clone(a.mirrors[archive])
+		for _, at := range snapshots {
+			all = append(all, snapshotBase(a.snapshots, archive, at))
+		}
+		return all
 	}
-	var all []string
-	for _, base := range m[""] {
+	for _, base := range a.mirrors[""] {
 		all = append(all, base+"/"+archive)
 	}
 	return append(all, url)
+}
+
+// snapshotBase is the URL below which a snapshot service has an archive as it was.
+func snapshotBase(service, archive string, at time.Time) string {
+	return service + "/" + archive + "/" + at.UTC().Format(snapshotLayout)
 }

@@ -269,10 +269,14 @@ URIs: https://source.example/debian
 		"debian-security": {"https://c.example/debian-security"}}, m)
 
 	t.Setenv(EnvMirror, "https://mirror.example/")
-	assert.Equal(t, []string{"https://mirror.example/debian", "https://snapshot.debian.org/archive/debian/20231114T221320Z"},
-		HostMirrors().bases("debian", "", epoch))
-	assert.Equal(t, []string{"https://mirror.example/cuda", "https://cuda.example"},
-		HostMirrors().bases("cuda", "https://cuda.example", epoch))
+	r, err := Options{Mirrors: HostMirrors()}.reader()
+	require.NoError(t, err)
+	times := Lock{Snapshot: epoch}.snapshots()
+	assert.Equal(t, []string{
+		"https://mirror.example/debian", "https://snapshot.debian.org/archive/debian/20231114T221320Z",
+		"https://snapshot.debian.org/archive/debian/20231115T041320Z", "https://snapshot.debian.org/archive/debian/20231115T221320Z",
+	}, r.bases("debian", "", times...))
+	assert.Equal(t, []string{"https://mirror.example/cuda", "https://cuda.example"}, r.bases("cuda", "https://cuda.example", times...))
 }
 
 func TestManifestIsStrict(t *testing.T) {
