@@ -23,7 +23,7 @@ const parallel = 8
 type FetchOptions struct {
 	Options      // keys and clock matter only for what is gone
 	Locked  bool // refuse any other version than the locked one
-	single  bool // replace a package that is gone by the nearest version: of apt itself, without which nothing is resolved
+	single  bool // replace a package that is gone by the nearest version: of apt itself, and of what is taken by itself
 }
 
 // A Fetched is a verified .deb file.

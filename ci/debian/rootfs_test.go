@@ -490,6 +490,25 @@ func TestExtract(t *testing.T) {
 	assert.Empty(t, left)
 }
 
+// What is gone is replaced by the same package, not by what is Essential beside it.
+func TestExtractWhatIsGone(t *testing.T) {
+	a := newArchive(t, simple(t, "set", "1"))
+	o, l, dir := a.fetchOptions(t), a.lock(), t.TempDir()
+	a.publish(t, simple(t, "core", "1", "Essential: yes"), simple(t, "set", "2"))
+	var report said
+	o.Progress = &report
+	names, err := l.extract(t.Context(), "usr", dir, o)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"set"}, names)
+	text, err := os.ReadFile(filepath.Join(dir, "set"))
+	require.NoError(t, err)
+	assert.Equal(t, "set 2", string(text))
+	assert.Contains(t, report.text.String(), "DRIFT: no mirror has set 1 any more, so that the nearest version takes its place:\n\tset 2 instead of 1\n")
+	o.Locked, o.Cache = true, a.options(t).Cache
+	_, err = l.extract(t.Context(), "usr", dir, o)
+	assert.ErrorIs(t, err, errGone)
+}
+
 func TestExtractNamesTheRemedy(t *testing.T) {
 	_, err := Input{}.Extract(t.Context(), "../..", "dataset-of-dreams", "usr", t.TempDir(), input.Options{})
 	require.ErrorIs(t, err, input.ErrPinsDiffer)
