@@ -127,8 +127,8 @@ func ReadLock(path string) (Lock, error) {
 	}
 	l, err := ParseLock(bytes.NewReader(data))
 	if err != nil {
-		return Lock{}, advice.With(fmt.Errorf("reading %s: %w", path, err), "Take the file from version control again, or type\n\t%s pin",
-			advice.Berth)
+		return Lock{}, advice.With(fmt.Errorf("reading %s: %w", path, err),
+			"Take the file from version control again, or remove it (which forgets the dates of its suites) and type\n\t%s pin", advice.Berth)
 	}
 	return l, nil
 }

@@ -86,7 +86,7 @@ func ReadLock(name string) (Lock, error) {
 	l, err := parseLock(string(data))
 	if err != nil {
 		return Lock{}, advice.With(fmt.Errorf("reading %s: %w", name, err),
-			"Take the file from version control again, or type\n\t%s pin", advice.Berth)
+			"Take the file from version control again, or remove it and type\n\t%s pin", advice.Berth)
 	}
 	return l, nil
 }

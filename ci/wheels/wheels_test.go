@@ -341,6 +341,20 @@ func TestMissingFiles(t *testing.T) {
 	assert.Contains(t, advice.Text(err, "mage"), "mage pin")
 }
 
+// TestDamagedLock does what its error says.
+func TestDamagedLock(t *testing.T) {
+	root, o, _ := checkout(t, head)
+	write(t, root, "docker/wheels.lock", "<<<<<<< HEAD\n")
+	for range 2 {
+		_, err := Input{}.Pin(t.Context(), root, o)
+		require.ErrorContains(t, err, "is no line of a lock")
+		assert.Contains(t, advice.Text(err, "mage"), "or remove it and type\n\tmage pin")
+	}
+	require.NoError(t, os.Remove(filepath.Join(root, "docker/wheels.lock")))
+	_, err := Input{}.Pin(t.Context(), root, o)
+	assert.NoError(t, err)
+}
+
 // TestSources looks for a wheel in one place after the other.
 func TestSources(t *testing.T) {
 	w := wheeltest.New(t, "Some_Thing", "1+x", "py3-none-any", map[string]string{"a.py": "x = 1\n"})
