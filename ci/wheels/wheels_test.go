@@ -341,6 +341,23 @@ func TestMissingFiles(t *testing.T) {
 	assert.Contains(t, advice.Text(err, "mage"), "mage pin")
 }
 
+// TestWhiteSpace pins what couldn't be read from the lock again.
+func TestWhiteSpace(t *testing.T) {
+	w := wheeltest.New(t, "a", "1", "py3-none-any", map[string]string{"a.py": "x = 1\n"})
+	for name, text := range map[string]string{
+		"path":        strings.Replace(entry(w, "", ""), "url = \"\"", "path = \"our dist/"+w.File+"\"", 1),
+		"address":     entry(w, "https://example.org/a b/"+w.File+"?token=secret", ""),
+		"index":       entry(w, "https://example.org/"+w.File, "index = \"https://example.org/a\u00a0b\""),
+		"unknown sum": "[[packages]]\nname = \"a\"\nwheels = [{url = \"https://example.org/a b/" + w.File + "\"}]\n",
+	} {
+		root, o, _ := checkout(t, head+text)
+		_, err := Input{}.Pin(t.Context(), root, o)
+		require.ErrorContains(t, err, "the wheel of a 1: there is white space", name)
+		assert.NotContains(t, err.Error(), "secret", name)
+		assert.Contains(t, advice.Text(err, "mage"), "%20", name)
+	}
+}
+
 // TestDamagedLock does what its error says.
 func TestDamagedLock(t *testing.T) {
 	root, o, _ := checkout(t, head)
