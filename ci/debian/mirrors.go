@@ -48,8 +48,11 @@ func HostMirrors() Mirrors {
 	return m
 }
 
-// add sorts URLs under the archives whose names they end in. Those of others'
-// packages end in something else.
+// mirrored is the component by which Debian's own archives are told from those of others, of
+// which some have the same name at the end: Docker's, say.
+const mirrored = "main"
+
+// add sorts URLs under the archives whose names they end in.
 func (m Mirrors) add(urls []string) {
 	for _, u := range urls {
 		u = strings.TrimRight(u, "/")
@@ -63,7 +66,8 @@ func (m Mirrors) add(urls []string) {
 	}
 }
 
-// parseSourcesList returns the URLs of apt's one-line format (sources.list(5)).
+// parseSourcesList returns the URLs with that component, of apt's one-line format
+// (sources.list(5)).
 func parseSourcesList(text string) (urls []string) {
 	for line := range strings.Lines(text) {
 		words := strings.Fields(strings.SplitN(line, "#", 2)[0])
@@ -75,17 +79,18 @@ func parseSourcesList(text string) (urls []string) {
 			end := slices.IndexFunc(words, func(w string) bool { return strings.HasSuffix(w, "]") })
 			words = words[end+1:]
 		}
-		if len(words) > 0 {
+		if len(words) > 2 && slices.Contains(words[2:], mirrored) { // after the suite
 			urls = append(urls, words[0])
 		}
 	}
 	return urls
 }
 
-// parseSources returns the URLs of apt's deb822 format (sources.list(5)).
+// parseSources returns the URLs with that component, of apt's deb822 format (sources.list(5)).
 func parseSources(text string) (urls []string) {
 	eachParagraph(bufio.NewReader(strings.NewReader(text)), func(p paragraph) error {
-		if !strings.EqualFold(p["Enabled"], "no") && slices.Contains(strings.Fields(p["Types"]), "deb") {
+		has := func(field, word string) bool { return slices.Contains(strings.Fields(p[field]), word) }
+		if !strings.EqualFold(p["Enabled"], "no") && has("Types", "deb") && has("Components", mirrored) {
 			urls = append(urls, strings.Fields(p["URIs"])...)
 		}
 		return nil

@@ -252,15 +252,25 @@ deb [arch=amd64 signed-by=/x] http://a.example/debian/ bookworm main # more
 deb-src http://source.example/debian bookworm main
 deb file:/mnt/debian bookworm main
 deb http://other.example/packages bookworm main
-deb http://a.example/debian bookworm-updates main
+deb [arch=amd64] https://download.docker.example/linux/debian bookworm stable
+deb https://flat.example/debian ./
+deb http://a.example/debian bookworm-updates contrib main
+deb
 `))
 	m.add(parseSources(`Types: deb deb-src
 URIs: https://b.example/debian https://c.example/debian-security
 Suites: bookworm
+Components: contrib main
 
 Enabled: no
 Types: deb
 URIs: https://off.example/debian
+Components: main
+
+Types: deb
+URIs: https://download.virtualbox.example/virtualbox/debian
+Suites: bookworm
+Components: contrib
 
 Types: deb-src
 URIs: https://source.example/debian
