@@ -85,6 +85,8 @@ func TestChoose(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		text   string
+		extras []string
+		groups []string
 		want   string // names of the files that are chosen
 		errs   []string
 		advice string
@@ -145,7 +147,24 @@ func TestChoose(t *testing.T) {
 			text: head + "default-groups = [\"dev\"]\n" + pkg("a", "marker = \"'dev' in dependency_groups\"", wheel(pure)),
 			want: pure,
 		},
-		"an extra": {text: head + pkg("a", "marker = \"'x' in extras\"", wheel(pure)), want: pure},
+		"a default group by its name": {
+			text: head + "default-groups = [\"dev\"]\n" + pkg("a", "marker = \"'dev' in dependency_groups\"", wheel(pure)),
+			want: pure, groups: []string{"dev"},
+		},
+		"a group that isn't there": {
+			text: head + "dependency-groups = [\"dev\"]\ndefault-groups = [\"default\"]\n", groups: []string{"dev", "docs"},
+			errs: []string{`it has no group "docs", only dev, default`}, advice: "uv export --group=docs",
+		},
+		"an extra": {
+			text: head + "extras = [\"other\", \"X_y\"]\n" + pkg("a", "marker = \"'x-y' in extras\"", wheel(pure)),
+			want: pure, extras: []string{"x.y"},
+		},
+		"an extra that isn't taken": {text: head + "extras = [\"x\"]\n" + pkg("a", "marker = \"'x' in extras\"", wheel(pure))},
+		"an extra that isn't there": {
+			text: head + "extras = [\"cpu\", \"cu126\"]\n", extras: []string{"cu128"},
+			errs: []string{`it has no extra "cu128", only cpu, cu126`}, advice: "Name one that it has",
+		},
+		"an extra of none": {text: head, extras: []string{"cu128"}, errs: []string{`it has no extra "cu128", and no other either`}},
 		"the kernel": {
 			text: head + pkg("a", "marker = \"platform_release > '5'\"", wheel(pure)),
 			errs: []string{"a 1: the marker", "known only where the image runs"},
@@ -167,7 +186,7 @@ func TestChoose(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l, err := parsePylock([]byte(c.text))
 			require.NoError(t, err)
-			chosen, err := l.choose(trixie, []string{"x"}, nil, ".")
+			chosen, err := l.choose(trixie, c.extras, c.groups, ".")
 			var files []string
 			for _, one := range chosen {
 				files = append(files, one.File)
