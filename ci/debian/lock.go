@@ -41,7 +41,7 @@ func (p Package) file() download.File { return download.File{Size: p.Size, SHA25
 
 // A Lock pins everything that a manifest asks for.
 type Lock struct {
-	Snapshot     time.Time // of the pin, at which or soon after which snapshot.debian.org has every file; also the epoch of what is made from it
+	Snapshot     time.Time // of the pin: then or soon after, snapshot.debian.org has every file; also the epoch of what is made
 	Wants        string    // hash of the manifest that it was made for
 	Architecture string
 	Suites       []Suite
@@ -128,7 +128,8 @@ func ReadLock(path string) (Lock, error) {
 	l, err := ParseLock(bytes.NewReader(data))
 	if err != nil {
 		return Lock{}, advice.With(fmt.Errorf("reading %s: %w", path, err),
-			"Take the file from version control again, or remove it (which forgets the dates of its suites) and type\n\t%s pin", advice.Berth)
+			"Take the file from version control again, or remove it (which forgets the dates of its suites) and type\n\t%s pin",
+			advice.Berth)
 	}
 	return l, nil
 }

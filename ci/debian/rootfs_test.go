@@ -513,7 +513,8 @@ func TestExtractWhatIsGone(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(dir, "set"))
 	require.NoError(t, err)
 	assert.Equal(t, "set 2", string(text))
-	assert.Contains(t, report.text.String(), "DRIFT: no mirror has set 1 any more, so that the nearest version takes its place:\n\tset 2 instead of 1\n")
+	assert.Contains(t, report.text.String(),
+		"DRIFT: no mirror has set 1 any more, so that the nearest version takes its place:\n\tset 2 instead of 1\n")
 	o.Locked, o.Cache = true, a.options(t).Cache
 	_, err = l.extract(t.Context(), "usr", dir, o)
 	assert.ErrorIs(t, err, errGone)
