@@ -51,7 +51,7 @@ func Train(
 func Data(
 	ctx context.Context,
 	o *string, // folder to write to (default: data in the checkout)
-	locked *bool, // fail when the locked package is gone, instead of resolving the lock again
+	locked *bool, // fail when the locked package is gone, instead of taking the nearest version
 ) error {
 	return berth.Do(ctx, func(ctx context.Context, p ci.Project, report *progress.Reporter) error {
 		store, err := cache.Open()

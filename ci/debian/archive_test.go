@@ -171,6 +171,7 @@ func (a *archive) options(t *testing.T, others ...string) Options {
 	t.Setenv("BERTH_CACHE", t.TempDir())
 	return Options{
 		Mirrors: Mirrors{"debian": append([]string{a.base()}, others...)}, Keys: openpgp.EntityList{a.key}, Cache: openCache(t),
+		Snapshots: a.URL + "/snapshots", // of which there are none
 	}
 }
 

@@ -23,7 +23,7 @@ func (o FetchOptions) instead(ctx context.Context, l Lock, gone map[int]error) (
 		return Lock{}, err
 	}
 	suites := slices.DeleteFunc(slices.Clone(l.Suites), func(s Suite) bool { return s.URL != "" })
-	reader.report.Printf("No mirror has %s any more. Resolving all packages again", list(gonePackages(l, gone)))
+	reader.report.Printf("No mirror has %s any more. Looking for what takes its place", list(gonePackages(l, gone)))
 	sources, err := reader.sources(ctx, suites, l.Architecture, l.Dates)
 	if err != nil {
 		return Lock{}, err
@@ -108,7 +108,11 @@ func (o FetchOptions) tell(gone []Package, all []Drift) {
 	if o.Progress == nil {
 		return
 	}
-	o.Progress.Printf("DRIFT: no mirror has %s any more, so that all packages were resolved again. This image isn't the locked one:", list(gone))
+	what := "all packages were resolved again. This image isn't the locked one"
+	if o.single {
+		what = "the nearest version takes its place"
+	}
+	o.Progress.Printf("DRIFT: no mirror has %s any more, so that %s:", list(gone), what)
 	for _, d := range all {
 		o.Progress.Printf("\t%s", d)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -24,7 +23,7 @@ const parallel = 8
 type FetchOptions struct {
 	Options      // keys and clock matter only for what is gone
 	Locked  bool // refuse any other version than the locked one
-	single  bool // replace a package that is gone by the nearest version: of apt itself, without which nothing is resolved
+	single  bool // replace a package that is gone by the nearest version: of apt itself, and of what is taken by itself
 }
 
 // A Fetched is a verified .deb file.
@@ -110,8 +109,8 @@ func fetchLocked(ctx context.Context, l Lock, o FetchOptions) (Packages, map[int
 		return Packages{}, nil, err
 	}
 	defer unlock()
-	f := fetcher{archiveReader: reader, dir: o.Cache.Path("debs"), snapshot: l.Snapshot, urls: l.urls()}
-	if err := os.MkdirAll(f.dir, 0o755); err != nil {
+	f := fetcher{archiveReader: reader, times: l.snapshots(), urls: l.urls()}
+	if err := os.MkdirAll(o.Cache.Path("debs"), 0o755); err != nil {
 		return Packages{}, nil, err
 	}
 	for _, p := range l.Packages {
@@ -145,19 +144,21 @@ func fetchLocked(ctx context.Context, l Lock, o FetchOptions) (Packages, map[int
 	return result, missing, nil
 }
 
+// debPath is the place of a package's file in the cache.
+func debPath(dir cache.Dir, p Package) string { return dir.Path("debs", p.SHA256+".deb") }
+
 // A fetcher fetches single files.
 type fetcher struct {
 	archiveReader
-	dir      string
-	snapshot time.Time
-	urls     map[string]string // of the archives that have one
-	total    int64             // bytes
-	done     atomic.Int64
+	times []time.Time       // of snapshots
+	urls  map[string]string // of the archives that have one
+	total int64             // bytes
+	done  atomic.Int64
 }
 
 // fetch returns the path of a verified file.
 func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
-	path := filepath.Join(f.dir, p.SHA256+".deb")
+	path := debPath(f.cache, p)
 	if err := p.file().Check(path); err == nil {
 		cache.Use(path)
 		f.progress(p.Size)
@@ -166,7 +167,7 @@ func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
 	part := path + ".part"
 	var tried []string
 	answered, gone := 0, true
-	for _, base := range f.mirrors.bases(p.Archive, f.urls[p.Archive], f.snapshot) {
+	for _, base := range f.bases(p.Archive, f.urls[p.Archive], f.times...) {
 		err := f.getter.File(ctx, base+"/"+p.File, part, p.file(), f.progress)
 		if err == nil {
 			return path, os.Rename(part, path)
@@ -181,6 +182,9 @@ func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
 		if !errors.Is(err, download.ErrUnreachable) {
 			answered++
 			gone = gone && errors.Is(err, download.ErrNotThere)
+		}
+		if strings.HasPrefix(base, f.snapshots+"/") && !errors.Is(err, download.ErrNotThere) {
+			break // the snapshots of later times, which are all that is left, are as far away
 		}
 	}
 	if answered > 0 && gone {

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/testenv"
 )
@@ -40,20 +41,22 @@ func pinned(t *testing.T, version string) (*archive, Lock, FetchOptions) {
 func TestBadMirrors(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer func(w http.ResponseWriter, r *http.Request)
-		says   string
+		says   string // a pattern
 	}{
 		"500":             {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, "500 Internal Server Error"},
 		"hangs":           {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "it sent nothing for 300ms"},
 		"hangs half-way":  {func(w http.ResponseWriter, r *http.Request) { half(w); <-r.Context().Done() }, "it sent nothing for 300ms"},
-		"another file":    {func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 2000)) }, "it sent"},
-		"nothing":         {func(http.ResponseWriter, *http.Request) {}, "it sent 0 bytes"},
+		"another file":    {nil, "it sent another file: SHA-256 [0-9a-f]{64}, locked is [0-9a-f]{64}"}, // as long as the right one
+		"nothing":         {func(http.ResponseWriter, *http.Request) {}, `it sent 0 bytes of \d+`},
 		"breaks off":      {func(w http.ResponseWriter, _ *http.Request) { half(w); panic(http.ErrAbortHandler) }, "unexpected EOF"},
-		"too much for it": {func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 1<<20)) }, "it sent"},
+		"too much for it": {func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 1<<20)) }, `it sent \d+ bytes of \d+`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bad, l, o := pinned(t, "1")
 			bad.answer = func(w http.ResponseWriter, r *http.Request) bool {
-				if isDeb(r) {
+				if isDeb(r) && c.answer == nil {
+					w.Write(make([]byte, l.Packages[0].Size))
+				} else if isDeb(r) {
 					c.answer(w, r)
 				}
 				return isDeb(r)
@@ -62,7 +65,7 @@ func TestBadMirrors(t *testing.T) {
 			_, err := Fetch(t.Context(), l, o)
 			require.Error(t, err)
 			assert.Contains(t, err.Error(), "package a 1")
-			assert.Contains(t, err.Error(), c.says)
+			assert.Regexp(t, c.says, err.Error())
 			assert.Contains(t, advice.Text(err, "berth"), EnvMirror)
 			assert.NotErrorIs(t, err, errGone, "such a mirror may have the file")
 			left, err := os.ReadDir(o.Cache.Path("debs"))
@@ -121,6 +124,23 @@ func TestWrongBeginningIsForgotten(t *testing.T) {
 	assert.NoError(t, err)
 }
 
+// Packages stay in the cache as long as what is made of them is used, though nobody reads them.
+func TestPackagesAreKeptForWhatIsMadeOfThem(t *testing.T) {
+	a, l, o := pinned(t, "1")
+	t.Setenv(EnvMirror, a.URL)
+	made := input.Options{Cache: o.Cache, Folder: o.Cache.Path("rootfs")}
+	_, err := locked{l}.Make(t.Context(), made)
+	require.NoError(t, err)
+	a.Close()
+	deb := debPath(o.Cache, l.Packages[0])
+	long := time.Now().Add(-40 * 24 * time.Hour)
+	require.NoError(t, os.Chtimes(deb, long, long))
+	_, err = locked{l}.Make(t.Context(), made)
+	require.NoError(t, err)
+	require.NoError(t, o.Cache.Prune(30*24*time.Hour, "debs"))
+	assert.FileExists(t, deb)
+}
+
 func TestWrongHashInTheLock(t *testing.T) {
 	_, l, o := pinned(t, "1")
 	l.Packages[0].SHA256 = strings.Repeat("0", 64)
@@ -128,6 +148,49 @@ func TestWrongHashInTheLock(t *testing.T) {
 	require.Error(t, err)
 	assert.Contains(t, err.Error(), "it sent another file")
 	assert.Contains(t, advice.Text(err, "go tool mage"), "go tool mage pin")
+}
+
+// What was published between a snapshot and the pin is in the next one.
+func TestGoneToALaterSnapshot(t *testing.T) {
+	a, l, o := pinned(t, "1")
+	file := "pool/a_1.deb"
+	data := a.files[file]
+	a.publish(t)
+	o.Locked = true
+	for name, c := range map[string]struct {
+		at    time.Duration // after the pin
+		state int           // that other snapshots answer with
+		asked int           // snapshots
+		gone  bool
+	}{
+		"at once":     {at: 0, state: http.StatusNotFound, asked: 1},
+		"the next":    {at: 6 * time.Hour, state: http.StatusNotFound, asked: 2},
+		"a day later": {at: 24 * time.Hour, state: http.StatusNotFound, asked: 3},
+		"never":       {at: time.Minute, state: http.StatusNotFound, asked: 3, gone: true},
+		"no answer":   {at: time.Minute, state: http.StatusBadGateway, asked: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o.Cache = a.options(t).Cache
+			asked := 0
+			a.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				rest, snapshot := strings.CutPrefix(r.URL.Path, "/snapshots/")
+				if !snapshot {
+					return false
+				}
+				asked++
+				if rest == "debian/"+l.Snapshot.Add(c.at).Format(snapshotLayout)+"/"+file {
+					w.Write(data)
+				} else {
+					w.WriteHeader(c.state)
+				}
+				return true
+			}
+			_, err := Fetch(t.Context(), l, o)
+			assert.Equal(t, c.asked, asked)
+			assert.Equal(t, c.at == time.Minute, err != nil)
+			assert.Equal(t, c.gone, errors.Is(err, errGone))
+		})
+	}
 }
 
 // What is gone is replaced after resolving again: with what needs its version, and with what

@@ -25,13 +25,14 @@ import (
 
 // An archiveReader reads the signed indices of archives.
 type archiveReader struct {
-	getter  download.Getter
-	mirrors Mirrors
-	keys    openpgp.EntityList // of the Debian archive
-	root    string             // of the checkout, below which the keyrings of others lie
-	now     time.Time
-	cache   cache.Dir // indices are kept in its folder indices, by their hash
-	report  Progress
+	getter    download.Getter
+	mirrors   Mirrors
+	snapshots string             // URL of the snapshot service
+	keys      openpgp.EntityList // of the Debian archive
+	root      string             // of the checkout, below which the keyrings of others lie
+	now       time.Time
+	cache     cache.Dir // indices are kept in its folder indices, by their hash
+	report    Progress
 }
 
 // A source is a suite with its indices, fetched and verified.
@@ -70,7 +71,7 @@ func (a archiveReader) source(ctx context.Context, s Suite, architecture string,
 	if _, _, err := a.keysOf(s); err != nil {
 		return source{}, err // no mirror's fault
 	}
-	bases := a.mirrors.bases(s.Archive, s.URL, a.now)
+	bases := a.bases(s.Archive, s.URL, a.now)
 	r, err := a.newestRelease(ctx, bases, s, known)
 	if err != nil {
 		return source{}, s.explain(err)

@@ -109,10 +109,14 @@ func recipe() string {
 func (l locked) Date() time.Time { return l.lock.Snapshot }
 
 // Make makes the root file system once for each set of packages, compressed:
-// builders tell by its first bytes.
+// builders tell by its first bytes. While that is in use, so are the packages: without a
+// network, or once they are gone from the mirrors, nobody else has them.
 func (l locked) Make(ctx context.Context, o input.Options) (input.Made, error) {
 	name := func(hash string) string { return filepath.Join(o.Folder, hash+"-"+recipe()+".tar.zst") }
 	if path, err := cache.Find(name(l.lock.Hash())); path != "" || err != nil {
+		for _, p := range l.lock.Packages {
+			cache.Use(debPath(o.Cache, p))
+		}
 		return input.Made{Path: path}, err
 	}
 	packages, err := Fetch(ctx, l.lock, FetchOptions{Options: hostOptions("", o), Locked: o.Locked})
@@ -145,7 +149,7 @@ var (
 func (l locked) Files() (all []input.File) {
 	urls := l.lock.urls()
 	for _, p := range l.lock.Packages {
-		base := Mirrors{}.bases(p.Archive, urls[p.Archive], l.lock.Snapshot)[0] // without mirrors, the permanent one
+		base := cmp.Or(urls[p.Archive], snapshotBase(Snapshots, p.Archive, l.lock.Snapshot))
 		all = append(all, input.File{
 			Kind: "deb", Name: p.Name, Version: p.Version, Architecture: p.Architecture, SHA256: p.SHA256,
 			URL: strings.TrimRight(base, "/") + "/" + p.File,

@@ -41,7 +41,7 @@ func (p Package) file() download.File { return download.File{Size: p.Size, SHA25
 
 // A Lock pins everything that a manifest asks for.
 type Lock struct {
-	Snapshot     time.Time // at which snapshot.debian.org has every file; also the epoch of what is made from it
+	Snapshot     time.Time // of the pin: then or soon after, snapshot.debian.org has every file; also the epoch of what is made
 	Wants        string    // hash of the manifest that it was made for
 	Architecture string
 	Suites       []Suite
@@ -69,6 +69,13 @@ func (l Lock) urls() map[string]string {
 		}
 	}
 	return all
+}
+
+// snapshots are the times for which snapshot.debian.org is asked. It answers with its last
+// import before a time, of which there are several a day: what was published between that
+// and the pin comes with a later one.
+func (l Lock) snapshots() []time.Time {
+	return []time.Time{l.Snapshot, l.Snapshot.Add(6 * time.Hour), l.Snapshot.Add(24 * time.Hour)}
 }
 
 // WriteFile writes the lock, whole or not at all.
@@ -120,7 +127,8 @@ func ReadLock(path string) (Lock, error) {
 	}
 	l, err := ParseLock(bytes.NewReader(data))
 	if err != nil {
-		return Lock{}, advice.With(fmt.Errorf("reading %s: %w", path, err), "Take the file from version control again, or type\n\t%s pin",
+		return Lock{}, advice.With(fmt.Errorf("reading %s: %w", path, err),
+			"Take the file from version control again, or remove it (which forgets the dates of its suites) and type\n\t%s pin",
 			advice.Berth)
 	}
 	return l, nil

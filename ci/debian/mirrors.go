@@ -48,8 +48,11 @@ func HostMirrors() Mirrors {
 	return m
 }
 
-// add sorts URLs under the archives whose names they end in. Those of others'
-// packages end in something else.
+// mirrored is the component by which Debian's own archives are told from those of others, of
+// which some have the same name at the end: Docker's, say.
+const mirrored = "main"
+
+// add sorts URLs under the archives whose names they end in.
 func (m Mirrors) add(urls []string) {
 	for _, u := range urls {
 		u = strings.TrimRight(u, "/")
@@ -63,7 +66,8 @@ func (m Mirrors) add(urls []string) {
 	}
 }
 
-// parseSourcesList returns the URLs of apt's one-line format (sources.list(5)).
+// parseSourcesList returns the URLs with that component, of apt's one-line format
+// (sources.list(5)).
 func parseSourcesList(text string) (urls []string) {
 	for line := range strings.Lines(text) {
 		words := strings.Fields(strings.SplitN(line, "#", 2)[0])
@@ -75,17 +79,18 @@ func parseSourcesList(text string) (urls []string) {
 			end := slices.IndexFunc(words, func(w string) bool { return strings.HasSuffix(w, "]") })
 			words = words[end+1:]
 		}
-		if len(words) > 0 {
+		if len(words) > 2 && slices.Contains(words[2:], mirrored) { // after the suite
 			urls = append(urls, words[0])
 		}
 	}
 	return urls
 }
 
-// parseSources returns the URLs of apt's deb822 format (sources.list(5)).
+// parseSources returns the URLs with that component, of apt's deb822 format (sources.list(5)).
 func parseSources(text string) (urls []string) {
 	eachParagraph(bufio.NewReader(strings.NewReader(text)), func(p paragraph) error {
-		if !strings.EqualFold(p["Enabled"], "no") && slices.Contains(strings.Fields(p["Types"]), "deb") {
+		has := func(field, word string) bool { return slices.Contains(strings.Fields(p[field]), word) }
+		if !strings.EqualFold(p["Enabled"], "no") && has("Types", "deb") && has("Components", mirrored) {
 			urls = append(urls, strings.Fields(p["URIs"])...)
 		}
 		return nil
@@ -93,15 +98,23 @@ func parseSources(text string) (urls []string) {
 	return urls
 }
 
-// bases returns the URLs below which an archive's files may be found. An archive with a
-// URL of its own has no snapshots.
-func (m Mirrors) bases(archive, url string, snapshot time.Time) []string {
+// bases returns the URLs below which an archive's files may be found: mirrors, then the
+// snapshots of these times. An archive with a URL of its own has no snapshots.
+func (a archiveReader) bases(archive, url string, snapshots ...time.Time) (all []string) {
 	if url == "" {
-		return append(slices.Clone(m[archive]), Snapshots+"/"+archive+"/"+snapshot.UTC().Format(snapshotLayout))
+		all = slices.Clone(a.mirrors[archive])
+		for _, at := range snapshots {
+			all = append(all, snapshotBase(a.snapshots, archive, at))
+		}
+		return all
 	}
-	var all []string
-	for _, base := range m[""] {
+	for _, base := range a.mirrors[""] {
 		all = append(all, base+"/"+archive)
 	}
 	return append(all, url)
+}
+
+// snapshotBase is the URL below which a snapshot service has an archive as it was.
+func snapshotBase(service, archive string, at time.Time) string {
+	return service + "/" + archive + "/" + at.UTC().Format(snapshotLayout)
 }

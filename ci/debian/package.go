@@ -23,7 +23,14 @@ func (i Input) Extract(ctx context.Context, root, name, folder, dir string, o in
 		err := fmt.Errorf("%w: %s doesn't lock the package %q", input.ErrPinsDiffer, i.lock(), name)
 		return nil, advice.With(err, "Name it in the list of packages that are wanted, if it isn't there, and type\n\t%s pin", advice.Berth)
 	}
-	packages, err := Fetch(ctx, lock, FetchOptions{Options: hostOptions("", o), Locked: o.Locked})
+	return lock.extract(ctx, folder, dir, FetchOptions{Options: hostOptions("", o), Locked: o.Locked})
+}
+
+// extract does that for the one package of a lock. Where it is gone, the nearest version takes
+// its place: it needs no other package.
+func (l Lock) extract(ctx context.Context, folder, dir string, o FetchOptions) ([]string, error) {
+	o.single = true
+	packages, err := Fetch(ctx, l, o)
 	if err != nil {
 		return nil, err
 	}

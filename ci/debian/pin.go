@@ -1,6 +1,7 @@
 package debian
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -12,13 +13,14 @@ import (
 
 // Options says where to look, whom to trust, and where to keep what was fetched.
 type Options struct {
-	Mirrors  Mirrors
-	Cache    cache.Dir          // .deb files are kept in its folder debs, indices in its folder indices, by their hashes
-	Root     string             // of the checkout, below which keyrings lie
-	Progress Progress           // may be nil
-	Keys     openpgp.EntityList // the Debian archive's own if nil
-	Now      time.Time          // the clock's if zero
-	Stall    time.Duration      // how long a mirror may send nothing; the usual if zero
+	Mirrors   Mirrors
+	Snapshots string             // URL of the service that is asked last; Snapshots if empty
+	Cache     cache.Dir          // .deb files are kept in its folder debs, indices in its folder indices, by their hashes
+	Root      string             // of the checkout, below which keyrings lie
+	Progress  Progress           // may be nil
+	Keys      openpgp.EntityList // the Debian archive's own if nil
+	Now       time.Time          // the clock's if zero
+	Stall     time.Duration      // how long a mirror may send nothing; the usual if zero
 }
 
 // Pin has apt resolve what the manifest wants, in Docker, against the archives as they
@@ -74,7 +76,8 @@ func signers(sources []source) map[string]string {
 
 func (o Options) reader() (archiveReader, error) {
 	r := archiveReader{
-		getter: download.Getter{Stall: o.Stall}, mirrors: o.Mirrors, keys: o.Keys, root: o.Root, now: o.Now, cache: o.Cache, report: o.Progress,
+		getter: download.Getter{Stall: o.Stall}, mirrors: o.Mirrors, snapshots: cmp.Or(o.Snapshots, Snapshots),
+		keys: o.Keys, root: o.Root, now: o.Now, cache: o.Cache, report: o.Progress,
 	}
 	if r.now.IsZero() {
 		r.now = time.Now()

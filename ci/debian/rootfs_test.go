@@ -252,15 +252,25 @@ deb [arch=amd64 signed-by=/x] http://a.example/debian/ bookworm main # more
 deb-src http://source.example/debian bookworm main
 deb file:/mnt/debian bookworm main
 deb http://other.example/packages bookworm main
-deb http://a.example/debian bookworm-updates main
+deb [arch=amd64] https://download.docker.example/linux/debian bookworm stable
+deb https://flat.example/debian ./
+deb http://a.example/debian bookworm-updates contrib main
+deb
 `))
 	m.add(parseSources(`Types: deb deb-src
 URIs: https://b.example/debian https://c.example/debian-security
 Suites: bookworm
+Components: contrib main
 
 Enabled: no
 Types: deb
 URIs: https://off.example/debian
+Components: main
+
+Types: deb
+URIs: https://download.virtualbox.example/virtualbox/debian
+Suites: bookworm
+Components: contrib
 
 Types: deb-src
 URIs: https://source.example/debian
@@ -269,10 +279,14 @@ URIs: https://source.example/debian
 		"debian-security": {"https://c.example/debian-security"}}, m)
 
 	t.Setenv(EnvMirror, "https://mirror.example/")
-	assert.Equal(t, []string{"https://mirror.example/debian", "https://snapshot.debian.org/archive/debian/20231114T221320Z"},
-		HostMirrors().bases("debian", "", epoch))
-	assert.Equal(t, []string{"https://mirror.example/cuda", "https://cuda.example"},
-		HostMirrors().bases("cuda", "https://cuda.example", epoch))
+	r, err := Options{Mirrors: HostMirrors()}.reader()
+	require.NoError(t, err)
+	times := Lock{Snapshot: epoch}.snapshots()
+	assert.Equal(t, []string{
+		"https://mirror.example/debian", "https://snapshot.debian.org/archive/debian/20231114T221320Z",
+		"https://snapshot.debian.org/archive/debian/20231115T041320Z", "https://snapshot.debian.org/archive/debian/20231115T221320Z",
+	}, r.bases("debian", "", times...))
+	assert.Equal(t, []string{"https://mirror.example/cuda", "https://cuda.example"}, r.bases("cuda", "https://cuda.example", times...))
 }
 
 func TestManifestIsStrict(t *testing.T) {
@@ -484,6 +498,26 @@ func TestExtract(t *testing.T) {
 	left, err := os.ReadDir(temp)
 	require.NoError(t, err)
 	assert.Empty(t, left)
+}
+
+// What is gone is replaced by the same package, not by what is Essential beside it.
+func TestExtractWhatIsGone(t *testing.T) {
+	a := newArchive(t, simple(t, "set", "1"))
+	o, l, dir := a.fetchOptions(t), a.lock(), t.TempDir()
+	a.publish(t, simple(t, "core", "1", "Essential: yes"), simple(t, "set", "2"))
+	var report said
+	o.Progress = &report
+	names, err := l.extract(t.Context(), "usr", dir, o)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"set"}, names)
+	text, err := os.ReadFile(filepath.Join(dir, "set"))
+	require.NoError(t, err)
+	assert.Equal(t, "set 2", string(text))
+	assert.Contains(t, report.text.String(),
+		"DRIFT: no mirror has set 1 any more, so that the nearest version takes its place:\n\tset 2 instead of 1\n")
+	o.Locked, o.Cache = true, a.options(t).Cache
+	_, err = l.extract(t.Context(), "usr", dir, o)
+	assert.ErrorIs(t, err, errGone)
 }
 
 func TestExtractNamesTheRemedy(t *testing.T) {

@@ -3,6 +3,7 @@ package debian
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -139,7 +140,9 @@ func ask(ctx context.Context, docker *daemon.Client, image string, q question, o
 	texts := q.texts()
 	for n, target := range slices.Sorted(maps.Keys(texts)) {
 		files[target] = filepath.Join(scope.Path(), fmt.Sprint("file-", n))
-		if err := os.WriteFile(files[target], []byte(texts[target]), 0o644); err != nil {
+		// For root in the container, who may be another user than the files' and has no
+		// capabilities: whatever the umask, everybody may read them.
+		if err := errors.Join(os.WriteFile(files[target], []byte(texts[target]), 0o644), os.Chmod(files[target], 0o644)); err != nil {
 			return answer{}, err
 		}
 	}

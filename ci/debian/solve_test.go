@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 
 	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/internal/advice"
+	"github.com/berthdev/berth/internal/testenv"
 )
 
 // a shop is an archive with something of everything, and backports beside it.
@@ -172,6 +175,40 @@ func TestArchitectures(t *testing.T) {
 		_, err = Pin(t.Context(), manifest("tool"), Lock{}, o.Options)
 		assert.ErrorContains(t, err, "apt can't choose packages")
 	}
+}
+
+// apt's container runs as root without capabilities, who may read no other user's closed files.
+func TestPinByWhoClosesFiles(t *testing.T) {
+	if os.Getenv(asSomebodyElse) != "" {
+		syscall.Umask(0o077)
+		a := newArchive(t, simple(t, "a", "1"))
+		l, err := Pin(t.Context(), manifest("a"), Lock{}, a.options(t))
+		require.NoError(t, err)
+		assert.Equal(t, "a 1", listed(l.Packages))
+		return
+	}
+	docker := needsApt(t)
+	testenv.NeedsRoot(t, "become somebody else")
+	socket, _ := strings.CutPrefix(docker.Host(), "unix://")
+	info, err := os.Stat(socket)
+	if err != nil {
+		testenv.Skip(t, testenv.DockerSocket, "%v", err)
+	}
+	dir, err := os.MkdirTemp("", "berth-test-")
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	require.NoError(t, os.Chmod(dir, 0o777))
+	data, err := os.ReadFile(os.Args[0])
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "program"), data, 0o755))
+	again := exec.CommandContext(t.Context(), filepath.Join(dir, "program"), "-test.run=^TestPinByWhoClosesFiles$", "-test.v")
+	again.Dir, again.Env = dir, append(os.Environ(), asSomebodyElse+"=1", "HOME="+dir)
+	again.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{
+		Uid: 54321, Gid: 54321, Groups: []uint32{info.Sys().(*syscall.Stat_t).Gid},
+	}}
+	out, err := again.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	assert.Contains(t, string(out), "PASS: TestPinByWhoClosesFiles", "it didn't run")
 }
 
 // Archives that aren't Debian's, with keys of their own.

@@ -34,7 +34,7 @@ type Command struct {
 
 // Run runs the command. An error has the last of what it said on standard error.
 func (c Command) Run(ctx context.Context) error {
-	if err := checkProxies(os.Getenv("GOPROXY")); err != nil {
+	if err := checkProxies(c.proxies(ctx)); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, "go", c.Args...)
@@ -60,6 +60,19 @@ func (c Command) Run(ctx context.Context) error {
 		return fmt.Errorf("go %s: %w\n%s", c.Args[0], err, said.String())
 	}
 	return nil
+}
+
+// proxies is the GOPROXY that go goes by: the variable, or what go env -w wrote.
+func (c Command) proxies(ctx context.Context) string {
+	if list := os.Getenv("GOPROXY"); list != "" {
+		return list
+	}
+	// Outside of any module and of workspaces it needs no proxy itself. Where it fails, so
+	// does what comes after it.
+	cmd := exec.CommandContext(ctx, "go", "env", "GOPROXY")
+	cmd.Dir, cmd.Env = c.Temp, append(os.Environ(), "GOWORK=off", "GOFLAGS=", "GOTOOLCHAIN=local")
+	out, _ := cmd.Output()
+	return string(out)
 }
 
 // checkProxies refuses a GOPROXY with an address that isn't a URL. go leaves the

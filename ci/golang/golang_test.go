@@ -297,6 +297,14 @@ func TestPasswordsStayOut(t *testing.T) {
 		_, err := Newest(t.Context(), "1.26.0", t.TempDir(), nil)
 		require.Error(t, err)
 		assert.NotRegexp(t, "secret|cret@", err.Error(), proxies)
+
+		// As go env -w keeps it, on one line.
+		t.Setenv("GOPROXY", "")
+		t.Setenv("GOENV", filepath.Join(t.TempDir(), "env"))
+		require.NoError(t, os.WriteFile(os.Getenv("GOENV"), []byte("GOPROXY="+strings.ReplaceAll(proxies, "\n", " ")+"\n"), 0o600))
+		_, err = Newest(t.Context(), "1.26.0", t.TempDir(), nil)
+		require.Error(t, err)
+		assert.NotRegexp(t, "secret|cret@", err.Error(), "%s in GOENV", proxies)
 	}
 	for _, good := range []string{"", "off", "direct", "https://a.example,direct", "https://u:p%40ss@a.example | file:///x", "a.example/go"} {
 		assert.NoError(t, checkProxies(good))

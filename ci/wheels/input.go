@@ -20,6 +20,7 @@ import (
 	"github.com/berthdev/berth/ci/debian"
 	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/internal/advice"
+	"github.com/berthdev/berth/internal/cache"
 )
 
 // Recipe changes whenever the same lock gives another archive.
@@ -147,10 +148,15 @@ func (l locked) Files() (all []input.File) {
 	return all
 }
 
-// Make implements input.Locked.
+// Make implements input.Locked. While the archive is in use, so are the wheels: without a
+// network, nobody else has them.
 func (l locked) Make(ctx context.Context, o input.Options) (input.Made, error) {
+	f := newFetcher(l.root, o)
+	for _, w := range l.lock.Wheels {
+		cache.Use(f.path(w.SHA256))
+	}
 	path, err := o.Keep(l.Hash()+".tar", func(w io.Writer) error {
-		paths, err := newFetcher(l.root, o).fetchAll(ctx, l.lock.Wheels)
+		paths, err := f.fetchAll(ctx, l.lock.Wheels)
 		if err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"deps.dev/util/pypi"
 
@@ -86,7 +87,7 @@ func ReadLock(name string) (Lock, error) {
 	l, err := parseLock(string(data))
 	if err != nil {
 		return Lock{}, advice.With(fmt.Errorf("reading %s: %w", name, err),
-			"Take the file from version control again, or type\n\t%s pin", advice.Berth)
+			"Take the file from version control again, or remove it and type\n\t%s pin", advice.Berth)
 	}
 	return l, nil
 }
@@ -142,6 +143,12 @@ func (l *Lock) parseLine(words []string) (err error) {
 func (w Wheel) check() error {
 	if sum, err := hex.DecodeString(w.SHA256); err != nil || len(sum) != sha256.Size || w.SHA256 != strings.ToLower(w.SHA256) {
 		return fmt.Errorf("%q is no SHA-256", w.SHA256)
+	}
+	for _, word := range []string{w.Name, w.Version, w.File, w.URL, w.Index} {
+		if strings.ContainsFunc(word, unicode.IsSpace) { // which isn't quoted: it may have a password
+			return advice.With(errors.New("there is white space in its name, path or address, at which a line of the lock would be split"),
+				"Write %%20 in an address, or move the wheel to a folder whose name has none, and lock it there")
+		}
 	}
 	info, err := pypi.ParseWheelName(w.File)
 	if err != nil {

@@ -26,6 +26,8 @@ type pylock struct {
 	Version        string        `toml:"lock-version"`
 	Environments   []string      `toml:"environments"`
 	RequiresPython string        `toml:"requires-python"`
+	Extras         []string      `toml:"extras"`
+	Groups         []string      `toml:"dependency-groups"`
 	DefaultGroups  []string      `toml:"default-groups"`
 	Packages       []requirement `toml:"packages"`
 }
@@ -111,6 +113,10 @@ func hashPylock(data []byte, extras, groups []string) string {
 // missing yet. The error names all packages that can't be installed, and why. dir is
 // the folder of the pylock.toml, as the lock is to have it.
 func (l pylock) choose(p Python, extras, groups []string, dir string) (chosen []candidate, err error) {
+	err = errors.Join(undeclared("extra", extras, l.Extras), undeclared("group", groups, slices.Concat(l.Groups, l.DefaultGroups)))
+	if err != nil {
+		return nil, err
+	}
 	if groups == nil {
 		groups = l.DefaultGroups
 	}
@@ -149,6 +155,23 @@ func (l pylock) choose(p Python, extras, groups []string, dir string) (chosen []
 	}
 	slices.SortFunc(chosen, func(a, b candidate) int { return strings.Compare(a.Name, b.Name) })
 	return chosen, errors.Join(errs...)
+}
+
+// undeclared refuses an extra or a group that the lock doesn't have: no marker would hold for
+// it, and nobody would know. kind is also the option of uv.
+func undeclared(kind string, named, declared []string) error {
+	for _, name := range named {
+		if slices.ContainsFunc(declared, func(one string) bool { return normal(one) == normal(name) }) {
+			continue
+		}
+		err := fmt.Errorf("it has no %s %q, and no other either", kind, name)
+		if len(declared) > 0 {
+			err = fmt.Errorf("it has no %s %q, only %s", kind, name, strings.Join(declared, ", "))
+		}
+		return advice.With(err, "Name one that it has in the input, or lock it again with this one. "+
+			"What uv export --%s=%s takes in, it takes in for everybody: that needs no name in the input", kind, name)
+	}
+	return nil
 }
 
 // checkEnvironments refuses a Python that is none of those that were locked for.

@@ -85,6 +85,8 @@ func TestChoose(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		text   string
+		extras []string
+		groups []string
 		want   string // names of the files that are chosen
 		errs   []string
 		advice string
@@ -145,7 +147,24 @@ func TestChoose(t *testing.T) {
 			text: head + "default-groups = [\"dev\"]\n" + pkg("a", "marker = \"'dev' in dependency_groups\"", wheel(pure)),
 			want: pure,
 		},
-		"an extra": {text: head + pkg("a", "marker = \"'x' in extras\"", wheel(pure)), want: pure},
+		"a default group by its name": {
+			text: head + "default-groups = [\"dev\"]\n" + pkg("a", "marker = \"'dev' in dependency_groups\"", wheel(pure)),
+			want: pure, groups: []string{"dev"},
+		},
+		"a group that isn't there": {
+			text: head + "dependency-groups = [\"dev\"]\ndefault-groups = [\"default\"]\n", groups: []string{"dev", "docs"},
+			errs: []string{`it has no group "docs", only dev, default`}, advice: "uv export --group=docs",
+		},
+		"an extra": {
+			text: head + "extras = [\"other\", \"X_y\"]\n" + pkg("a", "marker = \"'x-y' in extras\"", wheel(pure)),
+			want: pure, extras: []string{"x.y"},
+		},
+		"an extra that isn't taken": {text: head + "extras = [\"x\"]\n" + pkg("a", "marker = \"'x' in extras\"", wheel(pure))},
+		"an extra that isn't there": {
+			text: head + "extras = [\"cpu\", \"cu126\"]\n", extras: []string{"cu128"},
+			errs: []string{`it has no extra "cu128", only cpu, cu126`}, advice: "Name one that it has",
+		},
+		"an extra of none": {text: head, extras: []string{"cu128"}, errs: []string{`it has no extra "cu128", and no other either`}},
 		"the kernel": {
 			text: head + pkg("a", "marker = \"platform_release > '5'\"", wheel(pure)),
 			errs: []string{"a 1: the marker", "known only where the image runs"},
@@ -167,7 +186,7 @@ func TestChoose(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l, err := parsePylock([]byte(c.text))
 			require.NoError(t, err)
-			chosen, err := l.choose(trixie, []string{"x"}, nil, ".")
+			chosen, err := l.choose(trixie, c.extras, c.groups, ".")
 			var files []string
 			for _, one := range chosen {
 				files = append(files, one.File)
@@ -263,6 +282,14 @@ func TestPin(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(first, second))
 
+	// A wheel stays in the cache as long as the archive is used, though nobody reads it.
+	long := time.Now().Add(-40 * 24 * time.Hour)
+	require.NoError(t, os.Chtimes(o.Cache.Path(folder, a.SHA256()+".whl"), long, long))
+	_, err = locked.Make(t.Context(), o)
+	require.NoError(t, err)
+	require.NoError(t, o.Cache.Prune(30*24*time.Hour, folder))
+	assert.FileExists(t, o.Cache.Path(folder, a.SHA256()+".whl"))
+
 	// Without the server, what is cached is enough; and a wheel that was damaged there isn't taken.
 	index.Close()
 	o.Folder = t.TempDir()
@@ -331,6 +358,37 @@ func TestMissingFiles(t *testing.T) {
 	_, err = Input{}.Read(root)
 	require.ErrorIs(t, err, os.ErrNotExist)
 	assert.Contains(t, advice.Text(err, "mage"), "mage pin")
+}
+
+// TestWhiteSpace pins what couldn't be read from the lock again.
+func TestWhiteSpace(t *testing.T) {
+	w := wheeltest.New(t, "a", "1", "py3-none-any", map[string]string{"a.py": "x = 1\n"})
+	for name, text := range map[string]string{
+		"path":        strings.Replace(entry(w, "", ""), "url = \"\"", "path = \"our dist/"+w.File+"\"", 1),
+		"address":     entry(w, "https://example.org/a b/"+w.File+"?token=secret", ""),
+		"index":       entry(w, "https://example.org/"+w.File, "index = \"https://example.org/a\u00a0b\""),
+		"unknown sum": "[[packages]]\nname = \"a\"\nwheels = [{url = \"https://example.org/a b/" + w.File + "\"}]\n",
+	} {
+		root, o, _ := checkout(t, head+text)
+		_, err := Input{}.Pin(t.Context(), root, o)
+		require.ErrorContains(t, err, "the wheel of a 1: there is white space", name)
+		assert.NotContains(t, err.Error(), "secret", name)
+		assert.Contains(t, advice.Text(err, "mage"), "%20", name)
+	}
+}
+
+// TestDamagedLock does what its error says.
+func TestDamagedLock(t *testing.T) {
+	root, o, _ := checkout(t, head)
+	write(t, root, "docker/wheels.lock", "<<<<<<< HEAD\n")
+	for range 2 {
+		_, err := Input{}.Pin(t.Context(), root, o)
+		require.ErrorContains(t, err, "is no line of a lock")
+		assert.Contains(t, advice.Text(err, "mage"), "or remove it and type\n\tmage pin")
+	}
+	require.NoError(t, os.Remove(filepath.Join(root, "docker/wheels.lock")))
+	_, err := Input{}.Pin(t.Context(), root, o)
+	assert.NoError(t, err)
 }
 
 // TestSources looks for a wheel in one place after the other.

@@ -406,6 +406,14 @@ func TestWriteFollowsLinksAndKeepsDevices(t *testing.T) {
 	require.NoError(t, os.Symlink("loop", filepath.Join(dir, "loop")))
 	assert.Error(t, WriteFile(filepath.Join(dir, "loop"), nil, 0o644))
 
+	// A link that leads up, from a folder that is a link.
+	other := filepath.Join(t.TempDir(), "deeper")
+	require.NoError(t, os.Mkdir(other, 0o755))
+	require.NoError(t, os.Symlink(other, filepath.Join(dir, "folder")))
+	require.NoError(t, os.Symlink("../up", filepath.Join(other, "link")))
+	require.NoError(t, WriteFile(filepath.Join(dir, "folder", "link"), []byte("up"), 0o644))
+	assert.FileExists(t, filepath.Join(filepath.Dir(other), "up"))
+
 	null := filepath.Join(dir, "null")
 	require.NoError(t, os.Symlink(os.DevNull, null))
 	require.NoError(t, WriteFile(null, []byte("gone"), 0o644))
@@ -416,7 +424,7 @@ func TestWriteFollowsLinksAndKeepsDevices(t *testing.T) {
 		_, err := w.Write([]byte("x"))
 		return err
 	}), syscall.ENOSPC)
-	assert.Len(t, names(t, dir), 6)
+	assert.Len(t, names(t, dir), 7)
 }
 
 func TestMayLive(t *testing.T) {

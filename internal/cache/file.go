@@ -194,7 +194,12 @@ func resolve(path string) (string, error) {
 			return path, err // no link, or nothing
 		}
 		if !filepath.IsAbs(target) {
-			target = filepath.Join(filepath.Dir(path), target)
+			// Above a folder that is a link itself is what is above the one that it leads to.
+			dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+			if err != nil {
+				return "", err
+			}
+			target = filepath.Join(dir, target)
 		}
 		path = target
 	}

@@ -27,6 +27,9 @@ var ErrNotThere = errors.New("not there")
 // ErrUnreachable is in the chain of the error of a mirror that didn't answer.
 var ErrUnreachable = errors.New("no answer")
 
+// errPastEnd is in the chain of the error of a mirror whose file ends before an offset, or there.
+var errPastEnd = errors.New("it has no more")
+
 // A Getter downloads files. The zero value has the usual timeouts.
 type Getter struct {
 	Client *http.Client  // http.DefaultClient if nil
@@ -83,6 +86,9 @@ func (g Getter) Get(ctx context.Context, address string, offset int64) (io.ReadC
 		resp.Body.Close()
 		if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone {
 			return fail(fmt.Errorf("%w: %s", ErrNotThere, resp.Status))
+		}
+		if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && offset > 0 {
+			return fail(fmt.Errorf("%w: %s", errPastEnd, resp.Status))
 		}
 		return fail(fmt.Errorf("it answered %s", resp.Status))
 	}
@@ -207,8 +213,8 @@ func (g Getter) File(ctx context.Context, address, path string, want File, progr
 	return err
 }
 
-// file is one try. It reports whether the file came out wrong after its beginning was
-// there already.
+// file is one try. It reports whether the file came out wrong, or didn't go on, after its
+// beginning was there already.
 func (g Getter) file(ctx context.Context, address, path string, want File, progress func(int64)) (resumed bool, err error) {
 	out, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -227,6 +233,13 @@ func (g Getter) file(ctx context.Context, address, path string, want File, progr
 		have = 0
 	}
 	body, from, err := g.Get(ctx, address, have)
+	if errors.Is(err, errPastEnd) { // of unknown size, it may have come whole the last time
+		if want.Check(path) == nil {
+			return false, nil
+		}
+		os.Remove(path)
+		return true, err
+	}
 	if err != nil {
 		if have == 0 {
 			os.Remove(path)

@@ -37,6 +37,8 @@ func TestFile(t *testing.T) {
 		"nothing known":                 {File{}, "", []string{""}, ""},
 		"goes on":                       {known, "what", []string{"bytes=4-"}, ""},
 		"goes on without a size":        {File{SHA256: known.SHA256}, "what", []string{"bytes=4-"}, ""},
+		"whole already, without a size": {File{SHA256: known.SHA256}, string(content), []string{"bytes=14-"}, ""},
+		"whole, as the part is longer":  {File{SHA256: known.SHA256}, "more than what is served", []string{"bytes=24-", ""}, ""},
 		"whole, as no sum is known":     {File{Size: known.Size}, "xxxx", []string{""}, ""},
 		"whole, as the part was wrong":  {known, "xxxx", []string{"bytes=4-", ""}, ""},
 		"another file":                  {File{Size: known.Size, SHA256: "00"}, "", []string{""}, "it sent another file"},
