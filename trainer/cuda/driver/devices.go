@@ -70,7 +70,7 @@ func count() (int, error) {
 // describe asks the driver about one of the GPUs that it counts.
 func describe(index int) Info {
 	i := Info{Index: index}
-	defer watch(gpu(index))()
+	defer watch(named(fmt.Sprint("cuda:", index)))()
 	d, err := cu.GetDevice(index)
 	if i.Err = failed("cuDeviceGet", err); err != nil {
 		return i
