@@ -123,9 +123,3 @@ func find(index int) (i Info, err error) {
 	}
 	return i, nil
 }
-
-// Probe names the missing link, or returns nil if there is a GPU that can be used.
-func Probe() error {
-	_, err := find(0)
-	return err
-}
