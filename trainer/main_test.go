@@ -15,6 +15,7 @@ import (
 
 	"github.com/berthdev/berth/trainer/data"
 	"github.com/berthdev/berth/trainer/device"
+	"github.com/berthdev/berth/trainer/report"
 )
 
 func TestMain(m *testing.M) {
@@ -106,6 +107,17 @@ func TestClock(t *testing.T) {
 	} {
 		assert.Equal(t, want, clock(d))
 	}
+}
+
+// TestToContinue: a run goes on where it was, whatever was asked for.
+func TestToContinue(t *testing.T) {
+	o := TrainOptions{Epochs: 3, Device: "auto", Precision: "tf32", CheckpointDir: "c"}
+	const line = "trainer train --resume --checkpoint-dir=c --num-epochs=3 "
+	assert.Equal(t, line+"--device=cpu", o.toContinue(report.Device{Name: "cpu"}))
+	assert.Equal(t, line+"--device=cuda:0 --precision=tf32", o.toContinue(report.Device{Name: "cuda:0 (Fake GPU 0)", GPUs: 1}))
+	o = TrainOptions{Epochs: 3, Device: "cuda:all", Precision: "fp32", CheckpointDir: "c", DataDir: "my data", Fashion: true, Every: 5}
+	assert.Equal(t, line+"--device=cuda:0,2 --data-dir='my data' --fashion --checkpoint-every=5",
+		o.toContinue(report.Device{Name: "cuda:0,2 (2 x Fake GPU)", GPUs: 2}))
 }
 
 func TestQuote(t *testing.T) {

@@ -115,7 +115,7 @@ func TestWatched(t *testing.T) {
 }
 
 // TestSignals: Ctrl-C, SIGTERM and SIGHUP end a run between two steps, with a
-// checkpoint that continues it.
+// checkpoint that continues it, and the command that does so.
 func TestSignals(t *testing.T) {
 	for name, c := range map[string]struct {
 		send func(*session)
@@ -128,17 +128,29 @@ func TestSignals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			s := onTerminal(t, dir, "train", "--num-epochs=1000", "--batch-size=20", "--checkpoint-dir=my checkpoints", "--json=run.json")
+			s := onTerminal(t, dir, "train", "--num-epochs=1000", "--batch-size=20", "--checkpoint-dir=my checkpoints", "--json=run.json",
+				"--fashion", "--checkpoint-every=7")
 			s.await("images/s")
 			c.send(s)
 			code, out := s.end()
 			assert.Equal(t, c.code, code, out)
 			assert.Contains(t, out, c.says)
-			assert.Contains(t, out, "Continue with: trainer train --resume --checkpoint-dir='my checkpoints' --num-epochs=1000 --data-dir=")
+			_, line, _ := strings.Cut(out, "Continue with: ")
+			line, _, _ = strings.Cut(line, "\r\n")
+			assert.Equal(t, "trainer train --resume --checkpoint-dir='my checkpoints' --num-epochs=1000 --device=cpu --data-dir="+quote(sample(t))+
+				" --fashion --checkpoint-every=7", line)
 			assert.Positive(t, savedAt(t, filepath.Join(dir, "my checkpoints")))
 			record, err := os.ReadFile(filepath.Join(dir, "run.json"))
 			require.NoError(t, err)
 			assert.Contains(t, string(record), `"outcome": "`+strings.TrimPrefix(c.says, "trainer: "))
+
+			again, in := piped(t, dir, "sh", "-c", "exec "+line)
+			require.NoError(t, again.Process.Signal(syscall.SIGTERM))
+			rest, err := io.ReadAll(in)
+			require.NoError(t, err)
+			again.Wait()
+			assert.Equal(t, 143, again.ProcessState.ExitCode())
+			assert.Contains(t, string(rest), "Continue with: "+line+"\n")
 		})
 	}
 }

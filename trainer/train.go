@@ -405,17 +405,29 @@ func (w *watch) finish(p checkpoint.Progress, ended error) error {
 		errs = append(errs, report.WritePNG(w.options.Curve, charts))
 	}
 	if (lost || errors.As(ended, new(interrupted))) && w.store.folder != nil && !w.store.fresh { // else there is nothing of this run
-		w.console.Printf(report.Info, "Continue with: trainer train --resume --checkpoint-dir=%s --num-epochs=%d%s", quote(w.options.CheckpointDir), w.options.Epochs, w.dataFlag())
+		w.console.Printf(report.Info, "Continue with: %s", w.options.toContinue(r.Device))
 	}
 	return errors.Join(errs...)
 }
 
-// dataFlag is the flag that names the data again, if one did.
-func (w *watch) dataFlag() string {
-	if w.options.DataDir == "" {
-		return ""
+// toContinue is the command that continues a run to the same bits: on the device that it was on,
+// whatever auto finds by then, and with the data that it was on.
+func (o *TrainOptions) toContinue(on report.Device) string {
+	name, _, _ := strings.Cut(on.Name, " ")
+	line := fmt.Sprintf("trainer train --resume --checkpoint-dir=%s --num-epochs=%d --device=%s", quote(o.CheckpointDir), o.Epochs, name)
+	if on.GPUs > 0 && o.Precision != string(device.FP32) { // the CPU has one alone, whatever was asked for
+		line += " --precision=" + o.Precision
 	}
-	return " --data-dir=" + quote(w.options.DataDir)
+	if o.DataDir != "" {
+		line += " --data-dir=" + quote(o.DataDir)
+	}
+	if o.Fashion {
+		line += " --fashion"
+	}
+	if o.Every > 0 {
+		line += fmt.Sprintf(" --checkpoint-every=%d", o.Every)
+	}
+	return line
 }
 
 // quote makes a word of a shell's command line.

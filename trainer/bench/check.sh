@@ -7,14 +7,22 @@
 #
 # TESTS are the tests of trainer/cuda/kernels, compiled with the tag cuda on whichever machine:
 # see docs/trainer.md. OUT (gpu-check) gets a log of each step. The exit code is 0 if all that
-# could run passed.
+# could run passed, 2 if there are no TESTS.
 #
 #	CHECK_LIMIT=90         seconds that each of the six steps may take
 #	CHECK_BATCH=500        images in the step whose kernels are timed
 #	CHECK_TIMES=20x        how often ten launches in a row are timed, as -test.benchtime has it
 set -u
 [ $# -ge 1 ] || { sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-tests=$1 out=${2:-gpu-check} limit=${CHECK_LIMIT:-90} failed=0
+out=${2:-gpu-check} limit=${CHECK_LIMIT:-90} failed=0
+case $1 in
+*/*) tests=$1 ;;
+*) tests=./$1 ;; # which the commands below would look for on the PATH
+esac
+[ -f "$tests" ] && [ -x "$tests" ] || {
+	echo "$tests is no program. Give the one that this makes: go test -c -tags=cuda -o kernels.test ./trainer/cuda/kernels" >&2
+	exit 2
+}
 mkdir -p "$out" || exit 1
 
 # step NAME COMMAND… runs the tests, by the command.

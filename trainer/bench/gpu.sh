@@ -3,9 +3,11 @@
 #
 #	trainer/bench/gpu.sh TRAINER DATA [OUT]
 #
-# TRAINER is a trainer built with the tag cuda, on whichever machine: see docs/trainer.md.
-# DATA is a folder with Fashion-MNIST. OUT (gpu-bench) gets gpu.json, gpu.md and a log of each
-# step. A step that fails, or PyTorch where there is none, leaves the others alone.
+# TRAINER is a trainer built with the tag cuda, on whichever machine: see docs/trainer.md. A name
+# without a slash is that of a program in the current folder, or else of one on the PATH.
+# DATA is a folder with Fashion-MNIST, or the one in which torchvision has it. OUT (gpu-bench)
+# gets gpu.json, gpu.md and a log of each step. A step that fails, or PyTorch where there is none,
+# leaves the others alone. The exit code is 2 if there is no TRAINER or no DATA.
 #
 # These change what is measured, for a slow device:
 #
@@ -17,9 +19,31 @@
 #	                       there are six; of PyTorch's, there are two of 100
 #	BENCH_SKIP="A B"       steps to leave out: the names of their logs, such as smoke-tf32
 set -u
-[ $# -ge 2 ] || { sed -n '2,19s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-here=$(dirname "$0") trainer=$1 data=$2 out=${3:-gpu-bench}
+[ $# -ge 2 ] || { sed -n '2,21s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+here=$(dirname "$0") trainer=$1 data= fashion= out=${3:-gpu-bench}
 steps=${BENCH_STEPS:-100} epochs=${BENCH_EPOCHS:-50} plain=${BENCH_PLAIN_EPOCHS:-4} batch=${BENCH_BATCH:-500} limit=${BENCH_LIMIT:-60}
+is_program() { [ -f "$1" ] && [ -x "$1" ]; }
+case $trainer in
+*/*) ;;
+*) if is_program "./$1"; then trainer=./$1; else trainer=$(command -v "$1"); fi ;;
+esac
+is_program "$trainer" || {
+	echo "$1 is no program, here or on the PATH. Give the one that this makes: CGO_ENABLED=1 go build -tags=cuda -o artifacts/ ./trainer" >&2
+	exit 2
+}
+# The trainer and PyTorch read the same files: not CIFAR-10, which the trainer takes first.
+for folder in "$2" "$2/FashionMNIST/raw"; do
+	for file in "$folder/train-images-idx3-ubyte" "$folder/train-images-idx3-ubyte.gz"; do
+		[ -z "$data" ] && [ -f "$file" ] && data=$folder
+	done
+done
+[ "$data" ] || {
+	echo "There is no train-images-idx3-ubyte or train-images-idx3-ubyte.gz in $2 or $2/FashionMNIST/raw. Give a folder with Fashion-MNIST, such as the one that this makes: go tool mage data" >&2
+	exit 2
+}
+for file in "$data"/cifar-10-batches-bin/*.bin* "$data"/data_batch_*.bin* "$data"/test_batch.bin*; do
+	[ -f "$file" ] && fashion=--fashion
+done
 mkdir -p "$out" || exit 1
 rm -f "$out"/*.json "$out"/*.failed "$out"/*.skipped "$out"/*.log "$out"/*.md
 
@@ -51,7 +75,7 @@ step info 30 "$trainer" info --data-dir="$data"
 for p in fp32 tf32; do
 	step "smoke-$p" "$limit" "$trainer" smoke --device=cuda --precision=$p
 	step "bench-$p" "$limit" "$trainer" bench --device=cuda --precision=$p --channels=1 --num-workers=1 --batch-size="$batch" --steps="$steps" --json="$out/bench-$p.json"
-	step "train-$p" "$limit" "$trainer" train --device=cuda --precision=$p --data-dir="$data" --batch-size="$batch" --num-epochs="$epochs" --checkpoint-dir= --json="$out/train-$p.json"
+	step "train-$p" "$limit" "$trainer" train --device=cuda --precision=$p --data-dir="$data" $fashion --batch-size="$batch" --num-epochs="$epochs" --checkpoint-dir= --json="$out/train-$p.json"
 done
 for v in plain tuned; do
 	n=$epochs

@@ -195,10 +195,15 @@ func (r *replica) plan(batch int) error {
 	}
 	part := r.part(batch)
 	var pieces, sums []kernels.Piece
+	all, floats := r.gradientsOf(part.images, kernels.Parts)
+	if floats > r.gradients.size {
+		return fmt.Errorf("gradients of %d images take %d values, and there is room for %d: this is a defect of the trainer. "+
+			"Another batch size may do", part.images, floats, r.gradients.size)
+	}
 	at := 0
-	for _, t := range r.gradientsOf(part.images) {
+	for _, t := range all {
 		for k, p := range t.params {
-			p.grad = plus(r.gradients, at+t.offsets[k])
+			p.grad = plus(r.gradients.at, at+t.offsets[k])
 			for i := 0; i < p.size; i += kernels.PieceSize {
 				piece := kernels.Piece{
 					First: int32(p.first + i), Count: int32(min(kernels.PieceSize, p.size-i)),
@@ -246,12 +251,13 @@ type gradient struct {
 	parts, stride int
 }
 
-// gradientsOf are the gradients of a batch, in their order in memory.
-func (r *replica) gradientsOf(images int) (all []gradient) {
+// gradientsOf are the gradients of a batch, in their order in memory, and how many float32
+// they take there. parts is how many a convolution's has.
+func (r *replica) gradientsOf(images int, parts func(rows int) int) (all []gradient, floats int) {
 	one := func(p *param, parts int) { all = append(all, gradient{[]*param{p}, []int{0}, parts, p.size}) }
 	for _, b := range r.blocks {
 		for _, c := range []*param{b.conv1, b.conv2, b.convS} {
-			one(c, kernels.Parts(b.rows(images)))
+			one(c, parts(b.rows(images)))
 		}
 		for _, bn := range []*norm{&b.bn1, &b.bn2, &b.bnS} {
 			one(bn.gamma, 1)
@@ -259,7 +265,11 @@ func (r *replica) gradientsOf(images int) (all []gradient) {
 		}
 	}
 	w, b := r.linear.weight, r.linear.bias
-	return append(all, gradient{[]*param{w, b}, []int{0, w.size}, kernels.LinearParts(images), w.size + b.size})
+	all = append(all, gradient{[]*param{w, b}, []int{0, w.size}, kernels.LinearParts(images), w.size + b.size})
+	for _, t := range all {
+		floats += t.parts * t.stride
+	}
+	return all, floats
 }
 
 // allocate makes room for the parts of batches of up to so many images, in place of what
@@ -274,7 +284,7 @@ func (r *replica) allocate(batch int) error {
 	r.planned = part{}
 	clear(r.plans)
 	images := max(1, r.part(batch).images)
-	var moments, dx, gradients int
+	var moments, dx int
 	for _, b := range r.blocks {
 		rows := b.rows(images)
 		moments = max(moments, kernels.Tiles(rows)*3*b.out)
@@ -282,9 +292,7 @@ func (r *replica) allocate(batch int) error {
 			dx = max(dx, rows*b.in)
 		}
 	}
-	for _, t := range r.gradientsOf(images) {
-		gradients += t.parts * t.stride
-	}
+	_, r.gradients.size = r.gradientsOf(images, kernels.MostParts) // a smaller batch may have more parts
 	type room struct {
 		name   string
 		at     *kernels.Pointer
@@ -295,7 +303,7 @@ func (r *replica) allocate(batch int) error {
 		{"labels", &r.labels, images},
 		{"sums of tiles", &r.moments, moments},
 		{"gradient of an input", &r.dx, dx},
-		{"gradients", &r.gradients, gradients},
+		{"gradients", &r.gradients.at, r.gradients.size},
 		{"features", &r.features, images * kernels.Features},
 		{"logits", &r.logits, images * r.cfg.Classes},
 		{"gradient of the features", &r.df, images * kernels.Features},

@@ -84,14 +84,15 @@ type replica struct {
 	sums kernels.Pointer
 
 	// For batches of up to the network's capacity, and of exactly planned ones.
-	owned                  []kernels.Pointer
-	plans                  map[int]plan // by the number of a batch's images
-	planned                part
-	current                plan
-	images, labels         kernels.Pointer
-	moments, dx, gradients kernels.Pointer
-	features, logits, df   kernels.Pointer
-	losses, hits           kernels.Pointer // of the whole batch
+	owned                []kernels.Pointer
+	plans                map[int]plan // by the number of a batch's images
+	planned              part
+	current              plan
+	images, labels       kernels.Pointer
+	moments, dx          kernels.Pointer
+	gradients            vector
+	features, logits, df kernels.Pointer
+	losses, hits         kernels.Pointer // of the whole batch
 }
 
 // New puts a network with the initial values of the package nn on devices; several must be
@@ -288,7 +289,7 @@ func (r *replica) compute(train bool, input func(*replica) error) error {
 		err = errors.Join(err, r.backward(r.planned))
 	}
 	if train && r.replicas > 1 {
-		err = errors.Join(err, r.set.SumParts(r.sumsOf(r.index), r.gradients, r.current.pieces, r.current.count))
+		err = errors.Join(err, r.set.SumParts(r.sumsOf(r.index), r.gradients.at, r.current.pieces, r.current.count))
 	}
 	return err
 }
@@ -300,7 +301,7 @@ func (r *replica) sumsOf(index int) kernels.Pointer { return plus(r.sums, index*
 func (r *replica) update(train bool) error {
 	err := r.set.Loss(r.state, r.losses, r.hits, r.planned.batch, train)
 	if train {
-		gradients := r.gradients
+		gradients := r.gradients.at
 		if r.replicas > 1 {
 			gradients = r.sums
 		}

@@ -130,6 +130,41 @@ func whole(t *testing.T) {
 	t.Parallel()
 }
 
+// TestRoomForSmallerBatches: whatever the size of a batch, there is room for the gradients of
+// it and of every smaller one, of which some have more parts.
+func TestRoomForSmallerBatches(t *testing.T) {
+	t.Parallel()
+	d := newInterpreter(t)
+	n, err := New([]Device{d}, nn.Config{Channels: 3, Classes: 10}, kernels.FP32)
+	require.NoError(t, err)
+	r := n.replicas[0]
+	most := 0
+	for images := 1; images <= 65536; images++ {
+		_, floats := r.gradientsOf(images, kernels.Parts)
+		most = max(most, floats)
+		_, room := r.gradientsOf(images, kernels.MostParts)
+		if room < most {
+			require.Fail(t, "no room", "batches of up to %d images have up to %d values, and room for %d", images, most, room)
+		}
+	}
+
+	r.dev = promising{d}
+	for _, sizes := range [][2]int{{4097, 4096}, {5013, 4857}, {6700, 6400}} { // the last two are of 60000 images
+		n.capacity = 0
+		require.NoError(t, n.reserve(sizes[0]))
+		require.NoError(t, n.reserve(sizes[1]))
+	}
+	r.gradients.size = 1000
+	assert.ErrorContains(t, n.reserve(1), "gradients of 1 images take ", "and nothing is written past the room")
+}
+
+// promising is an interpreter for plans: of much memory it has the beginning alone.
+type promising struct{ *interpreter }
+
+func (d promising) Alloc(name string, bytes int) (kernels.Pointer, error) {
+	return d.interpreter.Alloc(name, min(bytes, 1<<17))
+}
+
 // TestErrorsOfTheDevice: memory that isn't there, and kernels that fail.
 func TestErrorsOfTheDevice(t *testing.T) {
 	t.Parallel()

@@ -16,9 +16,6 @@ import (
 	"github.com/berthdev/berth/trainer/nn"
 )
 
-// probeCUDA names the first missing link between this program and a GPU.
-func probeCUDA() error { return unavailable(driver.Probe()) }
-
 func unavailable(err error) error {
 	if errors.Is(err, driver.ErrUnavailable) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)

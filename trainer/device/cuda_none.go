@@ -8,14 +8,11 @@ import (
 	"github.com/berthdev/berth/trainer/nn"
 )
 
-// probeCUDA names the first missing link between this program and a GPU: here it
-// is the program itself.
-func probeCUDA() error {
-	return fmt.Errorf("%w: this trainer is built without CUDA", ErrUnavailable)
-}
+// errNone names the link that is missing between this program and a GPU: the program itself.
+var errNone = fmt.Errorf("%w: this trainer is built without CUDA", ErrUnavailable)
 
-func listGPUs() (string, []GPU, error) { return "", nil, probeCUDA() }
+func listGPUs() (string, []GPU, error) { return "", nil, errNone }
 
 func hungCUDA() <-chan error { return nil }
 
-func openCUDA(Spec, nn.Config) (Opened, error) { return Opened{}, probeCUDA() }
+func openCUDA(Spec, nn.Config) (Opened, error) { return Opened{}, errNone }

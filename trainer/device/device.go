@@ -175,6 +175,3 @@ type GPU struct {
 // GPUs lists the CUDA devices, cuda:0 first, and names the driver's version. The error says
 // why there are none, and wraps [ErrUnavailable].
 func GPUs() (driver string, all []GPU, err error) { return listGPUs() }
-
-// CUDA says why no CUDA device can be used, or nil if one can.
-func CUDA() error { return probeCUDA() }

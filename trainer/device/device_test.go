@@ -57,7 +57,8 @@ func TestOpen(t *testing.T) {
 
 // TestNoCUDA: asked for by name it is an error, else a notice that says why.
 func TestNoCUDA(t *testing.T) {
-	if CUDA() == nil {
+	_, _, why := GPUs()
+	if why == nil {
 		testenv.Skip(t, testenv.NoGPU, "this build and machine have CUDA")
 	}
 	_, err := Open(Spec{Kind: "cuda"}, config)
@@ -66,7 +67,7 @@ func TestNoCUDA(t *testing.T) {
 	auto, err := Open(Spec{Kind: "auto"}, config)
 	require.NoError(t, err)
 	assert.Equal(t, "cpu", auto.Name)
-	assert.Equal(t, "No GPU is used, training on the CPU: "+CUDA().Error(), auto.Notice)
+	assert.Equal(t, "No GPU is used, training on the CPU: "+why.Error(), auto.Notice)
 	auto, err = Open(Spec{Kind: "auto", Precision: TF32}, config)
 	require.NoError(t, err)
 	assert.Contains(t, auto.Notice, ". It computes in fp32, not in tf32")

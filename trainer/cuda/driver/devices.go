@@ -70,7 +70,7 @@ func count() (int, error) {
 // describe asks the driver about one of the GPUs that it counts.
 func describe(index int) Info {
 	i := Info{Index: index}
-	defer watch(gpu(index))()
+	defer watch(named(fmt.Sprint("cuda:", index)))()
 	d, err := cu.GetDevice(index)
 	if i.Err = failed("cuDeviceGet", err); err != nil {
 		return i
@@ -122,10 +122,4 @@ func find(index int) (i Info, err error) {
 		return i, fmt.Errorf("%w: GPU %d: %w", ErrUnavailable, index, i.Err)
 	}
 	return i, nil
-}
-
-// Probe names the missing link, or returns nil if there is a GPU that can be used.
-func Probe() error {
-	_, err := find(0)
-	return err
 }

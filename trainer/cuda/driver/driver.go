@@ -47,7 +47,7 @@ var load = sync.OnceValue(func() error {
 	if _, err := patience(); err != nil {
 		return err
 	}
-	defer watch(anyGPU{})()
+	defer watch(named("a GPU"))()
 	name := C.CString(library)
 	defer C.free(unsafe.Pointer(name))
 	var why [512]C.char

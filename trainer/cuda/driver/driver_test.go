@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) {
 		fmt.Println("ERROR:", <-Hung())
 		os.Exit(0)
 	}()
-	if err := map[string]func() error{"one": use, "several": useSeveral, "twice": useTwice}[os.Getenv(envRole)](); err != nil {
+	if err := map[string]func() error{"one": use, "several": useSeveral, "twice": useTwice, "stopped": useStopped}[os.Getenv(envRole)](); err != nil {
 		fmt.Println("ERROR:", err)
 	}
 }
@@ -109,9 +110,21 @@ func useTwice() error {
 	return err
 }
 
+// useStopped has a process stopped in a call, until somebody has it go on.
+func useStopped() error {
+	ended := watch(named("a GPU"))
+	if err := syscall.Kill(os.Getpid(), syscall.SIGSTOP); err != nil {
+		return err
+	}
+	time.Sleep(100 * time.Millisecond) // what is overdue comes first
+	ended()
+	fmt.Println("it came back")
+	return nil
+}
+
 // use does with a device what a training does.
 func use() error {
-	if err := Probe(); err != nil {
+	if _, err := find(0); err != nil {
 		return err
 	}
 	d, err := Open(1)
@@ -220,6 +233,23 @@ func TestExclusive(t *testing.T) {
 	out, log := as(t, "twice", cudatest.Notes(t), "exclusive")
 	assert.Contains(t, out, "before\nERROR: cuda:1 (Fake GPU 1): cuCtxCreate: error 46 (")
 	assert.Equal(t, "context on 1\nno context on 1\ncontext on 1\nno context on 1\ncontext on 1\n", log)
+}
+
+// TestStopped: a process that is stopped for longer than a call may last has not waited for it.
+func TestStopped(t *testing.T) {
+	var out strings.Builder
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), envRole+"=stopped", envTimeout+"=1s")
+	c.Stdout, c.Stderr = &out, &out
+	require.NoError(t, c.Start())
+	var status syscall.WaitStatus
+	_, err := syscall.Wait4(c.Process.Pid, &status, syscall.WUNTRACED, nil)
+	require.NoError(t, err)
+	require.True(t, status.Stopped(), "%v %s", status, &out)
+	time.Sleep(1500 * time.Millisecond)
+	require.NoError(t, c.Process.Signal(syscall.SIGCONT))
+	require.NoError(t, c.Wait())
+	assert.Equal(t, "it came back\n", out.String())
 }
 
 func TestParsePatience(t *testing.T) {

@@ -37,7 +37,7 @@ func watch(who fmt.Stringer) (ended func()) {
 	if err != nil {
 		panic(err) // load has asked before
 	}
-	timer := time.AfterFunc(limit, func() {
+	return afterRunning(limit, func() {
 		err := fmt.Errorf("%s hangs: a call of its driver has lasted %s. `dmesg` may say more: look for Xid. "+
 			"If it is only slow (it computes a whole epoch in one call), give it more time, with %s=10m", who, limit, envTimeout)
 		if d, ok := who.(*Device); ok && d.together != "" {
@@ -48,15 +48,39 @@ func watch(who fmt.Stringer) (ended func()) {
 		default: // another call hangs already
 		}
 	})
-	return func() { timer.Stop() }
 }
 
-// A gpu is a GPU of which not more than its number is known.
-type gpu int
+// afterRunning calls f once this process has run for about so long, unless it is told to stop
+// before. A timer goes on while the process is stopped itself (Ctrl-Z, `docker pause`), and is
+// overdue when that goes on; so there are many short ones, one after the other, of which a stop
+// uses up one.
+func afterRunning(limit time.Duration, f func()) (stop func()) {
+	const timers = 20
+	var (
+		mu    sync.Mutex
+		timer *time.Timer
+		left  = timers
+	)
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(limit/timers, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if left--; left > 0 {
+			timer.Reset(limit / timers)
+		} else if left == 0 {
+			f()
+		}
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		left = 0
+		timer.Stop()
+	}
+}
 
-func (g gpu) String() string { return fmt.Sprintf("cuda:%d", int(g)) }
+// named is a GPU of which no more is known than how to name it.
+type named string
 
-// anyGPU is whichever GPU the driver waits for when it is loaded.
-type anyGPU struct{}
-
-func (anyGPU) String() string { return "a GPU" }
+func (n named) String() string { return string(n) }

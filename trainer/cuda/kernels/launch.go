@@ -19,8 +19,12 @@ func Tiles(rows int) int { return over(rows, TileRows) }
 // and not much fewer than make 64 parts, since Adam adds them up one by one.
 func PartRows(rows int) int { return 16 * over(min(max(over(rows, 64), 256), 2048), 16) }
 
-// Parts is the number of these parts.
+// Parts is the number of these parts. Fewer rows may have more of them, since PartRows is a
+// multiple of 16.
 func Parts(rows int) int { return over(rows, PartRows(rows)) }
+
+// MostParts is the largest number of parts that so many rows, or fewer, have.
+func MostParts(rows int) int { return max(min(over(rows, 256), 64), over(rows, 2048)) }
 
 // LinearParts is the number of parts of the linear layer's gradient.
 func LinearParts(images int) int { return over(images, PartImages) }

@@ -29,7 +29,7 @@ func BenchmarkOnGPU(b *testing.B) {
 	for _, precision := range []kernels.Precision{kernels.FP32, kernels.TF32} {
 		gpu, err := driver.Open(0)
 		require.NoError(b, err)
-		bandwidth, peak := peaks(b, gpu, precision)
+		bandwidth, cycles := rates(b, gpu)
 		noted := &noting{Device: gpu, written: map[kernels.Pointer][]byte{}}
 		network, err := cuda.New([]cuda.Device{noted}, nn.Config{Channels: 1, Classes: 10, Dropout: 0.5}, precision)
 		require.NoError(b, err)
@@ -73,6 +73,8 @@ func BenchmarkOnGPU(b *testing.B) {
 				b.ReportMetric(computed/seconds/1e9, "GFLOP/s")
 				if bandwidth > 0 {
 					b.ReportMetric(100*moved/seconds/bandwidth, "%bandwidth")
+				}
+				if peak := cycles * perCycle(gpu.Name, fmt.Sprintf("%d.%d", gpu.Major, gpu.Minor), l.kernel); peak > 0 {
 					b.ReportMetric(100*computed/seconds/peak, "%peak")
 				}
 				require.NoError(b, recording.Destroy())
@@ -82,25 +84,16 @@ func BenchmarkOnGPU(b *testing.B) {
 	}
 }
 
-// peaks are the memory bandwidth of a GPU in bytes/s and its peak in FLOP/s, as its clocks have
-// them; 0 if it doesn't tell.
-func peaks(b *testing.B, gpu *driver.Device, precision kernels.Precision) (bandwidth, peak float64) {
+// rates are the memory bandwidth of a GPU in bytes/s, and the cycles that all of its
+// multiprocessors have in a second, by its clocks; 0 if it doesn't tell.
+func rates(b *testing.B, gpu *driver.Device) (bandwidth, cycles float64) {
 	var values [4]float64
 	for i, a := range []cu.DeviceAttribute{cu.MemoryClockRate, cu.GlobalMemoryBusWidth, cu.ClockRate, cu.MultiprocessorCount} {
 		v, err := cu.Device(gpu.Index).Attribute(a)
 		require.NoError(b, err)
 		values[i] = float64(v)
 	}
-	// FLOP in a cycle of a multiprocessor, by NVIDIA's table of arithmetic instructions (CUDA C++
-	// Programming Guide) and the architectures' white papers, dense products for tf32.
-	perCycle := map[string]map[kernels.Precision]float64{
-		"8.0": {kernels.FP32: 128, kernels.TF32: 1024}, "8.6": {kernels.FP32: 256, kernels.TF32: 512}, "8.9": {kernels.FP32: 256, kernels.TF32: 512},
-		"9.0": {kernels.FP32: 256, kernels.TF32: 2048},
-	}[fmt.Sprintf("%d.%d", gpu.Major, gpu.Minor)][precision]
-	if perCycle == 0 {
-		return 0, 0
-	}
-	return 2 * 1e3 * values[0] * values[1] / 8, 1e3 * values[2] * values[3] * perCycle
+	return 2 * 1e3 * values[0] * values[1] / 8, 1e3 * values[2] * values[3]
 }
 
 // noting is a GPU that notes what is launched and written until it pauses.
