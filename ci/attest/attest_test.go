@@ -270,6 +270,7 @@ func FuzzOpen(f *testing.F) {
 		Subjects(text)
 		pythonPackage(bytes.NewReader(text), "")
 		debianPackages(bytes.NewReader(text))
-		goModules(bytes.NewReader(append([]byte(elf), text...)), "")
+		program := append([]byte(elf), text...)
+		goModules(bytes.NewReader(program), int64(len(program)), "")
 	})
 }
