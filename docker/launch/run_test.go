@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/testenv"
 )
 
@@ -150,6 +151,21 @@ func TestSignals(t *testing.T) {
 			assert.Equal(t, exitSignal+int(sig), s.code(), sig)
 			assert.Empty(t, p.containers(), sig)
 		}
+	})
+	t.Run("give up while another launch makes the home", func(t *testing.T) {
+		p := newPerson(t)
+		p.env = append(p.env, "PATH="+dockertest.PathWithout("nvidia-smi"))
+		home := filepath.Join(p.options.Root, ours.Home)
+		require.NoError(t, os.MkdirAll(home, 0o700))
+		making, err := os.Open(home)
+		require.NoError(t, err)
+		defer making.Close()
+		require.NoError(t, syscall.Flock(int(making.Fd()), syscall.LOCK_EX))
+		s := p.openTerminal(func(o *Options) { o.GPUs, o.Command = "", "echo it runs" }, 24, 80)
+		s.expect("NO GPU") // after which it makes the home
+		s.tty.Write([]byte{3})
+		assert.Equal(t, 130, s.code())
+		assert.NotContains(t, s.shown, "it runs")
 	})
 	t.Run("give up before the container runs", func(t *testing.T) {
 		for i := range 12 {
