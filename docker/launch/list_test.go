@@ -66,6 +66,28 @@ func TestAttachAndLeave(t *testing.T) {
 	assert.Contains(t, p.say("logs").out, "remembered\r\n")
 }
 
+// TestAttachWithoutATerminal shows what a command writes until Ctrl-C, which the command
+// never notices.
+func TestAttachWithoutATerminal(t *testing.T) {
+	p := newPerson(t)
+	name := p.detach("trap 'exit 9' INT; until [ -e over ]; do echo tick; sleep 0.02; done")
+	c := p.verb("attach " + name)
+	var said bytes.Buffer
+	c.Stderr = &said
+	out, err := c.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, c.Start())
+	_, err = io.ReadFull(out, make([]byte, len("tick\n")))
+	require.NoError(t, err)
+	require.NoError(t, c.Process.Signal(syscall.SIGINT))
+	io.Copy(io.Discard, out)
+	c.Wait()
+	assert.Equal(t, 130, c.ProcessState.ExitCode())
+	assert.Equal(t, "\r\nLeft "+name+", which goes on.\r\n", said.String())
+	p.touch("over")
+	assert.Equal(t, 0, *p.ended(name).Code)
+}
+
 // TestShell opens others in a detached launch, and in one at a terminal.
 func TestShell(t *testing.T) { asEverybody(t, anotherShell) }
 

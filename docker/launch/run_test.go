@@ -161,11 +161,13 @@ func TestSignals(t *testing.T) {
 		require.NoError(t, err)
 		defer making.Close()
 		require.NoError(t, syscall.Flock(int(making.Fd()), syscall.LOCK_EX))
-		s := p.openTerminal(func(o *Options) { o.GPUs, o.Command = "", "echo it runs" }, 24, 80)
-		s.expect("NO GPU") // after which it makes the home
-		s.tty.Write([]byte{3})
-		assert.Equal(t, 130, s.code())
-		assert.NotContains(t, s.shown, "it runs")
+		for _, detach := range []bool{false, true} {
+			s := p.openTerminal(func(o *Options) { o.Detach, o.GPUs, o.Command = detach, "", "echo it runs" }, 24, 80)
+			s.expect("NO GPU") // after which it makes the home
+			s.tty.Write([]byte{3})
+			assert.Equal(t, 130, s.code())
+			assert.NotContains(t, s.shown, "it runs")
+		}
 	})
 	t.Run("give up before the container runs", func(t *testing.T) {
 		for i := range 12 {
