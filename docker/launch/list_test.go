@@ -296,6 +296,9 @@ func TestChoose(t *testing.T) {
 	l, err := choose("train", all)
 	require.NoError(t, err)
 	assert.Same(t, old, l.ended, "the latest")
+	l, err = choose("train", append(all, Launch{Name: "train", User: "bob", State: "running"}))
+	require.NoError(t, err)
+	assert.Same(t, old, l.ended, "the person's own, though another one's runs")
 	for typed, says := range map[string]string{"eva": "which one?", "x": `begins with "x"`, "trains": "There are\n\ttrain"} {
 		_, err := choose(typed, all)
 		assert.ErrorIs(t, err, usage.Err)
