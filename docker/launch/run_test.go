@@ -83,6 +83,14 @@ func exitCodes(t *testing.T, p *person) {
 	} {
 		assert.Equal(t, code, p.run(line, "").code, line)
 	}
+	for entrypoint, code := range map[string]int{
+		"no-such-command": ExitNotFound,
+		"/no/such/file":   ExitNotFound,
+		"/etc":            ExitNotRunnable,
+		"/etc/passwd":     ExitNotRunnable,
+	} {
+		assert.Equal(t, code, p.runWith(func(o *Options) { o.Entrypoint, o.Command = entrypoint, "true" }, "").code, entrypoint)
+	}
 	r := p.runWith(func(o *Options) { o.Network = "no-such-network" }, "")
 	assert.Equal(t, ExitDaemon, r.code)
 }
