@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -148,6 +149,36 @@ func TestStop(t *testing.T) {
 	assert.Contains(t, r.out, "stopped "+stubborn+": exit code 137\n")
 	assert.Contains(t, r.out, "stopped "+shells+": exit code 129\n")
 	assert.Equal(t, "begun\n", p.say("logs "+stubborn).out)
+}
+
+// TestSavingTakesItsTime suspends a keeper at the end of its launch, as a long log would
+// keep it, and kills another.
+func TestSavingTakesItsTime(t *testing.T) {
+	defer func(before time.Duration) { saveTimeout = before }(saveTimeout)
+	saveTimeout = time.Second // more than a pause: what is saved between two looks is seen
+	p := newPerson(t)
+	t.Setenv("BERTH_CACHE", p.cache)
+	d := dockertest.Connect(t)
+	detached := func(line string) (l Launch, keeper int) {
+		name := p.detach(line)
+		l, err := find(t.Context(), d, name, false, Streams{Err: os.Stderr})
+		require.NoError(t, err)
+		return l, dockertest.Keeper(t, name)
+	}
+	l, keeper := detached(until("over") + "exit 3")
+	require.NoError(t, syscall.Kill(keeper, syscall.SIGSTOP))
+	p.touch("over")
+	time.AfterFunc(2*saveTimeout, func() { syscall.Kill(keeper, syscall.SIGCONT) })
+	l, err := l.saved(t.Context(), d)
+	require.NoError(t, err)
+	assert.Equal(t, 3, *l.Code)
+
+	l, keeper = detached("sleep 1000")
+	require.NoError(t, syscall.Kill(keeper, syscall.SIGKILL))
+	eventually(t, func() bool { return dockertest.Keeper(t, l.Name) == 0 }, "it isn't dead")
+	_, err = l.saved(t.Context(), d)
+	assert.ErrorContains(t, err, "couldn't be saved")
+	assert.Equal(t, 0, p.say("stop "+l.Name).code)
 }
 
 // TestLaunchesOfOthers are seen and left alone: labels prove nothing.
