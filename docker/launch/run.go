@@ -162,7 +162,8 @@ func (p Plan) realize(folder string, g *display.Grant) (daemon.Container, error)
 }
 
 // check refuses mounts that a container has turned into symbolic links since the
-// plan was made. What Docker mounts at the start, moments later, is what was planned.
+// plan was made. Docker follows the paths itself, moments later: against a container that
+// makes a link just in between, this is no defence (docs/run.md says so).
 func (p Plan) check() error {
 	for _, m := range p.Container.Mounts {
 		if err := unlinked(p.Home.Checkout, m.Source); err != nil {
