@@ -44,9 +44,9 @@ func explain(p Plan, address string, info daemon.Info, err error) (int, error) {
 		return ExitDaemon, advice.About(fmt.Errorf("the snap of Docker sees neither hidden folders nor anything outside of home: %w", err),
 			trouble.Snap)
 	case has(missingSource) && isHere(text):
-		return ExitDaemon, advice.With(fmt.Errorf("Docker doesn't see a folder or file that is here: %w", err), "If this runs in a container "+
-			"with the host's Docker, mount the checkout and Berth's cache folder (BERTH_CACHE) there, each at the path that it has on the host. "+
-			"If Docker runs on another machine, log in there.")
+		return ExitDaemon, advice.With(fmt.Errorf("a folder or file that is here isn't there for Docker: %w", err),
+			"If this runs in a container with the host's Docker, mount the checkout and Berth's cache folder (BERTH_CACHE) there, "+
+				"each at the path that it has on the host. If Docker runs on another machine, log in there.")
 	case has(missingSource):
 		return ExitDaemon, fmt.Errorf("-v: there is no such file or folder on the host. Make it first, or correct the path: %w", err)
 	case has("network") && errors.Is(err, daemon.ErrNotFound):
