@@ -105,13 +105,17 @@ func (r *reservation) acquire(ctx context.Context, wanted gpu.Request, h lease.H
 		waiting, cancel = context.WithTimeoutCause(ctx, *wait, errLate)
 		defer cancel()
 	}
+	until := "until Ctrl-C"
+	if wait != nil {
+		until = fmt.Sprintf("for at most %s or until Ctrl-C", *wait)
+	}
 	held, err := book.Acquire(waiting, request, h, func(w lease.Waiting) error {
 		w.Held, w.Ahead = withNames(ctx, w.Held), withNames(ctx, w.Ahead)
 		r.told = &w
 		if wait != nil && *wait <= 0 {
 			return errLate
 		}
-		r.report.Printf("Waiting for %s, until Ctrl-C:\n%s", r.what(), r.state(w))
+		r.report.Printf("Waiting for %s, %s:\n%s", r.what(), until, r.state(w))
 		return nil
 	})
 	if late := errors.Is(err, errLate) || errors.Is(context.Cause(waiting), errLate); err != nil && late {

@@ -168,7 +168,7 @@ func TestRunsShareTheGPUs(t *testing.T) {
 	// A wait, and who is seen to wait.
 	both := m.start("auto:2", "-n="+dockertest.Name(t))
 	require.Eventually(t, func() bool { return len(m.status().Waiting) == 1 }, 20*time.Second, 20*time.Millisecond)
-	waits := func() bool { return strings.Contains(both.said(), "Waiting for 2 idle of 2 GPUs") }
+	waits := func() bool { return strings.Contains(both.said(), "Waiting for 2 idle of 2 GPUs, until Ctrl-C:\n") }
 	require.Eventually(t, waits, 20*time.Second, 20*time.Millisecond)
 	assert.Contains(t, both.said(), "\tGPU 0: ")
 	_, stderr, code = m.run("1", "true", "-wait=0s")
@@ -176,8 +176,11 @@ func TestRunsShareTheGPUs(t *testing.T) {
 	assert.Contains(t, stderr, "before this: ")
 
 	// Ctrl-C ends a wait, which leaves the queue.
-	tired := m.start("auto")
-	require.Eventually(t, func() bool { return strings.Contains(tired.said(), "Waiting for 1 idle") }, 20*time.Second, 20*time.Millisecond)
+	tired := m.start("auto", "-wait=1h")
+	waits = func() bool {
+		return strings.Contains(tired.said(), "Waiting for 1 idle of 2 GPUs, for at most 1h0m0s or until Ctrl-C:\n")
+	}
+	require.Eventually(t, waits, 20*time.Second, 20*time.Millisecond)
 	require.NoError(t, tired.Process.Signal(os.Interrupt))
 	tired.end()
 	assert.Equal(t, 130, tired.ProcessState.ExitCode(), tired.said())

@@ -2,11 +2,12 @@ package gpu
 
 import (
 	"context"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/berthdev/berth/internal/process"
 )
 
 // A Detail is what a launch doesn't need to know of a GPU, but a look at the machine does.
@@ -74,7 +75,7 @@ func ToolkitVersion(ctx context.Context, root string) string {
 	if path == "" {
 		return ""
 	}
-	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	out, _, err := process.Ask(ctx, smiTimeout, path, "--version")
 	if err != nil {
 		return ""
 	}

@@ -8,10 +8,8 @@
 package gpu
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +17,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/berthdev/berth/internal/process"
 )
 
 // A Machine is what the host's NVIDIA driver says, and what is there when it
@@ -109,17 +109,12 @@ func find(program, folder string) string {
 	return ""
 }
 
-// ask returns the output of nvidia-smi. What it says when it fails, it says on
-// standard output too.
+// ask returns the output of nvidia-smi. When it fails, it says why, mostly on standard
+// output.
 func ask(ctx context.Context, smi string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, smiTimeout)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, smi, args...).CombinedOutput()
-	if ctx.Err() == context.DeadlineExceeded {
-		return "", fmt.Errorf("no answer within %s", smiTimeout)
-	}
+	out, errs, err := process.Ask(ctx, smiTimeout, smi, args...)
 	if err != nil {
-		if said := string(bytes.TrimSpace(out)); said != "" {
+		if said := strings.TrimSpace(string(out) + string(errs)); said != "" {
 			return "", errors.New(said)
 		}
 		return "", err

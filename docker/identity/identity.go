@@ -17,6 +17,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/berthdev/berth/internal/process"
 )
 
 // A User is a person, as passwd(5) and group(5) describe them.
@@ -108,25 +110,19 @@ func Name(ctx context.Context, uid int) string {
 // keys. Keys without an entry are left out. Where there is no getent (it comes
 // with the C library) the whole of the database's file is returned.
 func getent(ctx context.Context, database string, keys ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
-	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "getent", append([]string{database}, keys...)...)
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	out, errs, err := process.Ask(ctx, lookupTimeout, "getent", append([]string{database}, keys...)...)
 	var exit *exec.ExitError
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
 		file, err := os.ReadFile("/etc/" + database)
 		return string(file), err
-	case ctx.Err() != nil:
-		return "", fmt.Errorf("looking up %s %s: no answer within %s. "+
-			"Is the directory server that /etc/nsswitch.conf names reachable? Try: getent %s %s",
-			database, strings.Join(keys, " "), lookupTimeout, database, strings.Join(keys, " "))
+	case errors.Is(err, process.ErrLate):
+		return "", fmt.Errorf("looking up %s %s: %w. Is the directory server that /etc/nsswitch.conf names reachable? Try: getent %[1]s %[2]s",
+			database, strings.Join(keys, " "), err)
 	case errors.As(err, &exit) && exit.ExitCode() == 2: // at least one key isn't there
 		return string(out), nil
 	case err != nil:
-		return "", fmt.Errorf("looking up %s %s: %w: %s", database, strings.Join(keys, " "), err, bytes.TrimSpace(stderr.Bytes()))
+		return "", fmt.Errorf("looking up %s %s: %w: %s", database, strings.Join(keys, " "), err, bytes.TrimSpace(errs))
 	}
 	return string(out), nil
 }

@@ -20,7 +20,7 @@ var detachKeys = []byte{'P' - '@', 'Q' - '@'}
 // they leave: by Ctrl-P Ctrl-Q at a terminal, by a signal, by closing the terminal. The
 // launch never notices. A launch with a command has no input: it shows what is
 // written from now on. The exit code is that of the launch if it has ended, 0 if the
-// person left.
+// person left, and 128 and its number if a signal took them.
 func Attach(ctx context.Context, d *daemon.Client, name string, s Streams) (code int, err error) {
 	l, err := find(ctx, d, name, false, s)
 	if err != nil {
@@ -73,17 +73,16 @@ func Attach(ctx context.Context, d *daemon.Client, name string, s Streams) (code
 	go func() { copied <- output() }()
 	select {
 	case <-left:
-		fmt.Fprintf(s.Err, "\r\nLeft %s, which goes on.\r\n", l.Name)
-		return 0, nil
 	case <-ctx.Done():
-		return ExitDaemon, context.Cause(ctx)
+		code, _ = interrupted(ctx)
 	case err := <-copied:
 		if code, e := ended(); e == nil {
 			return code, nil
-		} else if ctx.Err() != nil {
-			return ExitDaemon, context.Cause(ctx)
-		} else {
+		} else if ctx.Err() == nil {
 			return ExitDaemon, fmt.Errorf("the connection to %s broke; it may go on. Attach again: %w", l.Name, errors.Join(err, e))
 		}
+		code, _ = interrupted(ctx)
 	}
+	fmt.Fprintf(s.Err, "\r\nLeft %s, which goes on.\r\n", l.Name)
+	return code, nil
 }

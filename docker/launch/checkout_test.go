@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -193,6 +194,24 @@ func TestKillWhileSeeding(t *testing.T) {
 		return
 	}
 	require.Fail(t, "no kill met a seeding")
+}
+
+// A folder that is closed to others stays so: ssh refuses an open one.
+func TestFoldersOfTheSkeletonKeepTheirModes(t *testing.T) {
+	checkout := t.TempDir()
+	h := homeIn(checkout, ours)
+	modes := map[string]os.FileMode{"closed": 0o700, "open": 0o755, "read-only": 0o500}
+	for name, mode := range modes {
+		require.NoError(t, os.MkdirAll(filepath.Join(h.Skeleton, name), 0o755))
+		require.NoError(t, os.Chmod(filepath.Join(h.Skeleton, name), mode))
+	}
+	defer syscall.Umask(syscall.Umask(0))
+	require.NoError(t, h.seed(t.Context()))
+	for name, mode := range modes {
+		info, err := os.Stat(filepath.Join(h.Path, name))
+		require.NoError(t, err)
+		assert.Equal(t, mode|0o700, info.Mode().Perm(), name)
+	}
 }
 
 // A home that somebody lives in is left alone, also if they have emptied it: a

@@ -14,6 +14,7 @@ import (
 
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/advice"
+	"github.com/berthdev/berth/internal/signals"
 )
 
 // keeperVariable is set for a process that is to be a keeper (see KeepIfAsked).
@@ -94,10 +95,13 @@ func (a answer) err() error {
 // else.
 //
 // The exit code is that of docker run -d: 0, or Docker's own with the error. If ctx ends
-// before the container has started, there won't be one.
+// before the container has started, there won't be one, and the code is 128 and the
+// number of the signal that ended ctx.
 func Detach(ctx context.Context, d *daemon.Client, p Plan, s Streams, held ...*os.File) (code int, err error) {
 	dir, err := p.prepare(ctx, d, s)
-	if err != nil {
+	if ctx.Err() != nil {
+		return interrupted(ctx)
+	} else if err != nil {
 		return ExitDaemon, err
 	}
 	text, err := json.Marshal(newOrder(p, len(held)))
@@ -146,8 +150,17 @@ func Detach(ctx context.Context, d *daemon.Client, p Plan, s Streams, held ...*o
 	case <-ctx.Done():
 		c.Process.Signal(syscall.SIGTERM)
 		<-ended
-		return ExitDaemon, context.Cause(ctx)
+		return interrupted(ctx)
 	}
+}
+
+// interrupted is the exit code and the error of what ended with ctx.
+func interrupted(ctx context.Context) (code int, err error) {
+	err = signals.Explain(ctx, context.Cause(ctx))
+	if i := (signals.Interrupt{}); errors.As(err, &i) {
+		return i.ExitCode(), err
+	}
+	return ExitDaemon, err
 }
 
 // thisProgram is the path of what this process runs: on Linux also if the file was

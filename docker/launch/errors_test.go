@@ -1,6 +1,8 @@
 package launch
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -9,6 +11,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/dockertest"
 )
 
@@ -80,6 +84,29 @@ func TestErrorsAreInstructions(t *testing.T) {
 			assert.Empty(t, r.out)
 			assert.NoFileExists(t, missing, "a missing mount was made")
 		})
+	}
+}
+
+// TestExplain has what a Docker says that isn't this machine's.
+func TestExplain(t *testing.T) {
+	here := filepath.Join(t.TempDir(), "check out")
+	require.NoError(t, os.Mkdir(here, 0o755))
+	const mount = `creating container a from image b: invalid mount config for type "bind": bind source path does not exist: `
+	const create = "starting container a: OCI runtime create failed: runc create failed: unable to start container process: "
+	for said, want := range map[string]struct {
+		code int
+		says string
+	}{
+		mount + here:           {ExitDaemon, "mount the checkout and Berth's cache folder (BERTH_CACHE) there"},
+		mount + here + "-none": {ExitDaemon, "-v: there is no such file or folder on the host"},
+		create + `exec: "/etc": is a directory: unknown`:    {ExitNotRunnable, "the command isn't executable"},
+		create + `exec: "/etc": permission denied`:          {ExitNotRunnable, "the command isn't executable"},
+		create + `exec: "/x": no such file or directory`:    {ExitNotFound, "the image doesn't have the command"},
+		create + "mounting a: is a directory: not a device": {ExitDaemon, "is a directory"},
+	} {
+		code, err := explain(Plan{}, "unix:///var/run/docker.sock", daemon.Info{}, errors.New(said))
+		assert.Equal(t, want.code, code, said)
+		assert.Contains(t, advice.Text(err, ""), want.says, said)
 	}
 }
 

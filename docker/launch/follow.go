@@ -31,18 +31,20 @@ func (l Launch) followLog(ctx context.Context, d *daemon.Client, s Streams, tail
 		if failed := errors.Join(out.failed, errs.failed); failed != nil || ctx.Err() != nil || !l.Lasting {
 			return err
 		}
-		if errors.Is(err, daemon.ErrNotFound) {
-			saved, err := l.inCache(ctx, d)
-			if err != nil || saved.ended == nil {
-				return err
+		get := l.inCache
+		if !errors.Is(err, daemon.ErrNotFound) {
+			if s, err := d.Inspect(ctx, l.status.ID); err != nil || !s.Ended() {
+				continue
 			}
-			out.resume()
-			errs.resume()
-			return saved.copySaved(out, errs, allLines)
+			get = l.saved
 		}
-		if s, err := d.Inspect(ctx, l.status.ID); err == nil && s.Ended() {
-			l.inCache(ctx, d) // if nobody else saves it
+		saved, err := get(ctx, d)
+		if err != nil || saved.ended == nil {
+			return err
 		}
+		out.resume()
+		errs.resume()
+		return saved.copySaved(out, errs, allLines)
 	}
 }
 

@@ -175,7 +175,11 @@ func copySkeleton(to *os.Root, from fs.FS) error {
 			return err
 		}
 		if e.IsDir() {
-			return to.MkdirAll(name, 0o755)
+			info, err := e.Info()
+			if err != nil {
+				return err
+			}
+			return to.MkdirAll(name, info.Mode().Perm()|0o700) // none of the embedded may be written to
 		}
 		if _, err := to.Lstat(name); err == nil {
 			return nil

@@ -184,8 +184,9 @@ func find(ctx context.Context, d *daemon.Client, typed string, ended bool, s Str
 }
 
 // choose returns the launch of that name or, if there is none, the only one whose name
-// begins so. Nothing typed means the person's only one. One that runs comes before one
-// that has ended, and the latest before those of the same name.
+// begins so. Nothing typed means the person's only one. Their own come before those of
+// others, then those that run before those that have ended, and the latest before those of
+// the same name.
 func choose(typed string, all []Launch) (Launch, error) {
 	match := func(is func(Launch) bool) (found []Launch) {
 		for _, l := range all {
@@ -193,8 +194,12 @@ func choose(typed string, all []Launch) (Launch, error) {
 				found = append(found, l)
 			}
 		}
-		if running := slices.DeleteFunc(slices.Clone(found), func(l Launch) bool { return l.ended != nil }); len(running) > 0 {
-			found = running
+		for _, worse := range []func(Launch) bool{
+			func(l Launch) bool { return !l.Own }, func(l Launch) bool { return l.ended != nil },
+		} {
+			if better := slices.DeleteFunc(slices.Clone(found), worse); len(better) > 0 {
+				found = better
+			}
 		}
 		var latest []Launch
 		for _, l := range slices.Backward(found) {

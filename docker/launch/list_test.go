@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -64,6 +65,28 @@ func TestAttachAndLeave(t *testing.T) {
 	l := p.ended(name)
 	assert.Equal(t, 7, *l.Code)
 	assert.Contains(t, p.say("logs").out, "remembered\r\n")
+}
+
+// TestAttachWithoutATerminal shows what a command writes until Ctrl-C, which the command
+// never notices.
+func TestAttachWithoutATerminal(t *testing.T) {
+	p := newPerson(t)
+	name := p.detach("trap 'exit 9' INT; until [ -e over ]; do echo tick; sleep 0.02; done")
+	c := p.verb("attach " + name)
+	var said bytes.Buffer
+	c.Stderr = &said
+	out, err := c.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, c.Start())
+	_, err = io.ReadFull(out, make([]byte, len("tick\n")))
+	require.NoError(t, err)
+	require.NoError(t, c.Process.Signal(syscall.SIGINT))
+	io.Copy(io.Discard, out)
+	c.Wait()
+	assert.Equal(t, 130, c.ProcessState.ExitCode())
+	assert.Equal(t, "\r\nLeft "+name+", which goes on.\r\n", said.String())
+	p.touch("over")
+	assert.Equal(t, 0, *p.ended(name).Code)
 }
 
 // TestShell opens others in a detached launch, and in one at a terminal.
@@ -125,9 +148,37 @@ func TestStop(t *testing.T) {
 	assert.Equal(t, 0, r.code, r.err)
 	assert.Contains(t, r.out, "stopped "+stubborn+": exit code 137\n")
 	assert.Contains(t, r.out, "stopped "+shells+": exit code 129\n")
-	assert.Empty(t, p.containers())
 	assert.Equal(t, "begun\n", p.say("logs "+stubborn).out)
-	assert.Empty(t, entries(t, filepath.Join(p.cache, "tmp")))
+}
+
+// TestSavingTakesItsTime suspends a keeper at the end of its launch, as a long log would
+// keep it, and kills another.
+func TestSavingTakesItsTime(t *testing.T) {
+	defer func(before time.Duration) { saveTimeout = before }(saveTimeout)
+	saveTimeout = time.Second // more than a pause: what is saved between two looks is seen
+	p := newPerson(t)
+	t.Setenv("BERTH_CACHE", p.cache)
+	d := dockertest.Connect(t)
+	detached := func(line string) (l Launch, keeper int) {
+		name := p.detach(line)
+		l, err := find(t.Context(), d, name, false, Streams{Err: os.Stderr})
+		require.NoError(t, err)
+		return l, dockertest.Keeper(t, name)
+	}
+	l, keeper := detached(until("over") + "exit 3")
+	require.NoError(t, syscall.Kill(keeper, syscall.SIGSTOP))
+	p.touch("over")
+	time.AfterFunc(2*saveTimeout, func() { syscall.Kill(keeper, syscall.SIGCONT) })
+	l, err := l.saved(t.Context(), d)
+	require.NoError(t, err)
+	assert.Equal(t, 3, *l.Code)
+
+	l, keeper = detached("sleep 1000")
+	require.NoError(t, syscall.Kill(keeper, syscall.SIGKILL))
+	eventually(t, func() bool { return dockertest.Keeper(t, l.Name) == 0 }, "it isn't dead")
+	_, err = l.saved(t.Context(), d)
+	assert.ErrorContains(t, err, "couldn't be saved")
+	assert.Equal(t, 0, p.say("stop "+l.Name).code)
 }
 
 // TestLaunchesOfOthers are seen and left alone: labels prove nothing.
@@ -274,6 +325,9 @@ func TestChoose(t *testing.T) {
 	l, err := choose("train", all)
 	require.NoError(t, err)
 	assert.Same(t, old, l.ended, "the latest")
+	l, err = choose("train", append(all, Launch{Name: "train", User: "bob", State: "running"}))
+	require.NoError(t, err)
+	assert.Same(t, old, l.ended, "the person's own, though another one's runs")
 	for typed, says := range map[string]string{"eva": "which one?", "x": `begins with "x"`, "trains": "There are\n\ttrain"} {
 		_, err := choose(typed, all)
 		assert.ErrorIs(t, err, usage.Err)

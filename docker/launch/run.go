@@ -60,9 +60,18 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 	signal.Notify(broken, syscall.SIGPIPE)
 	defer signal.Stop(broken)
 
-	dir, err := p.prepare(ctx, d, s)
-	if err != nil {
+	// Until the container runs, a signal gives up; cleaning up goes on.
+	starting, stop := signal.NotifyContext(ctx, caught...)
+	defer stop()
+	failed := func(err error) (int, error) {
+		if starting.Err() != nil && ctx.Err() == nil {
+			return exitSignal + int((<-signals).(syscall.Signal)), nil
+		}
 		return ExitDaemon, err
+	}
+	dir, err := p.prepare(starting, d, s)
+	if err != nil {
+		return failed(err)
 	}
 	scope, err := owned.Claim(dir, d, Role)
 	if err != nil {
@@ -74,9 +83,9 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 			err = errors.Join(err, e)
 		}
 	}()
-	grant, err := p.Display.Open(ctx, scope.Path())
+	grant, err := p.Display.Open(starting, scope.Path())
 	if err != nil {
-		return ExitDaemon, fmt.Errorf("-gui: %w. Without windows: -gui=off", err)
+		return failed(fmt.Errorf("-gui: %w. Without windows: -gui=off", err))
 	}
 	defer grant.Close() // the X server may be gone by now, and the cookie with it
 	spec, err := p.realize(scope.Path(), grant)
@@ -85,12 +94,9 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 	}
 
 	l := launch{daemon: d, scope: scope, streams: s, tty: spec.TTY}
-	// Until the container runs, a signal gives up; cleaning up goes on.
-	starting, stop := signal.NotifyContext(ctx, caught...)
-	defer stop()
 	if err := l.start(starting, lasting, spec, p.check); err != nil {
-		if starting.Err() != nil && ctx.Err() == nil {
-			return exitSignal + int((<-signals).(syscall.Signal)), nil
+		if starting.Err() != nil {
+			return failed(err)
 		}
 		return explainStart(lasting, d, p, err)
 	}
@@ -112,7 +118,7 @@ func (p Plan) prepare(ctx context.Context, d *daemon.Client, s Streams) (cache.D
 	}
 	if len(p.Abandoned) > 0 {
 		// What can't be removed now stays on record: no reason not to go on.
-		if _, err := owned.Sweep(ctx, dir, d, false); err != nil {
+		if _, err := owned.Sweep(ctx, dir, d, false); err != nil && ctx.Err() == nil {
 			fmt.Fprintf(s.Err, "Removing what a killed launch left: %v\n", err)
 		}
 	}
@@ -156,7 +162,8 @@ func (p Plan) realize(folder string, g *display.Grant) (daemon.Container, error)
 }
 
 // check refuses mounts that a container has turned into symbolic links since the
-// plan was made. What Docker mounts at the start, moments later, is what was planned.
+// plan was made. Docker follows the paths itself, moments later: against a container that
+// makes a link just in between, this is no defence (docs/run.md says so).
 func (p Plan) check() error {
 	for _, m := range p.Container.Mounts {
 		if err := unlinked(p.Home.Checkout, m.Source); err != nil {
@@ -180,6 +187,9 @@ type launch struct {
 // start creates the container, waits for its end, connects to it, has a last check
 // made and starts it: in this order no exit code and no output is lost.
 func (l *launch) start(ctx, lasting context.Context, spec daemon.Container, check func() error) (err error) {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if l.id, err = l.scope.Container(lasting, spec); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/testenv"
 )
 
@@ -81,6 +82,14 @@ func exitCodes(t *testing.T, p *person) {
 		"sleep 1 & kill -INT $!; wait $!": 130,
 	} {
 		assert.Equal(t, code, p.run(line, "").code, line)
+	}
+	for entrypoint, code := range map[string]int{
+		"no-such-command": ExitNotFound,
+		"/no/such/file":   ExitNotFound,
+		"/etc":            ExitNotRunnable,
+		"/etc/passwd":     ExitNotRunnable,
+	} {
+		assert.Equal(t, code, p.runWith(func(o *Options) { o.Entrypoint, o.Command = entrypoint, "true" }, "").code, entrypoint)
 	}
 	r := p.runWith(func(o *Options) { o.Network = "no-such-network" }, "")
 	assert.Equal(t, ExitDaemon, r.code)
@@ -149,6 +158,23 @@ func TestSignals(t *testing.T) {
 			require.NoError(t, s.cmd.Process.Signal(sig))
 			assert.Equal(t, exitSignal+int(sig), s.code(), sig)
 			assert.Empty(t, p.containers(), sig)
+		}
+	})
+	t.Run("give up while another launch makes the home", func(t *testing.T) {
+		p := newPerson(t)
+		p.env = append(p.env, "PATH="+dockertest.PathWithout("nvidia-smi"))
+		home := filepath.Join(p.options.Root, ours.Home)
+		require.NoError(t, os.MkdirAll(home, 0o700))
+		making, err := os.Open(home)
+		require.NoError(t, err)
+		defer making.Close()
+		require.NoError(t, syscall.Flock(int(making.Fd()), syscall.LOCK_EX))
+		for _, detach := range []bool{false, true} {
+			s := p.openTerminal(func(o *Options) { o.Detach, o.GPUs, o.Command = detach, "", "echo it runs" }, 24, 80)
+			s.expect("NO GPU") // after which it makes the home
+			s.tty.Write([]byte{3})
+			assert.Equal(t, 130, s.code())
+			assert.NotContains(t, s.shown, "it runs")
 		}
 	})
 	t.Run("give up before the container runs", func(t *testing.T) {

@@ -8,10 +8,13 @@ import (
 	"time"
 
 	"github.com/berthdev/berth/docker/daemon"
+	"github.com/berthdev/berth/docker/owned"
+	"github.com/berthdev/berth/internal/cache"
 )
 
-// saveTimeout is how long it may take until what an ended launch wrote is saved.
-const saveTimeout = time.Minute
+// saveTimeout is how long it may take until what an ended launch wrote is saved, while no
+// process that lives is about to.
+var saveTimeout = time.Minute
 
 // Stop ends a launch of the person's by TERM (and HUP where it has a terminal, as when
 // that is closed) and, ten seconds later, by KILL. With all it ends all of their
@@ -70,10 +73,14 @@ func (l Launch) stop(ctx context.Context, d *daemon.Client) (Launch, error) {
 	return l.saved(ctx, d)
 }
 
-// saved waits until an ended launch is in the cache: its keeper puts it there, or, if
-// that was killed, this does.
+// saved waits until an ended launch is in the cache: its keeper puts it there, however
+// long that takes, or, if that was killed, this does.
 func (l Launch) saved(ctx context.Context, d *daemon.Client) (Launch, error) {
-	late := time.Now().Add(saveTimeout)
+	dir, err := cache.Open()
+	if err != nil {
+		return l, err
+	}
+	var waited time.Duration // for nobody
 	for p := (pause{}); ; p.wait() {
 		if saved, err := l.inCache(ctx, d); err != nil || saved.ended != nil {
 			return saved, err
@@ -81,8 +88,15 @@ func (l Launch) saved(ctx context.Context, d *daemon.Client) (Launch, error) {
 		if ctx.Err() != nil {
 			return l, context.Cause(ctx)
 		}
-		if time.Now().After(late) {
-			return l, fmt.Errorf("%s was stopped, but what it wrote couldn't be saved within %s. The next command tries again", l.Name, saveTimeout)
+		kept, err := owned.Kept(dir, l.status.ID)
+		if err != nil {
+			return l, err
+		}
+		if kept {
+			continue
+		}
+		if waited += p.last; waited >= saveTimeout {
+			return l, fmt.Errorf("%s has ended, but what it wrote couldn't be saved within %s. The next command tries again", l.Name, saveTimeout)
 		}
 	}
 }

@@ -166,6 +166,22 @@ func Containers(dir cache.Dir) ([]Made, error) {
 	return all, err
 }
 
+// Kept reports whether a container is on record in the claim of a process that lives, as
+// far as anybody can tell from here.
+func Kept(dir cache.Dir, id string) (bool, error) {
+	made, err := Containers(dir)
+	if err != nil || !slices.ContainsFunc(made, func(m Made) bool { return m.ID == id }) {
+		return false, err
+	}
+	claims, err := dir.Abandoned()
+	dead := false
+	for _, c := range claims {
+		dead = dead || slices.ContainsFunc(objects(c.Notes()), func(o object) bool { return o.container.ID == id })
+		c.Leave()
+	}
+	return !dead, err
+}
+
 // save saves a lasting container of a dead process that has ended or is gone, and
 // reports whether it stays instead: it lives, or isn't in this daemon.
 func (o object) save(ctx context.Context, dir cache.Dir, docker *daemon.Client, claim string) (stays bool, err error) {

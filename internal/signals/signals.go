@@ -82,9 +82,10 @@ func ignoreAgain(ctx context.Context) {
 }
 
 // Explain adds to an error of work that ended with its context which signal
-// ended that. mage ends contexts on INT by itself and doesn't say so.
+// ended that, unless the error says so. mage ends contexts on INT by itself and
+// doesn't say so.
 func Explain(ctx context.Context, err error) error {
-	if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
+	if ctx.Err() == nil || !errors.Is(err, context.Canceled) || errors.As(err, new(Interrupt)) {
 		return err
 	}
 	why := Interrupt{syscall.SIGINT}

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -38,7 +39,7 @@ func (c Set) asDockerRun(ctx context.Context, do func(context.Context, ci.Projec
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "Error:", ci.Explain(err, typedCommand()))
-		if code == 0 {
+		if code == 0 || errors.Is(err, context.Canceled) { // whatever a signal interrupted
 			code = ci.RunExitCode(err)
 		}
 	}

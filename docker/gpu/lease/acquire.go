@@ -35,6 +35,11 @@ func (b Book) Acquire(ctx context.Context, r Request, h Holder, waiting func(Wai
 		return nil, err
 	}
 	h.UID, h.PID = os.Geteuid(), os.Getpid()
+	folder, err := b.keep(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer folder.Close()
 	t, err := b.queue(ctx, r, h)
 	if err != nil {
 		return nil, err
@@ -183,11 +188,20 @@ type lock struct {
 }
 
 // lock locks those of some GPUs that are free, and as many as are of use; taken are
-// those that aren't.
+// those that aren't. One that a lease names is taken, whatever its lock says: if the
+// lock's file was removed, the lease has that of another one.
 func (t *turn) lock(uuids []string) (locks []lock, taken []string, err error) {
+	leased, err := t.book.leased()
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, uuid := range uuids {
 		if t.request.Busy == nil && len(locks) == t.request.Count {
 			break
+		}
+		if slices.Contains(leased, uuid) {
+			taken = append(taken, uuid)
+			continue
 		}
 		f, err := t.book.tryLock(lockName(uuid))
 		if err != nil {
@@ -251,7 +265,12 @@ func (t *turn) begin(ctx context.Context, h Holder, locks []lock) (*Lease, error
 		l.locks = append(l.locks, k.file)
 		l.entry.UUIDs = append(l.entry.UUIDs, k.uuid)
 	}
-	if err := l.write(ctx, h); err != nil {
+	folder, err := t.book.keep(ctx)
+	if err == nil {
+		l.locks = append(l.locks, folder)
+		err = l.write(ctx, h)
+	}
+	if err != nil {
 		closeAll(l.locks)
 		return nil, err
 	}

@@ -87,8 +87,8 @@ type Lease struct {
 	book  Book
 	name  string // of its record
 	entry Entry
-	alive *os.File // the record's named pipe
-	locks []*os.File
+	alive *os.File   // the record's named pipe
+	locks []*os.File // of the GPUs, and the folder's (see Book.keep)
 }
 
 // UUIDs returns the GPUs that the lease holds, in the order of the request.

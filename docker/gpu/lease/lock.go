@@ -108,28 +108,55 @@ func (b Book) enter(ctx context.Context) (leave func(), err error) {
 		if err != nil {
 			return nil, err
 		}
-		locked := make(chan error, 1)
-		go func() {
-			_, err := flock(f, unix.LOCK_EX)
-			locked <- err
-		}()
-		select {
-		case err = <-locked:
-		case <-ctx.Done():
-			go func() {
-				<-locked
-				f.Close()
-			}()
-			return nil, context.Cause(ctx)
-		}
-		if err != nil {
-			f.Close()
-			return nil, b.explain(err)
+		if err := b.await(ctx, f, unix.LOCK_EX); err != nil {
+			return nil, err
 		}
 		if b.named(f, gate) {
 			return func() { f.Close() }, nil
 		}
 		f.Close()
+	}
+}
+
+// keep locks the folder itself, together with whoever else does, until the file that it
+// returns is closed. In /tmp, systemd-tmpfiles removes what is as old as a long launch,
+// also locks that are held, but nothing of a folder that it can't lock for itself
+// (tmpfiles.d(5)).
+func (b Book) keep(ctx context.Context) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(b.dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return nil, fmt.Errorf("leasing GPUs: %w", err)
+		}
+		if err := b.await(ctx, f, unix.LOCK_SH); err != nil {
+			return nil, err
+		}
+		if b.named(f, ".") {
+			return f, nil
+		}
+		f.Close()
+	}
+}
+
+// await waits for the lock of an open file, and closes that if it fails or ctx ends.
+func (b Book) await(ctx context.Context, f *os.File, how int) error {
+	locked := make(chan error, 1)
+	go func() {
+		_, err := flock(f, how)
+		locked <- err
+	}()
+	select {
+	case err := <-locked:
+		if err != nil {
+			f.Close()
+		}
+		return b.explain(err)
+	case <-ctx.Done():
+		go func() {
+			<-locked
+			f.Close()
+		}()
+		return context.Cause(ctx)
 	}
 }
 

@@ -205,6 +205,16 @@ func (b Book) living(prefix string) ([]living, error) {
 	return all, nil
 }
 
+// leased returns the GPUs that living leases name.
+func (b Book) leased() (uuids []string, err error) {
+	all, err := b.living(leasePrefix)
+	for _, l := range all {
+		l.pipe.Close()
+		uuids = append(uuids, l.UUIDs...)
+	}
+	return uuids, err
+}
+
 // look returns the living leases, the oldest first, and requests, the next one
 // first. Their pipes are closed.
 func (b Book) look() (leases, queue []living, err error) {

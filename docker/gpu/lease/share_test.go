@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -272,6 +273,57 @@ func TestALockWhoseFileIsGone(t *testing.T) {
 	waits.done()
 	require.NoError(t, get(t, got).Close())
 	require.NoError(t, take(t, b, all("GPU-a")).Close())
+}
+
+// TestALeaseOutlivesItsLocksFile has somebody remove that alone: a new file of the name
+// can be locked, but the GPU is taken.
+func TestALeaseOutlivesItsLocksFile(t *testing.T) {
+	b := openBook(t)
+	l := take(t, b, all("GPU-a"))
+	require.NoError(t, os.Remove(b.path("gpu.GPU-a")))
+	for _, r := range []Request{all("GPU-a"), {Count: 1, Candidates: []string{"GPU-a"}, Busy: idle}} {
+		_, err := b.Acquire(t.Context(), r, Holder{}, noWait)
+		assert.ErrorIs(t, err, errWait)
+	}
+	assert.Equal(t, []string{"GPU-b"}, take(t, b, one("GPU-a", "GPU-b")).UUIDs())
+	got := queued(t, t.Context(), b, all("GPU-a"))
+	require.NoError(t, l.Close())
+	require.NoError(t, get(t, got).Close())
+}
+
+func idle(context.Context) ([]string, error) { return nil, nil }
+
+// TestNobodyCleansTheFolderUnderALease plays systemd-tmpfiles, which leaves alone what it
+// can't lock.
+func TestNobodyCleansTheFolderUnderALease(t *testing.T) {
+	b := openBook(t)
+	cleans := func() bool {
+		f, err := os.Open(b.dir)
+		require.NoError(t, err)
+		defer f.Close()
+		locked, err := flock(f, unix.LOCK_EX|unix.LOCK_NB)
+		require.NoError(t, err)
+		return locked
+	}
+	l := take(t, b, all("GPU-a"))
+	assert.False(t, cleans())
+	heir := exec.Command("sleep", "100")
+	heir.ExtraFiles = l.Files()
+	require.NoError(t, heir.Start())
+	require.NoError(t, l.Close())
+	assert.False(t, cleans(), "a keeper holds the lease")
+	require.NoError(t, heir.Process.Kill())
+	heir.Wait()
+	assert.True(t, cleans())
+
+	// Who waits alone is known by files there, too.
+	f, err := os.Open(b.path("gpu.GPU-a"))
+	require.NoError(t, err)
+	require.NoError(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
+	got := queued(t, t.Context(), b, all("GPU-a"))
+	assert.False(t, cleans())
+	require.NoError(t, f.Close())
+	require.NoError(t, get(t, got).Close())
 }
 
 func FuzzParse(f *testing.F) {

@@ -1,4 +1,4 @@
-# Yours: copied once into the home that containers share, rootfs/home/user.
+# Yours: copied once into the home that your containers share.
 # The prompt and colours come from /etc/bash.bashrc in the image.
 
 # Keep the history of every container, also of those that end suddenly.
