@@ -55,14 +55,24 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, caught...)
 	defer signal.Stop(signals)
+	// Until the container runs, a signal gives up; cleaning up goes on.
+	starting, stop := signal.NotifyContext(ctx, caught...)
+	defer stop()
+	return run(ctx, starting, d, p, s, signals)
+}
+
+// RunWithin is Run for a caller with other work beside it: the process's signals stay that
+// of the caller, and the end of ctx alone ends the container.
+func RunWithin(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, err error) {
+	return run(ctx, ctx, d, p, s, nil)
+}
+
+// run is Run, with the signals that it is to act on, and a context that the first of them ends.
+func run(ctx, starting context.Context, d *daemon.Client, p Plan, s Streams, signals <-chan os.Signal) (code int, err error) {
 	// A closed pipe is an error of the write, not the end of this process.
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, syscall.SIGPIPE)
 	defer signal.Stop(broken)
-
-	// Until the container runs, a signal gives up; cleaning up goes on.
-	starting, stop := signal.NotifyContext(ctx, caught...)
-	defer stop()
 	failed := func(err error) (int, error) {
 		if starting.Err() != nil && ctx.Err() == nil {
 			return exitSignal + int((<-signals).(syscall.Signal)), nil
@@ -100,7 +110,6 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 		}
 		return explainStart(lasting, d, p, err)
 	}
-	stop()
 	scope.NoteDaemon(lasting)
 	defer l.session.Close()
 	return l.supervise(ctx, signals)
