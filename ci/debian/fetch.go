@@ -166,7 +166,7 @@ func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
 	}
 	part := path + ".part"
 	var tried []string
-	answered, gone := 0, true
+	answered, gone, dated := 0, true, false
 	for _, base := range f.bases(p.Archive, f.urls[p.Archive], f.times...) {
 		err := f.getter.File(ctx, base+"/"+p.File, part, p.file(), f.progress)
 		if err == nil {
@@ -183,8 +183,12 @@ func (f *fetcher) fetch(ctx context.Context, p Package) (string, error) {
 			answered++
 			gone = gone && errors.Is(err, download.ErrNotThere)
 		}
-		if strings.HasPrefix(base, f.snapshots+"/") && !errors.Is(err, download.ErrNotThere) {
-			break // the snapshots of later times, which are all that is left, are as far away
+		if strings.HasPrefix(base, f.snapshots+"/") {
+			if !errors.Is(err, download.ErrNotThere) {
+				gone = gone && !dated // what an earlier snapshot lacks may be in this one
+				break                 // those of later times, which are all that is left, are as far away
+			}
+			dated = true
 		}
 	}
 	if answered > 0 && gone {

@@ -2,6 +2,7 @@ package debian
 
 import (
 	"archive/tar"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -159,7 +160,7 @@ func TestGoneToALaterSnapshot(t *testing.T) {
 	o.Locked = true
 	for name, c := range map[string]struct {
 		at    time.Duration // after the pin
-		state int           // that other snapshots answer with
+		state int           // that other snapshots answer with; 0: all but the first hang up
 		asked int           // snapshots
 		gone  bool
 	}{
@@ -168,6 +169,7 @@ func TestGoneToALaterSnapshot(t *testing.T) {
 		"a day later": {at: 24 * time.Hour, state: http.StatusNotFound, asked: 3},
 		"never":       {at: time.Minute, state: http.StatusNotFound, asked: 3, gone: true},
 		"no answer":   {at: time.Minute, state: http.StatusBadGateway, asked: 1},
+		"cut off":     {at: time.Minute, asked: 3}, // the second twice, since the connection had been good
 	} {
 		t.Run(name, func(t *testing.T) {
 			o.Cache = a.options(t).Cache
@@ -180,8 +182,10 @@ func TestGoneToALaterSnapshot(t *testing.T) {
 				asked++
 				if rest == "debian/"+l.Snapshot.Add(c.at).Format(snapshotLayout)+"/"+file {
 					w.Write(data)
+				} else if c.state == 0 && asked > 1 {
+					panic(http.ErrAbortHandler)
 				} else {
-					w.WriteHeader(c.state)
+					w.WriteHeader(cmp.Or(c.state, http.StatusNotFound))
 				}
 				return true
 			}

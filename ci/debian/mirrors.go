@@ -48,9 +48,12 @@ func HostMirrors() Mirrors {
 	return m
 }
 
-// mirrored is the component by which Debian's own archives are told from those of others, of
-// which some have the same name at the end: Docker's, say.
-const mirrored = "main"
+// ofDebian tells an entry for Debian's own archives from those of others whose addresses end
+// in the same name: Docker's have no component main, GitLab's name a key of their own. signedBy
+// is "" if the entry names no keys, and may be their fingerprints.
+func ofDebian(components []string, signedBy string) bool {
+	return slices.Contains(components, "main") && (!strings.Contains(signedBy, "/") || strings.Contains(signedBy, "/debian-archive-"))
+}
 
 // add sorts URLs under the archives whose names they end in.
 func (m Mirrors) add(urls []string) {
@@ -66,7 +69,7 @@ func (m Mirrors) add(urls []string) {
 	}
 }
 
-// parseSourcesList returns the URLs with that component, of apt's one-line format
+// parseSourcesList returns the URLs of Debian's archives in apt's one-line format
 // (sources.list(5)).
 func parseSourcesList(text string) (urls []string) {
 	for line := range strings.Lines(text) {
@@ -75,22 +78,25 @@ func parseSourcesList(text string) (urls []string) {
 			continue
 		}
 		words = words[1:]
+		signedBy := ""
 		if len(words) > 0 && strings.HasPrefix(words[0], "[") { // options, up to "]"
 			end := slices.IndexFunc(words, func(w string) bool { return strings.HasSuffix(w, "]") })
+			_, signedBy, _ = strings.Cut(strings.Join(words[:end+1], " "), "signed-by=")
+			signedBy, _, _ = strings.Cut(signedBy, " ")
 			words = words[end+1:]
 		}
-		if len(words) > 2 && slices.Contains(words[2:], mirrored) { // after the suite
+		if len(words) > 2 && ofDebian(words[2:], signedBy) { // after the suite
 			urls = append(urls, words[0])
 		}
 	}
 	return urls
 }
 
-// parseSources returns the URLs with that component, of apt's deb822 format (sources.list(5)).
+// parseSources returns the URLs of Debian's archives in apt's deb822 format (sources.list(5)).
 func parseSources(text string) (urls []string) {
 	eachParagraph(bufio.NewReader(strings.NewReader(text)), func(p paragraph) error {
-		has := func(field, word string) bool { return slices.Contains(strings.Fields(p[field]), word) }
-		if !strings.EqualFold(p["Enabled"], "no") && has("Types", "deb") && has("Components", mirrored) {
+		if !strings.EqualFold(p["Enabled"], "no") && slices.Contains(strings.Fields(p["Types"]), "deb") &&
+			ofDebian(strings.Fields(p["Components"]), p["Signed-By"]) {
 			urls = append(urls, strings.Fields(p["URIs"])...)
 		}
 		return nil

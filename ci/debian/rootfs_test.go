@@ -248,12 +248,13 @@ func FuzzParagraphs(f *testing.F) {
 func TestSources(t *testing.T) {
 	m := Mirrors{}
 	m.add(parseSourcesList(`# deb http://commented.example/debian bookworm main
-deb [arch=amd64 signed-by=/x] http://a.example/debian/ bookworm main # more
+deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://a.example/debian/ bookworm main # more
 deb-src http://source.example/debian bookworm main
 deb file:/mnt/debian bookworm main
 deb http://other.example/packages bookworm main
 deb [arch=amd64] https://download.docker.example/linux/debian bookworm stable
 deb https://flat.example/debian ./
+deb [signed-by=/usr/share/keyrings/runner.gpg arch=amd64] https://packages.gitlab.example/runner/debian/ bookworm main
 deb http://a.example/debian bookworm-updates contrib main
 deb
 `))
@@ -272,10 +273,22 @@ URIs: https://download.virtualbox.example/virtualbox/debian
 Suites: bookworm
 Components: contrib
 
+Types: deb
+URIs: https://pkgs.vpn.example/stable/debian
+Suites: bookworm
+Components: main
+Signed-By: /usr/share/keyrings/vpn.gpg
+
+Types: deb
+URIs: https://d.example/debian
+Suites: bookworm
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
 Types: deb-src
 URIs: https://source.example/debian
 `))
-	assert.Equal(t, Mirrors{"debian": {"http://a.example/debian", "https://b.example/debian"},
+	assert.Equal(t, Mirrors{"debian": {"http://a.example/debian", "https://b.example/debian", "https://d.example/debian"},
 		"debian-security": {"https://c.example/debian-security"}}, m)
 
 	t.Setenv(EnvMirror, "https://mirror.example/")

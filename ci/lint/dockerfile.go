@@ -214,7 +214,7 @@ func standsAlone(before, after, where string) bool {
 	if where == fromInstruction {
 		return (before == "" || strings.ContainsAny(before[len(before)-1:], " \t")) && (after == "" || strings.ContainsAny(after[:1], " \t\r"))
 	}
-	return strings.HasSuffix(before, "from=") && (after == "" || strings.ContainsAny(after[:1], " \t\r,"))
+	return strings.HasSuffix(before, "from=") && (after == "" || strings.ContainsAny(after[:1], " \t\r,\"'\\"))
 }
 
 // endStage reports the downloads of a stage that nothing in it checked.

@@ -131,7 +131,6 @@ func TestFiles(t *testing.T) {
 		"::notice title=smoke::NO GPU here: on the CPU\n", report().Annotations())
 }
 
-// TestJUnitReadsBack reads what was written: readers of others find the same.
 // GitHub refuses a page that is too large, and then shows none.
 func TestPageOfManyFailures(t *testing.T) {
 	long := strings.Repeat("what it said\n", 1<<17) + "and last\n"
@@ -147,6 +146,7 @@ func TestPageOfManyFailures(t *testing.T) {
 	assert.Contains(t, page, fmt.Sprintf("And %d more", 100-shown))
 }
 
+// TestJUnitReadsBack reads what was written: readers of others find the same.
 func TestJUnitReadsBack(t *testing.T) {
 	text, err := report().JUnit()
 	require.NoError(t, err)

@@ -121,6 +121,8 @@ func getent(ctx context.Context, database string, keys ...string) (string, error
 			database, strings.Join(keys, " "), err)
 	case errors.As(err, &exit) && exit.ExitCode() == 2: // at least one key isn't there
 		return string(out), nil
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("looking up %s %s: %w", database, strings.Join(keys, " "), err)
 	case err != nil:
 		return "", fmt.Errorf("looking up %s %s: %w: %s", database, strings.Join(keys, " "), err, bytes.TrimSpace(errs))
 	}

@@ -173,8 +173,8 @@ func TestSavingTakesItsTime(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, 3, *l.Code)
 
-	l, keeper = detached("sleep 1000")
-	require.NoError(t, syscall.Kill(keeper, syscall.SIGKILL))
+	l, killed := detached("sleep 1000")
+	require.NoError(t, syscall.Kill(killed, syscall.SIGKILL))
 	eventually(t, func() bool { return dockertest.Keeper(t, l.Name) == 0 }, "it isn't dead")
 	_, err = l.saved(t.Context(), d)
 	assert.ErrorContains(t, err, "couldn't be saved")

@@ -166,20 +166,16 @@ func Containers(dir cache.Dir) ([]Made, error) {
 	return all, err
 }
 
-// Kept reports whether a container is on record in the claim of a process that lives, as
-// far as anybody can tell from here.
+// Kept reports whether a living process has a container on record in its claim. One on another
+// machine, whose locks can't be seen from here, counts as dead: nothing is removed for that.
 func Kept(dir cache.Dir, id string) (bool, error) {
-	made, err := Containers(dir)
-	if err != nil || !slices.ContainsFunc(made, func(m Made) bool { return m.ID == id }) {
-		return false, err
+	claims, err := dir.Notes()
+	for name, notes := range claims {
+		if slices.ContainsFunc(objects(notes), func(o object) bool { return o.container.ID == id }) && dir.Held(name) {
+			return true, nil
+		}
 	}
-	claims, err := dir.Abandoned()
-	dead := false
-	for _, c := range claims {
-		dead = dead || slices.ContainsFunc(objects(c.Notes()), func(o object) bool { return o.container.ID == id })
-		c.Leave()
-	}
-	return !dead, err
+	return false, err
 }
 
 // save saves a lasting container of a dead process that has ended or is gone, and

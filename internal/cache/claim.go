@@ -178,6 +178,17 @@ func (d Dir) Notes() (map[string][]json.RawMessage, error) {
 	return all, nil
 }
 
+// Held reports whether a living process has the claim of that name, as far as locks tell: those
+// of another machine may not be seen.
+func (d Dir) Held(name string) bool {
+	lock := flock.New(d.Path("tmp", name+lockSuffix), flock.SetFlag(os.O_RDWR)) // doesn't create the file
+	free, err := lock.TryLock()
+	if free {
+		lock.Unlock()
+	}
+	return err == nil && !free
+}
+
 // sweep removes the temporary folders whose owners are dead and noted nothing.
 func (d Dir) sweep() error {
 	claims, err := d.dead(func(c *Claim) bool { return len(c.notes) == 0 })

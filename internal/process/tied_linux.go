@@ -22,9 +22,10 @@ func RunTied(cmd *exec.Cmd, signal syscall.Signal) error {
 
 // RunGroup is RunTied for a shell and all that it starts: once the command's context ends,
 // each of them is interrupted, and whatever is left after a delay is killed. They are a
-// process group of their own, which no key of a terminal reaches.
+// session of their own, without the terminal: no key of it reaches them, and what would ask
+// there fails at once instead of waiting.
 func RunGroup(cmd *exec.Cmd, delay time.Duration) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	asked := false
 	cmd.Cancel = func() error {
 		asked = true
