@@ -144,10 +144,7 @@ func (l *pipeline) stages() []stage.Stage {
 		stage.New(stageVerify, []string{stageLint, stageUnit, stageSmoke}, l.verify),
 	}
 	for i, s := range all {
-		// A launch, in smoke, takes over the signals of the process.
 		all[i] = stage.New(s.Name(), s.After(), func(ctx context.Context, r *stage.Recorder) error {
-			ctx, stop := signals.NotifyContext(ctx)
-			defer stop()
 			return signals.Explain(ctx, Guard(func() error { return s.Run(ctx, r) }))
 		})
 	}

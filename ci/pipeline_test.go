@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -64,7 +66,7 @@ func TestPipelineBroken(t *testing.T) {
 			"lint passed, unit failed, build passed, smoke passed, verify skipped", ExitFailure, "exit code 3"},
 		"build": {func(p *Project) { appendTo(t, *p, "docker/Dockerfile", "RUN echo no such thing >&2; false\n") },
 			"lint passed, unit passed, build failed, smoke skipped, verify skipped", ExitFailure, "no such thing"},
-		"smoke": {func(p *Project) { p.Smoke = append(p.Smoke, "echo no kernel; exit 7") },
+		"smoke": {func(p *Project) { p.Smoke = append(p.Smoke, "echo no kernel; exit 143") }, // as if TERM had ended it
 			"lint passed, unit passed, build passed, smoke failed, verify skipped", ExitFailure, "no kernel"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -107,8 +109,13 @@ func TestPipelinePasses(t *testing.T) {
 	}
 	dockertest.Connect(t)
 	p := withCommands(checkout(t, 0o022))
+	signalled := make(chan os.Signal, 1)
+	signal.Notify(signalled, syscall.SIGHUP)
+	defer signal.Stop(signalled)
 	report, err := Pipeline(t.Context(), p, PipelineOptions{Only: "lint,unit,build,smoke", GPUs: "none"})
 	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGHUP))
+	<-signalled // smoke has left the signals to other stages, which may last longer
 	assert.Equal(t, "lint passed, unit passed, build passed, smoke passed", stagesOf(report))
 	smoke := report.Stages[3]
 	assert.Len(t, smoke.Checks, 2)

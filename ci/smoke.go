@@ -207,7 +207,7 @@ func (s *smoke) run(ctx context.Context, command string, f files, to launch.Stre
 	if s.engine != nil {
 		return s.engine.run(ctx, command, f, to.Out)
 	}
-	// An earlier launch of this process has taken over the signals permanently.
+	// An earlier launch at a terminal has taken over the signals of this process for good.
 	ctx, stop := signals.NotifyContext(ctx)
 	defer stop()
 	o := s.launch
@@ -217,6 +217,13 @@ func (s *smoke) run(ctx context.Context, command string, f files, to launch.Stre
 		return 0, signals.Explain(ctx, err)
 	}
 	plan.Notes = nil // they were said once
+	if !plan.Container.TTY {
+		code, err := launch.RunWithin(ctx, s.docker, plan, to)
+		if ctx.Err() != nil { // that ended the command, whatever its code is
+			err = context.Cause(ctx)
+		}
+		return code, signals.Explain(ctx, err)
+	}
 	code, err := launch.Run(ctx, s.docker, plan, to)
 	if s := signalOf(code); err == nil && s != 0 {
 		return 0, signals.Interrupt{Signal: s}
@@ -225,9 +232,8 @@ func (s *smoke) run(ctx context.Context, command string, f files, to launch.Stre
 }
 
 // signalOf returns the signal by which a person, with Ctrl-C for one, or their
-// terminal, by closing, ended a command that has that exit code; 0 if none did.
-// With a terminal, Ctrl-C goes to the command alone, so nothing else tells. (In an engine
-// it goes to this process, and the command has nothing to do with it.)
+// terminal, by closing, ended a command at that terminal which has that exit code; 0 if none
+// did. Ctrl-C goes to the command alone there, so nothing else tells.
 func signalOf(code int) syscall.Signal {
 	switch s := syscall.Signal(code - 128); s {
 	case syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM:
