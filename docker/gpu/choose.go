@@ -35,6 +35,7 @@ func (r Request) String() string {
 var (
 	index    = regexp.MustCompile(`^\d{1,4}$`)
 	instance = regexp.MustCompile(`^(\d{1,4}):(\d{1,4})$`)
+	uuid     = regexp.MustCompile(`^(GPU|MIG)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 )
 
 // Resolve decides which GPUs are meant. A selection is "" (the first GPU, or none
@@ -79,6 +80,32 @@ func Resolve(selection string, m Machine) (Request, error) {
 		}
 		taken = append(taken, uuid)
 		r.IDs = append(r.IDs, id)
+	}
+	return r, nil
+}
+
+// ResolveElsewhere is Resolve for a machine that can't be asked: whether it has a GPU, its
+// Docker says. A selection is "" or "none", "all", or a list of indexes, GPU:instance pairs and
+// whole UUIDs.
+func ResolveElsewhere(selection string) (r Request, err error) {
+	switch {
+	case selection == "" || selection == "none" || selection == "void":
+		return Request{}, nil
+	case selection == "all":
+		return Request{All: true}, nil
+	case Auto(selection):
+		return Request{}, fmt.Errorf("-g=%s: %w: which GPUs of another machine are idle can't be told from here. Name them: -g=0,1", selection, usage.Err)
+	}
+	for item := range strings.SplitSeq(selection, ",") {
+		item = strings.TrimSpace(item)
+		if !index.MatchString(item) && !instance.MatchString(item) && !uuid.MatchString(item) {
+			return Request{}, fmt.Errorf("-g=%s: %w: %q is neither all, none, an index, nor a whole UUID, and Docker's machine can't be asked what it begins",
+				selection, usage.Err, item)
+		}
+		if slices.Contains(r.IDs, item) {
+			return Request{}, fmt.Errorf("-g=%s: %w: %s is in the list twice", selection, usage.Err, item)
+		}
+		r.IDs = append(r.IDs, item)
 	}
 	return r, nil
 }

@@ -230,6 +230,19 @@ func TestResolve(t *testing.T) {
 	assert.ErrorContains(t, err, "GPU-1234 is the beginning of GPU-1234a and GPU-1234b. Type more of it")
 }
 
+func TestResolveElsewhere(t *testing.T) {
+	const one = "MIG-33333333-aaaa-bbbb-cccc-000000000000"
+	for selection, want := range map[string]string{"": "void", "none": "void", "all": "all", "7, 0:1": "7,0:1", one: one} {
+		r, err := ResolveElsewhere(selection)
+		require.NoError(t, err, selection)
+		assert.Equal(t, want, r.String())
+	}
+	for _, selection := range []string{"auto", "auto:2", "GPU-2222", "1,1", "0,", "x"} {
+		_, err := ResolveElsewhere(selection)
+		assert.ErrorIs(t, err, usage.Err, selection)
+	}
+}
+
 // infoOf reads an answer of a daemon through the client.
 func infoOf(t *testing.T, name string) daemon.Info {
 	answer, err := os.ReadFile(filepath.Join("testdata/docker", name+".json"))

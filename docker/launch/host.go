@@ -103,7 +103,7 @@ func Probe(ctx context.Context, d *daemon.Client, o Options, s Streams) (Host, e
 	}
 
 	g, ctx := errgroup.WithContext(ctx)
-	if o.GPUs != "none" {
+	if o.GPUs != "none" && h.Local {
 		g.Go(func() (err error) {
 			h.GPU, err = gpu.Probe(ctx, "/")
 			return err

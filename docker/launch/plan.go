@@ -240,7 +240,13 @@ func (p *Plan) chooseDisplay(h Host, o Options) (display.Display, error) {
 // asked for by name is optional: without one there is a note, not an error.
 func (p *Plan) chooseGPUs(h Host, o Options) (gpu.Injection, error) {
 	var err error
-	if p.GPU, err = gpu.Resolve(o.GPUs, h.GPU); err != nil {
+	if h.Local {
+		p.GPU, err = gpu.Resolve(o.GPUs, h.GPU)
+	} else if p.GPU, err = gpu.ResolveElsewhere(o.GPUs); err == nil && o.GPUs == "" {
+		p.Notes = append(p.Notes, "NO GPU, running on the CPU: Docker runs on another machine. -g=all asks for those that it has")
+		return gpu.Inject(p.GPU, h.GPU, h.Daemon, h.Local)
+	}
+	if err != nil {
 		return gpu.Injection{}, err
 	}
 	inject, err := gpu.Inject(p.GPU, h.GPU, h.Daemon, h.Local)

@@ -89,7 +89,8 @@ func TestPlans(t *testing.T) {
 			o.Network, o.IPC, o.Digest = "host", "host", "sha256:feed"
 			h.Abandoned = []string{"container demo-cnn-dead"}
 		},
-		"remote daemon": func(h *Host, o *Options) { h.Local, o.GPUs = false, "0" },
+		"remote daemon":               func(h *Host, o *Options) { h.Local, h.GPU, o.GPUs = false, gpu.Machine{}, "0" },
+		"remote daemon, no GPU named": func(h *Host, o *Options) { h.Local, h.GPU, o.GPUs = false, gpu.Machine{}, "" },
 	}
 	for name, change := range tests {
 		t.Run(name, func(t *testing.T) {
