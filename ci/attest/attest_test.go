@@ -114,6 +114,21 @@ func TestContents(t *testing.T) {
 	assert.Regexp(t, `^v\d`, modules["github.com/magefile/mage"])
 }
 
+// Images without dpkg have a file for each package, and one with sums of its files.
+func TestContentsWithoutDpkg(t *testing.T) {
+	found, err := Contents(imageOf(t, map[string]string{
+		"var/lib/dpkg/status.d/libc6":           "Package: libc6\nSource: glibc\nArchitecture: amd64\nVersion: 2.36-9+deb12u9\n",
+		"var/lib/dpkg/status.d/libc6.md5sums":   "e4a6a7b5a6ad2a5fd5bbbd4ee3a3a1c9  lib/x86_64-linux-gnu/libc.so.6\n",
+		"var/lib/dpkg/status.d/libssl1.1":       "Package: libssl1.1\nArchitecture: amd64\nVersion: 1.1.1w-0+deb11u1\n",
+		"var/lib/dpkg/status.d/libssl1.md5sums": "e4a6a7b5a6ad2a5fd5bbbd4ee3a3a1c9  usr/lib/x86_64-linux-gnu/libssl.so.1.1\n",
+	}))
+	require.NoError(t, err)
+	assert.Equal(t, []Component{
+		{Kind: "deb", Name: "libc6", Version: "2.36-9+deb12u9", Architecture: "amd64", Source: "glibc"},
+		{Kind: "deb", Name: "libssl1.1", Version: "1.1.1w-0+deb11u1", Architecture: "amd64"},
+	}, found)
+}
+
 var subject = Subject{Name: "registry.example.org/team/image", Digest: "sha256:" + strings.Repeat("a", 64), Epoch: time.Unix(1e9, 0)}
 
 // TestSPDX holds the list against SPDX's own schema, which a module has that is only downloaded.

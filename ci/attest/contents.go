@@ -61,6 +61,8 @@ func Contents(img v1.Image) (all []Component, err error) {
 		name := path.Clean("/" + header.Name)
 		var found []Component
 		switch {
+		case path.Dir(name) == "/var/lib/dpkg/status.d" && path.Ext(name) == ".md5sums":
+			// beside each package's own file
 		case name == "/var/lib/dpkg/status" || path.Dir(name) == "/var/lib/dpkg/status.d":
 			found, err = debianPackages(files)
 		case strings.HasSuffix(path.Dir(name), ".dist-info") && path.Base(name) == "METADATA":
