@@ -268,7 +268,7 @@ func VerifyImage(ctx context.Context, p Project, o VerifyImageOptions) (Result, 
 		fmt.Fprintf(&lines, "\n\t%s", d)
 	}
 	if len(differences) == 0 {
-		lines.WriteString(" files and configuration are the same, its layers are compressed in another way")
+		lines.WriteString(" layers and configuration are the same, its manifest is written in another way")
 	}
 	return Result{}, fmt.Errorf("%w: %s is %s, this checkout gives %s:%s", ErrImageDiffers, ref, digest, result.Digest, lines.String())
 }

@@ -21,6 +21,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/stretchr/testify/assert"
@@ -136,6 +138,13 @@ func TestPublish(t *testing.T) {
 		require.ErrorIs(t, err, ErrImageDiffers)
 		assert.Regexp(t, `\n\t.*\bb\b.*`, err.Error())
 		assert.NotRegexp(t, `(?m)^\t.* a:`, err.Error())
+		img, err := image.Pull(t.Context(), repository.Digest(built.Digest))
+		require.NoError(t, err)
+		annotated := mutate.Annotations(img, map[string]string{"by": "somebody"}).(v1.Image)
+		require.NoError(t, remote.Write(repository.Tag("annotated"), annotated))
+		_, err = VerifyImage(t.Context(), p, VerifyImageOptions{Image: host + "/team/small:annotated"})
+		require.ErrorIs(t, err, ErrImageDiffers)
+		assert.ErrorContains(t, err, "its manifest is written in another way")
 		_, err = VerifyImage(t.Context(), p, VerifyImageOptions{Image: host + "/team/small:none"})
 		assert.ErrorIs(t, err, image.ErrNoImage)
 	})

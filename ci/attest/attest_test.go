@@ -81,6 +81,7 @@ func contentsOf(t *testing.T) []Component {
 		map[string]string{"var/lib/dpkg/status": "Package: old\nStatus: install ok installed\nVersion: 0\n", "usr/bin/tool": string(tool)},
 		map[string]string{
 			"var/lib/dpkg/status": status,
+			"usr/lib/os-release":  "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION_ID=\"12\"\nID=debian\n",
 			"usr/lib/python3/dist-packages/Some_Thing-1.2.dist-info/METADATA": "Metadata-Version: 2.1\nName: Some_Thing\nVersion: 1.2\n\nA text\nthat isn't: a header\n",
 			"bin/other": "\x7fELF, but not really, and long enough to be looked at, as a program would be",
 			"bin/sh":    "#!/bin/sh\n" + strings.Repeat("#", 100),
@@ -106,12 +107,42 @@ func TestContents(t *testing.T) {
 		}
 	}
 	assert.Equal(t, []Component{
-		{Kind: "deb", Name: "bash", Version: "5.2.15-2+b7", Architecture: "amd64"},
-		{Kind: "deb", Name: "libc6", Version: "2.36-9+deb12u9", Architecture: "amd64", Source: "glibc"},
+		{Kind: "deb", Name: "bash", Version: "5.2.15-2+b7", Architecture: "amd64", System: "debian", Release: "12"},
+		{Kind: "deb", Name: "libc6", Version: "2.36-9+deb12u9", Architecture: "amd64", Source: "glibc", System: "debian", Release: "12"},
 	}, debs)
 	assert.Equal(t, []Component{{Kind: "pypi", Name: "Some_Thing", Version: "1.2", Where: "/usr/lib/python3/dist-packages/Some_Thing-1.2.dist-info"}}, python)
 	assert.NotEmpty(t, modules["stdlib"])
 	assert.Regexp(t, `^v\d`, modules["github.com/magefile/mage"])
+}
+
+// Images without dpkg have a file for each package, and one with sums of its files.
+func TestContentsWithoutDpkg(t *testing.T) {
+	found, err := Contents(imageOf(t, map[string]string{
+		"var/lib/dpkg/status.d/libc6":           "Package: libc6\nSource: glibc\nArchitecture: amd64\nVersion: 2.36-9+deb12u9\n",
+		"var/lib/dpkg/status.d/libc6.md5sums":   "e4a6a7b5a6ad2a5fd5bbbd4ee3a3a1c9  lib/x86_64-linux-gnu/libc.so.6\n",
+		"var/lib/dpkg/status.d/libssl1.1":       "Package: libssl1.1\nArchitecture: amd64\nVersion: 1.1.1w-0+deb11u1\n",
+		"var/lib/dpkg/status.d/libssl1.md5sums": "e4a6a7b5a6ad2a5fd5bbbd4ee3a3a1c9  usr/lib/x86_64-linux-gnu/libssl.so.1.1\n",
+		"etc/os-release":                        "ID='ubuntu'\nID_LIKE=debian\nVERSION_ID=\"24.04\"\n",
+		"usr/lib/os-release":                    "ID=debian\nVERSION_ID=12\n",
+	}))
+	require.NoError(t, err)
+	assert.Equal(t, []Component{
+		{Kind: "deb", Name: "libc6", Version: "2.36-9+deb12u9", Architecture: "amd64", Source: "glibc", System: "ubuntu", Release: "24.04"},
+		{Kind: "deb", Name: "libssl1.1", Version: "1.1.1w-0+deb11u1", Architecture: "amd64", System: "ubuntu", Release: "24.04"},
+	}, found)
+}
+
+// Scanners look a package up in the list of its distribution (purl-spec, types/deb-definition.json).
+func TestPackageURLs(t *testing.T) {
+	for want, c := range map[string]Component{
+		"pkg:deb/debian/a@1?arch=amd64":                                   {},
+		"pkg:deb/debian/a@1?arch=amd64&distro=debian-12":                  {System: "debian", Release: "12"},
+		"pkg:deb/kali/a@1?arch=amd64":                                     {System: "kali"},
+		"pkg:deb/ubuntu/a@1?arch=amd64&distro=ubuntu-24.04&upstream=ab-c": {System: "ubuntu", Release: "24.04", Source: "ab-c"},
+	} {
+		c.Kind, c.Name, c.Version, c.Architecture = "deb", "a", "1", "amd64"
+		assert.Equal(t, want, c.purl())
+	}
 }
 
 var subject = Subject{Name: "registry.example.org/team/image", Digest: "sha256:" + strings.Repeat("a", 64), Epoch: time.Unix(1e9, 0)}
@@ -129,7 +160,7 @@ func TestSPDX(t *testing.T) {
 	assert.Equal(t, string(text), string(again))
 	assert.Contains(t, string(text), `"https://example.org/bash.deb"`)
 	assert.Contains(t, string(text), `"https://example.org/some_thing.whl"`, "a lock has another spelling")
-	assert.Contains(t, string(text), `"pkg:deb/debian/libc6@2.36-9%2Bdeb12u9?arch=amd64\u0026upstream=glibc"`)
+	assert.Contains(t, string(text), `"pkg:deb/debian/libc6@2.36-9%2Bdeb12u9?arch=amd64\u0026distro=debian-12\u0026upstream=glibc"`)
 	assert.Contains(t, string(text), `"pkg:pypi/some-thing@1.2"`)
 
 	download := exec.Command("go", "mod", "download", "-json", "github.com/anchore/syft")
@@ -270,6 +301,7 @@ func FuzzOpen(f *testing.F) {
 		Subjects(text)
 		pythonPackage(bytes.NewReader(text), "")
 		debianPackages(bytes.NewReader(text))
+		readSystem(bytes.NewReader(text))
 		program := append([]byte(elf), text...)
 		goModules(bytes.NewReader(program), int64(len(program)), "")
 	})

@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"net/textproto"
 	"path"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -32,6 +33,8 @@ type Component struct {
 	Version      string
 	Architecture string // of deb alone
 	Source       string // of deb: its source package, if it has another name
+	System       string // of deb: ID of the image's distribution, such as debian; "" if it doesn't tell
+	Release      string // of deb: VERSION_ID of that, such as 12; "" if it has none
 	Where        string // of golang: the path of the program that has it; of pypi: the folder of its metadata
 	SHA256       string // hex, of the file that a lock names; "" if unknown
 	URL          string // of that file
@@ -47,6 +50,7 @@ func Contents(img v1.Image) (all []Component, err error) {
 	flat := mutate.Extract(img)
 	defer flat.Close()
 	files := tar.NewReader(flat)
+	var here system
 	for {
 		header, err := files.Next()
 		if err == io.EOF {
@@ -61,8 +65,13 @@ func Contents(img v1.Image) (all []Component, err error) {
 		name := path.Clean("/" + header.Name)
 		var found []Component
 		switch {
+		case path.Dir(name) == "/var/lib/dpkg/status.d" && path.Ext(name) == ".md5sums":
+			// beside each package's own file
 		case name == "/var/lib/dpkg/status" || path.Dir(name) == "/var/lib/dpkg/status.d":
 			found, err = debianPackages(files)
+		case name == "/etc/os-release" || name == "/usr/lib/os-release" && here == system{}:
+			// The former counts (os-release(5)), and is mostly a symbolic link to the latter.
+			here, err = readSystem(files)
 		case strings.HasSuffix(path.Dir(name), ".dist-info") && path.Base(name) == "METADATA":
 			found, err = pythonPackage(files, path.Dir(name))
 		case header.FileInfo().Mode()&0o111 != 0 && header.Size > 64 && header.Size <= maxProgram:
@@ -73,11 +82,35 @@ func Contents(img v1.Image) (all []Component, err error) {
 		}
 		all = append(all, found...)
 	}
+	for i := range all {
+		if all[i].Kind == "deb" {
+			all[i].System, all[i].Release = here.id, here.release
+		}
+	}
 	slices.SortFunc(all, func(a, b Component) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version),
 			cmp.Compare(a.Architecture, b.Architecture), cmp.Compare(a.Where, b.Where))
 	})
 	return slices.Compact(all), nil
+}
+
+// A system is a distribution.
+type system struct{ id, release string }
+
+// systemLines are assignments of a shell, with values that need no escapes.
+var systemLines = regexp.MustCompile(`(?m)^(ID|VERSION_ID)=["']?([a-z0-9._-]+)["']?[ \t\r]*$`)
+
+// readSystem reads an os-release(5).
+func readSystem(r io.Reader) (s system, err error) {
+	text, err := io.ReadAll(io.LimitReader(r, 1<<20))
+	for _, line := range systemLines.FindAllSubmatch(text, -1) {
+		if string(line[1]) == "ID" {
+			s.id = string(line[2])
+		} else {
+			s.release = string(line[2])
+		}
+	}
+	return s, err
 }
 
 // debianPackages reads dpkg's database (dpkg-query(1)): the packages that are installed.

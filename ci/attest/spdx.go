@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -98,7 +99,10 @@ func (c Component) purl() string {
 	}
 	switch c.Kind {
 	case "deb":
-		name := "pkg:deb/debian/" + url.PathEscape(c.Name) + version + "?arch=" + url.QueryEscape(c.Architecture)
+		name := "pkg:deb/" + cmp.Or(c.System, "debian") + "/" + url.PathEscape(c.Name) + version + "?arch=" + url.QueryEscape(c.Architecture)
+		if c.System != "" && c.Release != "" {
+			name += "&distro=" + c.System + "-" + c.Release
+		}
 		if c.Source != "" {
 			name += "&upstream=" + url.QueryEscape(c.Source)
 		}

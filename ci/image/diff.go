@@ -9,7 +9,10 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -23,20 +26,30 @@ type Difference struct {
 }
 
 func (d Difference) String() string {
-	where := fmt.Sprintf("layer %d: /%s", d.Layer, d.Path)
+	where := fmt.Sprintf("layer %d: /%s", d.Layer, shown(d.Path))
 	if d.Kind == "encoding" {
 		where = fmt.Sprintf("layer %d", d.Layer)
 	}
 	if d.Layer < 0 {
-		where = "configuration: " + d.Path
+		where = "configuration: " + shown(d.Path)
 	}
-	return fmt.Sprintf("%s: %s differs: %s, %s", where, d.Kind, d.A, d.B)
+	return fmt.Sprintf("%s: %s differs: %s, %s", where, d.Kind, shown(d.A), shown(d.B))
+}
+
+// shown quotes what would move a terminal's cursor or turn its text around: the image may be a
+// stranger's.
+func shown(s string) string {
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return s
+	}
+	return strconv.Quote(s)
 }
 
 // Diff lists in what two images differ, layer by layer, by path. It is empty
 // if and only if layers, as stored, and configurations are equal. Layers that
 // differ though every file in them is the same (in order, tar format or
 // compression) are one difference of the kind encoding, without a path.
+// What an image says of its layers is believed of none: they are read.
 func Diff(ctx context.Context, a, b v1.Image) ([]Difference, error) {
 	configA, err := a.ConfigFile()
 	if err != nil {
@@ -50,9 +63,6 @@ func Diff(ctx context.Context, a, b v1.Image) ([]Difference, error) {
 	if err != nil {
 		return nil, err
 	}
-	if na, nb := len(configA.RootFS.DiffIDs), len(configB.RootFS.DiffIDs); na != nb {
-		return append(all, Difference{-1, "rootfs", "layers", fmt.Sprint(na), fmt.Sprint(nb)}), nil
-	}
 	layersA, err := a.Layers()
 	if err != nil {
 		return nil, err
@@ -61,6 +71,10 @@ func Diff(ctx context.Context, a, b v1.Image) ([]Difference, error) {
 	if err != nil {
 		return nil, err
 	}
+	if na, nb := len(layersA), len(layersB); na != nb {
+		return append(all, Difference{-1, "rootfs", "layers", fmt.Sprint(na), fmt.Sprint(nb)}), nil
+	}
+	same := true
 	for i := range layersA {
 		digestA, err := layersA[i].Digest()
 		if err != nil {
@@ -73,11 +87,7 @@ func Diff(ctx context.Context, a, b v1.Image) ([]Difference, error) {
 		if digestA == digestB {
 			continue
 		}
-		encoding := Difference{Layer: i, Kind: "encoding", A: digestA.String(), B: digestB.String()}
-		if configA.RootFS.DiffIDs[i] == configB.RootFS.DiffIDs[i] {
-			all = append(all, encoding)
-			continue
-		}
+		same = false
 		filesA, err := readLayer(ctx, layersA[i])
 		if err != nil {
 			return nil, err
@@ -88,9 +98,13 @@ func Diff(ctx context.Context, a, b v1.Image) ([]Difference, error) {
 		}
 		files := diffLayers(i, filesA, filesB)
 		if len(files) == 0 {
-			files = []Difference{encoding}
+			files = []Difference{{Layer: i, Kind: "encoding", A: digestA.String(), B: digestB.String()}}
 		}
 		all = append(all, files...)
+	}
+	// Other layers have other diff IDs. With the same ones, one of the configurations isn't true.
+	if ia, ib := configA.RootFS.DiffIDs, configB.RootFS.DiffIDs; same && !slices.Equal(ia, ib) {
+		all = append(all, Difference{-1, "rootfs", "value", fmt.Sprint(ia), fmt.Sprint(ib)})
 	}
 	return all, nil
 }

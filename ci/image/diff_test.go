@@ -2,10 +2,14 @@ package image
 
 import (
 	"archive/tar"
+	"bytes"
+	"encoding/json"
+	"fmt"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -118,4 +122,74 @@ func TestDiffOfLayerCounts(t *testing.T) {
 	got, err := Diff(t.Context(), imageOf(t, layer), imageOf(t, layer, layer))
 	require.NoError(t, err)
 	assert.Contains(t, got, Difference{-1, "rootfs", "layers", "1", "2"})
+}
+
+// claiming returns an image of the layers of one, with a configuration that is of another.
+func claiming(t *testing.T, img v1.Image, config *v1.ConfigFile) v1.Image {
+	t.Helper()
+	text, err := json.Marshal(config)
+	require.NoError(t, err)
+	manifest, err := img.Manifest()
+	require.NoError(t, err)
+	manifest = manifest.DeepCopy()
+	manifest.Config.Digest, manifest.Config.Size, err = v1.SHA256(bytes.NewReader(text))
+	require.NoError(t, err)
+	return asPushed{img, text, manifest}
+}
+
+// asPushed is an image as somebody's own client pushes it.
+type asPushed struct {
+	v1.Image
+	config   []byte
+	manifest *v1.Manifest
+}
+
+func (i asPushed) ConfigFile() (*v1.ConfigFile, error) { return partial.ConfigFile(i) }
+func (i asPushed) RawConfigFile() ([]byte, error)      { return i.config, nil }
+func (i asPushed) ConfigName() (v1.Hash, error)        { return i.manifest.Config.Digest, nil }
+func (i asPushed) Manifest() (*v1.Manifest, error)     { return i.manifest, nil }
+func (i asPushed) RawManifest() ([]byte, error)        { return json.Marshal(i.manifest) }
+func (i asPushed) Digest() (v1.Hash, error)            { return partial.Digest(i) }
+func (i asPushed) Size() (int64, error)                { return partial.Size(i) }
+
+// TestDiffOfContradictions is with images of a registry, which anybody may have made.
+func TestDiffOfContradictions(t *testing.T) {
+	one, two := tarOf(t, regular("a", "a")), tarOf(t, regular("b", "b"))
+	ours := imageOf(t, one, two)
+	config, err := ours.ConfigFile()
+	require.NoError(t, err)
+	ids := config.RootFS.DiffIDs
+	short := config.DeepCopy()
+	short.RootFS.DiffIDs = ids[:1]
+	for name, c := range map[string]struct {
+		theirs v1.Image
+		want   Difference
+	}{
+		"fewer layers than diff IDs": {claiming(t, imageOf(t, one), config), Difference{-1, "rootfs", "layers", "2", "1"}},
+		"more layers than diff IDs":  {claiming(t, imageOf(t, one, two, two), config), Difference{-1, "rootfs", "layers", "2", "3"}},
+		"fewer diff IDs than layers": {claiming(t, ours, short),
+			Difference{-1, "rootfs", "value", fmt.Sprintf("[%s %s]", ids[0], ids[1]), fmt.Sprintf("[%s]", ids[0])}},
+		"diff IDs of another layer": {claiming(t, imageOf(t, one, tarOf(t, regular("b", "c"))), config),
+			Difference{1, "b", "content", "1 bytes sha256:3e23e8160039", "1 bytes sha256:2e7d2c03a950"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, repository := inProcess(t, true)
+			require.NoError(t, Push(t.Context(), repository, c.theirs, []string{"theirs"}, nil, nil))
+			theirs, err := Pull(t.Context(), repository.Tag("theirs"))
+			require.NoError(t, err)
+			got, err := Diff(t.Context(), ours, theirs)
+			require.NoError(t, err)
+			assert.Equal(t, []Difference{c.want}, got)
+		})
+	}
+}
+
+// Names of a stranger's files can't rub out lines of a terminal.
+func TestDiffIsShownOnOneLine(t *testing.T) {
+	name := "etc/\x1b[2K\r\n\u202e\x9bx"
+	got, err := Diff(t.Context(), imageOf(t, tarOf(t)), imageOf(t, tarOf(t, regular(name, ""))))
+	require.NoError(t, err)
+	require.Len(t, got, 1)
+	assert.Equal(t, `layer 0: /"etc/\x1b[2K\r\n\u202e\x9bx": missing differs: not there, there`, got[0].String())
+	assert.Equal(t, `layer 0: /a: link differs: grüße, "\x1b]0;"`, Difference{0, "a", "link", "grüße", "\x1b]0;"}.String())
 }

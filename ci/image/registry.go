@@ -104,7 +104,16 @@ func Pull(ctx context.Context, ref name.Reference) (v1.Image, error) {
 	return img, nil
 }
 
-// Artifacts returns what is said of an image in its repository, of one type.
+// Whoever may write to a repository may put anything there: how many manifests are read for
+// one image, and how much of what they name. Each time an image is signed with an ECDSA or RSA
+// key there is one more.
+const (
+	maxReferrers = 1000
+	maxArtifacts = 64 << 20
+)
+
+// Artifacts returns what is said of an image in its repository, of one type. What a list
+// names that the repository no longer has is left out.
 func Artifacts(ctx context.Context, image name.Digest, mediaType string) (all []Artifact, err error) {
 	index, err := remote.Referrers(image, registryOptions(ctx)...)
 	if err != nil {
@@ -114,47 +123,61 @@ func Artifacts(ctx context.Context, image name.Digest, mediaType string) (all []
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range manifest.Manifests {
+	referrers := slices.DeleteFunc(manifest.Manifests, func(d v1.Descriptor) bool {
+		// Not every registry copies the type of an artifact into its list: some leave it out,
+		// some have the type of its configuration there.
+		other := d.ArtifactType != "" && d.ArtifactType != string(emptyType) && d.ArtifactType != mediaType
+		return other || !d.MediaType.IsImage()
+	})
+	if len(referrers) > maxReferrers {
+		return nil, fmt.Errorf("%d things in the repository refer to %s, and at most %d are looked at: remove those that nobody needs",
+			len(referrers), image, maxReferrers)
+	}
+	left := int64(maxArtifacts)
+	for _, d := range referrers {
 		ref := image.Context().Digest(d.Digest.String())
-		img, err := remote.Image(ref, registryOptions(ctx)...)
-		if err != nil {
-			return nil, registryError(ctx, "pulling", ref, err)
+		data, err := readArtifact(ctx, ref, mediaType, left)
+		if errors.Is(err, ErrNoImage) {
+			continue
 		}
-		layers, err := img.Layers()
 		if err != nil {
 			return nil, err
 		}
-		// Not every registry copies the type of an artifact into its list.
-		if len(layers) != 1 {
-			continue
+		if data != nil {
+			all = append(all, Artifact{mediaType, data})
+			left -= int64(len(data))
 		}
-		if t, err := layers[0].MediaType(); err != nil || string(t) != mediaType {
-			continue
-		}
-		data, err := readSmall(layers[0])
-		if err != nil {
-			return nil, registryError(ctx, "pulling", ref, err)
-		}
-		all = append(all, Artifact{mediaType, data})
 	}
 	return all, nil
 }
 
-// maxArtifact is the size of the largest artifact that is read: whoever may write to a
-// repository may put anything there.
-const maxArtifact = 256 << 20
-
-func readSmall(l v1.Layer) ([]byte, error) {
-	r, err := l.Compressed()
+// readArtifact returns what an artifact says, nil if it is of another type.
+func readArtifact(ctx context.Context, ref name.Digest, mediaType string, limit int64) ([]byte, error) {
+	img, err := Pull(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, maxArtifact+1))
-	if err == nil && len(data) > maxArtifact {
-		err = fmt.Errorf("it is larger than %d MB", maxArtifact>>20)
+	layers, err := img.Layers()
+	if err != nil || len(layers) != 1 {
+		return nil, err
 	}
-	return data, err
+	if t, err := layers[0].MediaType(); err != nil || string(t) != mediaType {
+		return nil, err
+	}
+	r, err := layers[0].Compressed()
+	if err != nil {
+		return nil, registryError(ctx, "pulling", ref, err)
+	}
+	defer r.Close()
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, registryError(ctx, "pulling", ref, err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("pulling %s: what is said of the image is larger than %d MB. Remove from the repository what nobody needs",
+			ref, maxArtifacts>>20)
+	}
+	return data, nil
 }
 
 // registryError says what was tried, and what may help.

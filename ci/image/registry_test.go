@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -22,8 +24,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -31,13 +37,14 @@ import (
 	"github.com/berthdev/berth/internal/testenv"
 )
 
-// counted counts the uploads that a registry takes.
+// counted counts what a registry is asked, and the uploads that it takes.
 type counted struct {
 	http.Handler
-	uploads atomic.Int64
+	requests, uploads atomic.Int64
 }
 
 func (c *counted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c.requests.Add(1)
 	if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/blobs/") || r.Method == http.MethodPatch {
 		c.uploads.Add(1)
 	}
@@ -118,6 +125,87 @@ func TestPushAndPull(t *testing.T) {
 			assert.ErrorIs(t, err, ErrNoImage)
 		})
 	}
+}
+
+// TestArtifactsAmongOthers is in a repository where others have written, and cleaned up.
+func TestArtifactsAmongOthers(t *testing.T) {
+	for _, referrers := range []bool{true, false} {
+		t.Run(fmt.Sprintf("referrers %v", referrers), func(t *testing.T) {
+			_, repository := inProcess(t, referrers)
+			img, digest := randomImage(t, 1<<10, 1)
+			wanted := Artifact{"wanted/type", []byte("wanted")}
+			put := func(a Artifact) name.Digest {
+				subject, err := partial.Descriptor(img)
+				require.NoError(t, err)
+				made, err := a.image(*subject)
+				require.NoError(t, err)
+				d, err := made.Digest()
+				require.NoError(t, err)
+				require.NoError(t, Push(t.Context(), repository, img, nil, []Artifact{a}, nil))
+				return repository.Digest(d.String())
+			}
+			put(wanted)
+			manifest := put(Artifact{wanted.Type, []byte("the manifest goes")})
+			put(Artifact{wanted.Type, []byte("the content goes")})
+			// An index may refer to an image, too.
+			subject, err := partial.Descriptor(img)
+			require.NoError(t, err)
+			index := mutate.Subject(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), *subject).(v1.ImageIndex)
+			d, err := index.Digest()
+			require.NoError(t, err)
+			require.NoError(t, remote.WriteIndex(repository.Digest(d.String()), index))
+			// Without the API for referrers, the list keeps what is gone.
+			require.NoError(t, remote.Delete(manifest))
+			content, _, err := v1.SHA256(strings.NewReader("the content goes"))
+			require.NoError(t, err)
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodDelete,
+				fmt.Sprintf("http://%s/v2/%s/blobs/%s", repository.RegistryStr(), repository.RepositoryStr(), content), nil)
+			require.NoError(t, err)
+			answer, err := http.DefaultClient.Do(request)
+			require.NoError(t, err)
+			require.NoError(t, answer.Body.Close())
+			require.Equal(t, http.StatusAccepted, answer.StatusCode)
+
+			got, err := Artifacts(t.Context(), repository.Digest(digest), wanted.Type)
+			require.NoError(t, err)
+			assert.Equal(t, []Artifact{wanted}, got)
+		})
+	}
+}
+
+// rawIndex is an index as somebody writes it.
+type rawIndex []byte
+
+func (i rawIndex) RawManifest() ([]byte, error)        { return i, nil }
+func (i rawIndex) MediaType() (types.MediaType, error) { return types.OCIImageIndex, nil }
+
+func TestArtifactsHaveLimits(t *testing.T) {
+	handler, repository := inProcess(t, false)
+	img, digest := randomImage(t, 1<<10, 1)
+	large := func(first byte) Artifact {
+		return Artifact{"a/type", append([]byte{first}, make([]byte, maxArtifacts/2)...)}
+	}
+	require.NoError(t, Push(t.Context(), repository, img, nil, []Artifact{large(1), large(2)}, nil))
+	_, err := Artifacts(t.Context(), repository.Digest(digest), "a/type")
+	assert.ErrorContains(t, err, "what is said of the image is larger than 64 MB")
+
+	before := handler.requests.Load()
+	none, err := Artifacts(t.Context(), repository.Digest(digest), "other/type")
+	require.NoError(t, err)
+	assert.Empty(t, none)
+	assert.EqualValues(t, 3, handler.requests.Load()-before,
+		"for the registry, the referrers, and the list in place of them: nothing of another type is read")
+
+	described, err := partial.Descriptor(img)
+	require.NoError(t, err)
+	described.ArtifactType = "a/type"
+	text, err := json.Marshal(v1.IndexManifest{
+		SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: slices.Repeat([]v1.Descriptor{*described}, maxReferrers+1),
+	})
+	require.NoError(t, err)
+	require.NoError(t, remote.Put(repository.Tag(strings.Replace(digest, ":", "-", 1)), rawIndex(text)))
+	_, err = Artifacts(t.Context(), repository.Digest(digest), "a/type")
+	assert.ErrorContains(t, err, "1001 things in the repository refer to "+repository.Name()+"@"+digest+", and at most 1000 are looked at")
 }
 
 // TestPushWithCredentials is to a registry that speaks TLS and wants to know who writes.

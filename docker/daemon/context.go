@@ -2,15 +2,18 @@ package daemon
 
 import (
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/docker/docker/client"
+	"github.com/docker/go-connections/tlsconfig"
 
 	"github.com/berthdev/berth/internal/advice"
 	"github.com/berthdev/berth/internal/trouble"
@@ -47,12 +50,16 @@ func contextOptions() ([]client.Opt, error) {
 	}
 	id := fmt.Sprintf("%x", sha256.Sum256([]byte(name)))
 	var meta struct {
-		Endpoints map[string]struct{ Host string }
+		Endpoints map[string]struct {
+			Host          string
+			SkipTLSVerify bool
+		}
 	}
 	if err := readJSON(filepath.Join(folder, "contexts", "meta", id, "meta.json"), &meta); err != nil {
 		return nil, advice.About(fmt.Errorf("reading the Docker context %q: %w", name, err), trouble.DockerSettings)
 	}
-	host := meta.Endpoints["docker"].Host
+	endpoint := meta.Endpoints["docker"]
+	host := endpoint.Host
 	if host == "" {
 		return nil, nil
 	}
@@ -60,13 +67,43 @@ func contextOptions() ([]client.Opt, error) {
 		return nil, advice.About(fmt.Errorf("the Docker context %q reaches its daemon by ssh, at %s, which Berth doesn't", name,
 			strings.TrimPrefix(host, "ssh://")), trouble.DockerSSH)
 	}
-	options := []client.Opt{client.WithHost(host)}
-	keys := filepath.Join(folder, "contexts", "tls", id, "docker")
-	if _, err := os.Stat(filepath.Join(keys, "cert.pem")); err == nil {
-		options = append(options,
-			client.WithTLSClientConfig(filepath.Join(keys, "ca.pem"), filepath.Join(keys, "cert.pem"), filepath.Join(keys, "key.pem")))
+	var options []client.Opt
+	if !strings.HasPrefix(host, "unix://") { // on a socket, docker speaks no TLS either
+		config, err := contextTLS(filepath.Join(folder, "contexts", "tls", id, "docker"), endpoint.SkipTLSVerify)
+		if err != nil {
+			return nil, advice.About(fmt.Errorf("reading the certificates of the Docker context %q: %w", name, err), trouble.DockerSettings)
+		}
+		if config != nil {
+			options = append(options, client.WithHTTPClient(&http.Client{
+				Transport: &http.Transport{TLSClientConfig: config}, CheckRedirect: client.CheckRedirect,
+			}))
+		}
 	}
-	return options, nil
+	return append(options, client.WithHost(host)), nil // last: it sets up the transport that is there
+}
+
+// contextTLS returns how to speak TLS with the daemon of a context, by the files that docker
+// context create wrote into a folder, any of which may be missing; nil if that is to be
+// without TLS.
+func contextTLS(folder string, skipVerify bool) (*tls.Config, error) {
+	existing := func(name string) string {
+		path := filepath.Join(folder, name)
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return ""
+		}
+		return path
+	}
+	o := tlsconfig.Options{
+		CAFile: existing("ca.pem"), CertFile: existing("cert.pem"), KeyFile: existing("key.pem"),
+		ExclusiveRootPools: true, InsecureSkipVerify: skipVerify,
+	}
+	if o.CAFile == "" && o.CertFile == "" && o.KeyFile == "" && !skipVerify {
+		return nil, nil
+	}
+	if o.CertFile == "" || o.KeyFile == "" { // one without the other is no use
+		o.CertFile, o.KeyFile = "", ""
+	}
+	return tlsconfig.Client(o)
 }
 
 func readJSON(path string, into any) error {
