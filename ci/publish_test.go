@@ -178,7 +178,7 @@ func TestPublish(t *testing.T) {
 		before := filesOf(t, dir)["layers"]
 		other := p
 		other.Root = small(t, host).Root
-		require.NoError(t, os.WriteFile(other.Path("a"), []byte("damaged later"), 0o644))
+		require.NoError(t, os.WriteFile(other.Path("a"), []byte("damaged later, of "+p.Name), 0o644))
 		built, err := Build(t.Context(), other, BuildOptions{})
 		require.NoError(t, err)
 		damaged := 0
