@@ -142,6 +142,8 @@ func fixtures() map[string]Host {
 		"toolkit missing": with(byHook(), func(h *Host) {
 			h.System, h.GPU.Machine.Toolkit, h.GPU.Toolkit = onFedora, false, ""
 		}),
+		"toolkit without its hook": with(byHook(), func(h *Host) { h.GPU.Machine.Toolkit = false }),
+		"CDI without the hook":     with(workstation(), func(h *Host) { h.GPU.Machine.Toolkit = false }),
 		"stale CDI": with(workstation(), func(h *Host) {
 			h.GPU.Specs = []gpu.Spec{{Path: "/etc/cdi/nvidia.yaml", Devices: []string{"0", "all"},
 				Missing: []string{"/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.14", "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.550.54.14"}}}
@@ -362,7 +364,7 @@ func TestWorst(t *testing.T) {
 		"workstation with RTX": trouble.OK, "laptop without GPU": trouble.OK, "ssh without display": trouble.OK, "WSL2": trouble.OK,
 		"stale CDI, overridden": trouble.OK, "NixOS, without the toolkit's programs": trouble.OK,
 		"rootless Docker": trouble.Warning, "DGX with MIG": trouble.Warning, "DISPLAY of an earlier login": trouble.Warning,
-		"driver too old": trouble.Fault, "library mismatch": trouble.Fault, "toolkit missing": trouble.Fault, "stale CDI": trouble.Fault,
+		"driver too old": trouble.Fault, "library mismatch": trouble.Fault, "toolkit missing": trouble.Fault, "toolkit without its hook": trouble.Fault, "CDI without the hook": trouble.OK, "stale CDI": trouble.Fault,
 		"Podman": trouble.Fault, "Docker stopped": trouble.Fault,
 	} {
 		assert.Equal(t, want, Worst(Examine(fixtures()[name])), name)
