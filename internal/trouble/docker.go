@@ -16,6 +16,8 @@ var (
 			"rhel": "Install Docker's own packages, since the distribution has none: https://docs.docker.com/engine/install/rhel. " +
 				"Then\n" +
 				"\tsudo systemctl enable --now docker\n\tsudo usermod -aG docker \"$USER\"\nand log in again.",
+			"amzn": "Type\n\tsudo dnf install docker\n\tsudo systemctl enable --now docker\n\tsudo usermod -aG docker " +
+				"\"$USER\"\nthen log in again.",
 			"arch": "Type\n\tsudo pacman -S docker\n\tsudo systemctl enable --now docker\n\tsudo usermod -aG docker \"$USER\"\nthen " +
 				"log in again.",
 			"suse": "Type\n\tsudo zypper install docker\n\tsudo systemctl enable --now docker\n\tsudo usermod -aG docker " +
@@ -134,6 +136,7 @@ var (
 				"start docker",
 			"rhel": "Use Docker's engine: remove podman-docker, and install Docker's own packages, since the distribution has none: " +
 				"https://docs.docker.com/engine/install/rhel. Then\n\tsudo systemctl enable --now docker\n\tunset DOCKER_HOST",
+			"amzn":   "Use Docker's engine:\n\tsudo dnf install docker\n\tsudo systemctl enable --now docker\n\tunset DOCKER_HOST",
 			"debian": "Use Docker's engine:\n\tsudo apt-get remove podman-docker\n\tsudo apt-get install docker.io\n\tunset DOCKER_HOST",
 			"fedora": "Use Docker's engine:\n\tsudo dnf remove podman-docker\n\tsudo dnf install moby-engine\n\tsudo systemctl enable " +
 				"--now docker\n" +
