@@ -241,8 +241,13 @@ func fixtures() map[string]Host {
 		"module not loaded": with(complains("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."), func(h *Host) {
 			h.GPU.Machine.Loaded, h.GPU.Machine.Driver, h.GPU.Nodes = false, "", nil
 		}),
-		"devices closed":       complains("Failed to initialize NVML: Insufficient Permissions"),
-		"driver finds nothing": complains("No devices were found"),
+		"module not loaded, on Rocky": with(complains("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."),
+			func(h *Host) {
+				h.System, h.GPU.Machine.Loaded, h.GPU.Machine.Driver, h.GPU.Nodes = onRocky, false, "", nil
+			}),
+		"nvidia-smi missing, on Rocky": with(complains(""), func(h *Host) { h.GPU.Machine.SMI, h.System = false, onRocky }),
+		"devices closed":               complains("Failed to initialize NVML: Insufficient Permissions"),
+		"driver finds nothing":         complains("No devices were found"),
 		"GPU fell off the bus": complains("Unable to determine the device handle for GPU0000:01:00.0: GPU is lost.  " +
 			"Reboot the system to recover this GPU"),
 		"nvidia-smi says else": complains("Something new"),

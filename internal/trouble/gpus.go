@@ -30,6 +30,10 @@ var installDriver = Mend{
 		"\thardware.nvidia.open = true;" + nixRebuild + "\nand restart the machine.",
 }
 
+// loadModule is how to load its module, or to see why that fails, where DKMS builds it.
+const loadModule = "Type\n\tsudo modprobe nvidia\nIf that fails, the module wasn't built for this kernel, or isn't signed for Secure " +
+	"Boot:\n\tsudo dkms status\n\tmokutil --sb-state"
+
 // updateDriver is how to get a newer one.
 var updateDriver = Mend{
 	"":       "Install a newer driver of NVIDIA's (" + docsDriver + "), then restart the machine.",
@@ -67,9 +71,8 @@ var (
 		Wrong: "the driver is installed, but its kernel module isn't loaded",
 		Means: onCPU,
 		Mend: Mend{
-			"": "Type\n\tsudo modprobe nvidia\nIf that fails, the module wasn't built for this kernel, or isn't signed for Secure " +
-				"Boot:\n\tsudo dkms status\n" +
-				"\tmokutil --sb-state",
+			"":     loadModule,
+			"rhel": loadModule, // not Fedora's, which is for RPM Fusion's driver
 			"fedora": "Type\n\tsudo modprobe nvidia\nIf that fails, build it for this kernel, or look whether Secure Boot refuses " +
 				"it:\n\tsudo akmods --force\n" +
 				"\tmokutil --sb-state",
@@ -117,6 +120,7 @@ var (
 			"debian": "Type\n\tsudo apt-get install nvidia-smi",
 			"ubuntu": "Install those of the driver's version; for 580:\n\tsudo apt-get install nvidia-utils-580",
 			"fedora": "Type\n\tsudo dnf install xorg-x11-drv-nvidia-cuda",
+			"rhel":   "With NVIDIA's repository (" + docsDriver + "), type\n\tsudo dnf install nvidia-driver-cuda",
 			"arch":   "Type\n\tsudo pacman -S nvidia-utils",
 			"suse":   "Type\n\tsudo zypper install nvidia-compute-utils-G06",
 			"nixos":  "It comes with the driver: " + "/run/current-system/sw/bin must be on the PATH.",
