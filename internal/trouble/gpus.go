@@ -14,7 +14,7 @@ const (
 // installDriver is how to get NVIDIA's driver.
 var installDriver = Mend{
 	"": "Install NVIDIA's driver (" + docsDriver + "), then restart the machine.",
-	"debian": "With non-free among the components in apt's sources, type\n\tsudo apt-get install nvidia-driver nvidia-smi\nthen " +
+	"debian": "With contrib and non-free among the components in apt's sources, type\n\tsudo apt-get install nvidia-driver nvidia-smi\nthen " +
 		"restart the machine.",
 	"ubuntu": "Type\n\tsudo ubuntu-drivers install\nthen restart the machine.",
 	"fedora": "With RPM Fusion's non-free repository (https://rpmfusion.org/Configuration), type\n" +
@@ -117,7 +117,7 @@ var (
 		Means: "Berth asks nvidia-smi which GPUs there are. " + onCPU,
 		Mend: Mend{
 			"":       "Install what the distribution calls the driver's utilities, of the driver's version.",
-			"debian": "Type\n\tsudo apt-get install nvidia-smi",
+			"debian": "With contrib and non-free among the components in apt's sources, type\n\tsudo apt-get install nvidia-smi",
 			"ubuntu": "Install those of the driver's version; for 580:\n\tsudo apt-get install nvidia-utils-580",
 			"fedora": "Type\n\tsudo dnf install xorg-x11-drv-nvidia-cuda",
 			"rhel":   "With NVIDIA's repository (" + docsDriver + "), type\n\tsudo dnf install nvidia-driver-cuda",
