@@ -40,7 +40,7 @@ func laptop() Host {
 		OS: "linux", Arch: "amd64", Kernel: "6.12.48-amd64", System: onDebian,
 		User: User{DockerGroup: true, InDocker: true},
 		Env:  map[string]string{"DISPLAY": ":0", "WAYLAND_DISPLAY": "wayland-0"},
-		Go:   Go{Path: "/usr/local/go/bin/go", Version: "1.26.3", Needs: needsGo},
+		Go:   Go{Path: "/usr/local/go/bin/go", Version: "1.26.3", Needs: needsGo, Toolchain: "auto"},
 		Docker: Docker{
 			Address: "unix:///var/run/docker.sock", API: "1.51", Installed: true, Local: true,
 			Info: daemon.Info{Version: "28.3.2", System: "Debian GNU/Linux 13 (trixie)", RootDir: "/var/lib/docker", Runtimes: []string{"runc"},
@@ -269,7 +269,7 @@ func fixtures() map[string]Host {
 			h.Docker.Info.CgroupDriver, h.Docker.Info.Runtimes = "cgroupfs", []string{"nvidia", "runc"}
 		}),
 		"no Go":                             with(laptop(), func(h *Host) { h.Go = Go{Needs: needsGo} }),
-		"Go that may not fetch a newer one": with(laptop(), func(h *Host) { h.Go.Version, h.Go.Local = "1.25.4", true }),
+		"Go that may not fetch a newer one": with(laptop(), func(h *Host) { h.Go.Version, h.Go.Toolchain = "1.25.4", "local" }),
 		"Go that fetches a newer one":       with(laptop(), func(h *Host) { h.Go.Version = "1.25.4" }),
 		"full disk":                         with(laptop(), func(h *Host) { h.Disks[0].Free = 2 * gig }),
 		"nearly full disk":                  with(laptop(), func(h *Host) { h.Disks[1].Free = 12 * gig }),
@@ -461,6 +461,29 @@ func TestFloors(t *testing.T) {
 	}
 	assert.Equal(t, "13.0", newestCUDA("580.95.05"))
 	assert.Empty(t, newestCUDA("390.157"))
+}
+
+// TestGoToolchains: what GOTOOLCHAIN makes of the Go that is installed.
+func TestGoToolchains(t *testing.T) {
+	for _, c := range []struct {
+		version, toolchain string
+		row                *trouble.Row
+		found              string
+	}{
+		{"1.26.3", "local", nil, "Go 1.26.3 at /go"},
+		{"1.25.4", "auto", nil, "Go 1.25.4 at /go, which fetches the 1.26.0 that Berth needs"},
+		{"1.25.4", "local+auto", nil, "Go 1.25.4 at /go, which fetches the 1.26.0 that Berth needs"},
+		{"1.26.3", "go1.24.3+auto", nil, "Go 1.26.3 at /go, which runs go1.24.3, which fetches the 1.26.0 that Berth needs"},
+		{"1.25.4", "go1.26.3", nil, "Go 1.25.4 at /go, which runs go1.26.3"},
+		{"1.25.4", "path", trouble.OldGo, "Go 1.25.4 at /go; Berth needs 1.26.0, and GOTOOLCHAIN is path"},
+		{"1.25.4", "go1.25.9+path", trouble.OldGo, "Go 1.25.4 at /go, which runs go1.25.9; Berth needs 1.26.0, and GOTOOLCHAIN is go1.25.9+path"},
+		{"1.26.3", "go1.24.3", trouble.OldGo, "Go 1.26.3 at /go, which runs go1.24.3; Berth needs 1.26.0, and GOTOOLCHAIN is go1.24.3"},
+		{"1.20.14", "", trouble.OldGo, "Go 1.20.14 at /go; Berth needs 1.26.0, and GOTOOLCHAIN is unknown to it"},
+	} {
+		f := goCommand(Host{Go: Go{Path: "/go", Version: c.version, Needs: "1.26.0", Toolchain: c.toolchain}})
+		assert.Same(t, c.row, f.Row, c.toolchain)
+		assert.Equal(t, c.found, f.Found)
+	}
 }
 
 // TestNeedsGo: the version is go.mod's.
