@@ -98,7 +98,8 @@ var (
 		Means: "Building works, the engine being reached through Docker's API at a fifth of the speed. `run` can't mount your folders " +
 			"there, GPUs are that " +
 			"machine's and aren't leased, and there are no windows.",
-		Mend: everywhere("To work there, log in there; to work here, type\n\tunset DOCKER_HOST"),
+		Mend: everywhere("To work there, log in there; to work here, type\n\tunset DOCKER_HOST DOCKER_CONTEXT\n" +
+			"\tdocker context use default"),
 	}
 	Rootless = &Row{
 		Name: "rootless-docker", State: Warning,
