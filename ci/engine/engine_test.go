@@ -208,6 +208,7 @@ func TestDeadEngineIsRestarted(t *testing.T) {
 
 func TestWedgedEngineIsReplaced(t *testing.T) {
 	p := testProvider(t)
+	ownCache(t, p)
 	e, err := p.connect(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, e.Close())
@@ -220,8 +221,19 @@ func TestWedgedEngineIsReplaced(t *testing.T) {
 	require.NoError(t, err)
 	stop.Close()
 
+	// It is found out, and a person told, before it is this process's turn to repair it.
+	unlock, err := p.lock(t.Context())
+	require.NoError(t, err)
+	defer unlock()
 	var log bytes.Buffer
-	p.startTimeout, p.Report = 10*time.Second, progress.New(&log)
+	p.runTimeout, p.startTimeout = 5*time.Second, 10*time.Second
+	p.Report = progress.New(writerFunc(func(b []byte) {
+		if bytes.Contains(b, []byte("Waiting for another build")) {
+			assert.Contains(t, log.String(), "Connecting to the engine "+p.name)
+			unlock()
+		}
+		log.Write(b)
+	}))
 	e, err = p.connect(t.Context())
 	require.NoError(t, err)
 	works(t, e)
