@@ -40,7 +40,7 @@ func laptop() Host {
 		OS: "linux", Arch: "amd64", Kernel: "6.12.48-amd64", System: onDebian,
 		User: User{DockerGroup: true, InDocker: true},
 		Env:  map[string]string{"DISPLAY": ":0", "WAYLAND_DISPLAY": "wayland-0"},
-		Go:   Go{Path: "/usr/local/go/bin/go", Version: "1.26.3", Needs: needsGo},
+		Go:   Go{Path: "/usr/local/go/bin/go", Version: "1.26.3", Needs: needsGo, Toolchain: "auto"},
 		Docker: Docker{
 			Address: "unix:///var/run/docker.sock", API: "1.51", Installed: true, Local: true,
 			Info: daemon.Info{Version: "28.3.2", System: "Debian GNU/Linux 13 (trixie)", RootDir: "/var/lib/docker", Runtimes: []string{"runc"},
@@ -142,6 +142,8 @@ func fixtures() map[string]Host {
 		"toolkit missing": with(byHook(), func(h *Host) {
 			h.System, h.GPU.Machine.Toolkit, h.GPU.Toolkit = onFedora, false, ""
 		}),
+		"toolkit without its hook": with(byHook(), func(h *Host) { h.GPU.Machine.Toolkit = false }),
+		"CDI without the hook":     with(workstation(), func(h *Host) { h.GPU.Machine.Toolkit = false }),
 		"stale CDI": with(workstation(), func(h *Host) {
 			h.GPU.Specs = []gpu.Spec{{Path: "/etc/cdi/nvidia.yaml", Devices: []string{"0", "all"},
 				Missing: []string{"/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.14", "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.550.54.14"}}}
@@ -239,8 +241,13 @@ func fixtures() map[string]Host {
 		"module not loaded": with(complains("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."), func(h *Host) {
 			h.GPU.Machine.Loaded, h.GPU.Machine.Driver, h.GPU.Nodes = false, "", nil
 		}),
-		"devices closed":       complains("Failed to initialize NVML: Insufficient Permissions"),
-		"driver finds nothing": complains("No devices were found"),
+		"module not loaded, on Rocky": with(complains("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."),
+			func(h *Host) {
+				h.System, h.GPU.Machine.Loaded, h.GPU.Machine.Driver, h.GPU.Nodes = onRocky, false, "", nil
+			}),
+		"nvidia-smi missing, on Rocky": with(complains(""), func(h *Host) { h.GPU.Machine.SMI, h.System = false, onRocky }),
+		"devices closed":               complains("Failed to initialize NVML: Insufficient Permissions"),
+		"driver finds nothing":         complains("No devices were found"),
 		"GPU fell off the bus": complains("Unable to determine the device handle for GPU0000:01:00.0: GPU is lost.  " +
 			"Reboot the system to recover this GPU"),
 		"nvidia-smi says else": complains("Something new"),
@@ -262,7 +269,7 @@ func fixtures() map[string]Host {
 			h.Docker.Info.CgroupDriver, h.Docker.Info.Runtimes = "cgroupfs", []string{"nvidia", "runc"}
 		}),
 		"no Go":                             with(laptop(), func(h *Host) { h.Go = Go{Needs: needsGo} }),
-		"Go that may not fetch a newer one": with(laptop(), func(h *Host) { h.Go.Version, h.Go.Local = "1.25.4", true }),
+		"Go that may not fetch a newer one": with(laptop(), func(h *Host) { h.Go.Version, h.Go.Toolchain = "1.25.4", "local" }),
 		"Go that fetches a newer one":       with(laptop(), func(h *Host) { h.Go.Version = "1.25.4" }),
 		"full disk":                         with(laptop(), func(h *Host) { h.Disks[0].Free = 2 * gig }),
 		"nearly full disk":                  with(laptop(), func(h *Host) { h.Disks[1].Free = 12 * gig }),
@@ -362,7 +369,7 @@ func TestWorst(t *testing.T) {
 		"workstation with RTX": trouble.OK, "laptop without GPU": trouble.OK, "ssh without display": trouble.OK, "WSL2": trouble.OK,
 		"stale CDI, overridden": trouble.OK, "NixOS, without the toolkit's programs": trouble.OK,
 		"rootless Docker": trouble.Warning, "DGX with MIG": trouble.Warning, "DISPLAY of an earlier login": trouble.Warning,
-		"driver too old": trouble.Fault, "library mismatch": trouble.Fault, "toolkit missing": trouble.Fault, "stale CDI": trouble.Fault,
+		"driver too old": trouble.Fault, "library mismatch": trouble.Fault, "toolkit missing": trouble.Fault, "toolkit without its hook": trouble.Fault, "CDI without the hook": trouble.OK, "stale CDI": trouble.Fault,
 		"Podman": trouble.Fault, "Docker stopped": trouble.Fault,
 	} {
 		assert.Equal(t, want, Worst(Examine(fixtures()[name])), name)
@@ -454,6 +461,29 @@ func TestFloors(t *testing.T) {
 	}
 	assert.Equal(t, "13.0", newestCUDA("580.95.05"))
 	assert.Empty(t, newestCUDA("390.157"))
+}
+
+// TestGoToolchains: what GOTOOLCHAIN makes of the Go that is installed.
+func TestGoToolchains(t *testing.T) {
+	for _, c := range []struct {
+		version, toolchain string
+		row                *trouble.Row
+		found              string
+	}{
+		{"1.26.3", "local", nil, "Go 1.26.3 at /go"},
+		{"1.25.4", "auto", nil, "Go 1.25.4 at /go, which fetches the 1.26.0 that Berth needs"},
+		{"1.25.4", "local+auto", nil, "Go 1.25.4 at /go, which fetches the 1.26.0 that Berth needs"},
+		{"1.26.3", "go1.24.3+auto", nil, "Go 1.26.3 at /go, which runs go1.24.3, which fetches the 1.26.0 that Berth needs"},
+		{"1.25.4", "go1.26.3", nil, "Go 1.25.4 at /go, which runs go1.26.3"},
+		{"1.25.4", "path", trouble.OldGo, "Go 1.25.4 at /go; Berth needs 1.26.0, and GOTOOLCHAIN is path"},
+		{"1.25.4", "go1.25.9+path", trouble.OldGo, "Go 1.25.4 at /go, which runs go1.25.9; Berth needs 1.26.0, and GOTOOLCHAIN is go1.25.9+path"},
+		{"1.26.3", "go1.24.3", trouble.OldGo, "Go 1.26.3 at /go, which runs go1.24.3; Berth needs 1.26.0, and GOTOOLCHAIN is go1.24.3"},
+		{"1.20.14", "", trouble.OldGo, "Go 1.20.14 at /go; Berth needs 1.26.0, and GOTOOLCHAIN is unknown to it"},
+	} {
+		f := goCommand(Host{Go: Go{Path: "/go", Version: c.version, Needs: "1.26.0", Toolchain: c.toolchain}})
+		assert.Same(t, c.row, f.Row, c.toolchain)
+		assert.Equal(t, c.found, f.Found)
+	}
 }
 
 // TestNeedsGo: the version is go.mod's.

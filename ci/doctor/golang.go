@@ -1,8 +1,10 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"go/version"
+	"strings"
 
 	"github.com/berthdev/berth/internal/trouble"
 )
@@ -16,13 +18,17 @@ func goCommand(h Host) Finding {
 	if g.Path == "" {
 		return found(trouble.NoGo, "")
 	}
-	is := fmt.Sprintf("Go %s at %s", g.Version, g.Path)
-	older := version.IsValid("go"+g.Version) && version.Compare("go"+g.Version, "go"+g.Needs) < 0
-	switch {
-	case older && g.Local:
-		return found(trouble.OldGo, fmt.Sprintf("%s; Berth needs %s, and GOTOOLCHAIN is local", is, g.Needs))
-	case older:
+	is, runs := fmt.Sprintf("Go %s at %s", g.Version, g.Path), "go"+g.Version
+	name, suffix, _ := strings.Cut(g.Toolchain, "+")
+	if version.IsValid(name) { // of a toolchain that runs in place of that
+		is, runs = fmt.Sprintf("%s, which runs %s", is, name), name
+	}
+	older := version.IsValid(runs) && version.Compare(runs, "go"+g.Needs) < 0
+	switch fetches := name == "auto" || suffix == "auto"; {
+	case older && fetches:
 		return fine(fmt.Sprintf("%s, which fetches the %s that Berth needs", is, g.Needs))
+	case older:
+		return found(trouble.OldGo, fmt.Sprintf("%s; Berth needs %s, and GOTOOLCHAIN is %s", is, g.Needs, cmp.Or(g.Toolchain, "unknown to it")))
 	}
 	return fine(is)
 }

@@ -37,10 +37,10 @@ type User struct {
 
 // Go is the go command.
 type Go struct {
-	Path    string
-	Version string // such as "1.26.3"; of the toolchain that is installed
-	Needs   string // what Berth needs
-	Local   bool   // it may not fetch another toolchain
+	Path      string
+	Version   string // such as "1.26.3"; of the toolchain that is installed
+	Needs     string // what Berth needs
+	Toolchain string // GOTOOLCHAIN, such as "auto"; "" before Go 1.21, which doesn't know it
 }
 
 // Docker is the daemon, and why it can't be used.

@@ -149,29 +149,28 @@ func currentUser() User {
 
 var goVersion = regexp.MustCompile(`^go version go(\S+)`)
 
-// probeGo asks the go command outside of any module, where it answers for itself.
+// probeGo asks the go command outside of any module and for its own answer: a GOTOOLCHAIN
+// with a version has it fetch that one first.
 func probeGo(ctx context.Context) func(*Host) {
 	path, err := exec.LookPath("go")
 	if err != nil {
 		return func(*Host) {}
 	}
-	ask := func(env string, args ...string) string {
+	ask := func(env []string, args ...string) string {
 		c := exec.CommandContext(ctx, path, args...)
-		c.Dir, c.Env = "/", os.Environ()
-		if env != "" {
-			c.Env = append(c.Env, env)
-		}
+		c.Dir, c.Env = "/", append(os.Environ(), env...)
 		out, _ := c.Output() // without an answer the version is unknown
 		return strings.TrimSpace(string(out))
 	}
-	version, toolchain := ask("GOTOOLCHAIN=local", "version"), ask("", "env", "GOTOOLCHAIN")
+	itself := []string{"GOTOOLCHAIN=local"}
+	version, toolchain := ask(itself, "version"), ask(nil, "env", "GOTOOLCHAIN")
 	number := ""
 	if m := goVersion.FindStringSubmatch(version); m != nil {
 		number = m[1]
 	}
-	proxies := probeServers(ctx, moduleProxies(ask("", "env", "GOPROXY")), "")
+	proxies := probeServers(ctx, moduleProxies(ask(itself, "env", "GOPROXY")), "")
 	return func(h *Host) {
-		h.Go.Path, h.Go.Version, h.Go.Local = path, number, toolchain == "local"
+		h.Go.Path, h.Go.Version, h.Go.Toolchain = path, number, toolchain
 		h.Modules = proxies
 	}
 }

@@ -177,6 +177,18 @@ func TestGPUsOfFakes(t *testing.T) {
 	assert.False(t, h.GPU.Slow)
 }
 
+// TestGoOfAnotherToolchain: the go command answers for itself, and fetches nothing.
+func TestGoOfAnotherToolchain(t *testing.T) {
+	t.Setenv("GOTOOLCHAIN", "go1.24.99")
+	t.Setenv("GOPROXY", "http://127.0.0.1:1")
+	var h Host
+	probeGo(t.Context())(&h)
+	assert.Equal(t, "go1.24.99", h.Go.Toolchain)
+	assert.NotEmpty(t, h.Go.Version)
+	require.Len(t, h.Modules, 1)
+	assert.Equal(t, "http://127.0.0.1:1", h.Modules[0].URL)
+}
+
 // TestSlowSMI: nvidia-smi that doesn't come back within the limit.
 func TestSlowSMI(t *testing.T) {
 	home := alone(t)

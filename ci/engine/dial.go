@@ -27,9 +27,13 @@ func (p *provider) dial(ctx context.Context, cli, container string, started bool
 		b.Close()
 		return nil, fmt.Errorf("%w: %w", errNoAnswer, err)
 	}
+	timeout := p.runTimeout
+	if started {
+		timeout = p.startTimeout
+	}
 	// The context that the client is given is that of the whole connection.
 	life, end := context.WithCancelCause(ctx)
-	opening, opened := context.WithTimeout(ctx, p.startTimeout)
+	opening, opened := context.WithTimeout(ctx, timeout)
 	var work sync.WaitGroup
 	work.Go(func() {
 		for opening.Err() == nil {
@@ -42,7 +46,7 @@ func (p *provider) dial(ctx context.Context, cli, container string, started bool
 			sleep(opening, 200*time.Millisecond)
 		}
 		if errors.Is(opening.Err(), context.DeadlineExceeded) {
-			end(fmt.Errorf("%w within %s", errNoAnswer, p.startTimeout))
+			end(fmt.Errorf("%w within %s", errNoAnswer, timeout))
 			b.Close()
 		}
 	})

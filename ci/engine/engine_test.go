@@ -208,6 +208,7 @@ func TestDeadEngineIsRestarted(t *testing.T) {
 
 func TestWedgedEngineIsReplaced(t *testing.T) {
 	p := testProvider(t)
+	ownCache(t, p)
 	e, err := p.connect(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, e.Close())
@@ -220,8 +221,19 @@ func TestWedgedEngineIsReplaced(t *testing.T) {
 	require.NoError(t, err)
 	stop.Close()
 
+	// It is found out, and a person told, before it is this process's turn to repair it.
+	unlock, err := p.lock(t.Context())
+	require.NoError(t, err)
+	defer unlock()
 	var log bytes.Buffer
-	p.startTimeout, p.Report = 10*time.Second, progress.New(&log)
+	p.runTimeout, p.startTimeout = 5*time.Second, 10*time.Second
+	p.Report = progress.New(writerFunc(func(b []byte) {
+		if bytes.Contains(b, []byte("Waiting for another build")) {
+			assert.Contains(t, log.String(), "Connecting to the engine "+p.name)
+			unlock()
+		}
+		log.Write(b)
+	}))
 	e, err = p.connect(t.Context())
 	require.NoError(t, err)
 	works(t, e)
@@ -268,12 +280,27 @@ func stranger(t *testing.T, p *provider, labels map[string]string) string {
 
 func TestStrangersContainerIsLeftAlone(t *testing.T) {
 	p := testProvider(t)
+	ownCache(t, p)
 	id := stranger(t, p, map[string]string{daemon.LabelRole: "test"})
 	_, err := p.connect(t.Context())
 	assert.ErrorIs(t, err, ErrUnavailable)
 	assert.Same(t, trouble.ForeignEngine, advice.Row(err))
 	assert.ErrorContains(t, Stop(t.Context(), p.Options), "isn't an engine of Berth's")
+
+	// What is ours goes all the same.
+	g, err := newProvider(p.docker, Options{Name: p.name, GPU: true, Cache: p.Cache})
+	require.NoError(t, err)
+	ours, err := p.docker.Create(t.Context(), daemon.Container{Name: g.name, Image: dockertest.Shell(t), Labels: map[string]string{daemon.LabelRole: role}})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, p.docker.Remove(context.Background(), ours)) })
+	require.NoError(t, g.record(t.Context(), owned.Persistent{Kind: owned.KindContainer, ID: ours}))
+	program := p.Cache.Path("engine", "program")
+	require.NoError(t, os.MkdirAll(program, 0o755))
 	assert.ErrorContains(t, Prune(t.Context(), p.Options), "isn't an engine of Berth's")
+	_, err = p.docker.Inspect(t.Context(), ours)
+	assert.ErrorIs(t, err, daemon.ErrNotFound)
+	assert.NoDirExists(t, program)
+
 	c, err := p.docker.Inspect(t.Context(), p.name)
 	require.NoError(t, err)
 	assert.Equal(t, id, c.ID)

@@ -83,7 +83,7 @@ func (p *provider) gpus(inputs string) (*GPUs, error) {
 func Named() string { return cmp.Or(os.Getenv(envRunnerHost), os.Getenv(envSessionPort)) }
 
 // HandsOnGPUs returns nil if an engine of Berth's can hand GPUs on to commands, as far
-// as can be told without starting one, else the reason why not.
+// as can be told without starting one or asking a registry, else the reason why not.
 func HandsOnGPUs(ctx context.Context, docker *daemon.Client, o Options) error {
 	o.GPU = true
 	p, err := newProvider(docker, o)

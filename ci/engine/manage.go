@@ -173,7 +173,8 @@ func Logs(ctx context.Context, o Options, w io.Writer, tail string, follow bool)
 // Prune removes the persistent engines, the one that hands GPUs on too, with their state, what killed processes left,
 // the images that were built for engines, and the compiled programs. All of it can
 // be made again. What this daemon has of other people's, or what other daemons
-// have, stays, and stays on record.
+// have, stays, and stays on record: an engine of somebody else's is an error, after all
+// else is removed.
 func Prune(ctx context.Context, o Options) error {
 	p, err := manager(ctx, o)
 	if err != nil {
@@ -185,25 +186,19 @@ func Prune(ctx context.Context, o Options) error {
 		return err
 	}
 	defer unlock()
-	if _, err := owned.Sweep(ctx, p.Cache, p.docker, true); err != nil {
-		return err
-	}
+	_, err = owned.Sweep(ctx, p.Cache, p.docker, true)
 	for _, o.GPU = range []bool{false, true} {
-		each, err := newProvider(p.docker, o)
-		if err != nil {
-			return err
+		each, eerr := newProvider(p.docker, o)
+		if eerr == nil {
+			eerr = each.removeEngine(ctx)
 		}
-		if err := each.removeEngine(ctx); err != nil {
-			return err
-		}
+		err = errors.Join(err, eerr)
 	}
-	if err := owned.RemoveImages(ctx, p.Cache, p.docker, role, repository, ""); err != nil {
-		return err
-	}
-	if err := debian.RemoveAptImages(ctx, p.Cache, p.docker); err != nil {
-		return err
-	}
-	return p.removePrograms()
+	return errors.Join(err,
+		owned.RemoveImages(ctx, p.Cache, p.docker, role, repository, ""),
+		debian.RemoveAptImages(ctx, p.Cache, p.docker),
+		p.removePrograms(),
+	)
 }
 
 // removeEngine removes the engine with its socket and its state, in every version of it.

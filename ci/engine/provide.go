@@ -20,6 +20,7 @@ type provider struct {
 	source       string // $BERTH_ENGINE_SOURCE
 	name         string
 	scope        *owned.Scope  // that an ephemeral engine is made of
+	runTimeout   time.Duration // how long an engine that runs may take to answer, before anybody repairs it
 	startTimeout time.Duration // how long an engine may take from its start to an answer
 	limit        int64         // bytes of its state
 }
@@ -34,7 +35,8 @@ func newProvider(docker *daemon.Client, o Options) (*provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &provider{builder: b, docker: docker, source: source, name: o.name(), startTimeout: time.Minute, limit: stateLimit}
+	p := &provider{builder: b, docker: docker, source: source, name: o.name(), limit: stateLimit,
+		runTimeout: 20 * time.Second, startTimeout: time.Minute}
 	if o.Ephemeral {
 		p.name = randomName(p.name)
 	}
@@ -114,6 +116,9 @@ func (p *provider) connectRunning(ctx context.Context) (*Engine, error) {
 	if err != nil || cli == "" {
 		return nil, err
 	}
+	// One that is well answers before a person would read that.
+	late := time.AfterFunc(2*time.Second, func() { p.Report.Update("Connecting to the engine %s", p.name) })
+	defer late.Stop()
 	e, err := p.dial(ctx, cli, c.ID, false)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)

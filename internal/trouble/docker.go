@@ -16,6 +16,8 @@ var (
 			"rhel": "Install Docker's own packages, since the distribution has none: https://docs.docker.com/engine/install/rhel. " +
 				"Then\n" +
 				"\tsudo systemctl enable --now docker\n\tsudo usermod -aG docker \"$USER\"\nand log in again.",
+			"amzn": "Type\n\tsudo dnf install docker\n\tsudo systemctl enable --now docker\n\tsudo usermod -aG docker " +
+				"\"$USER\"\nthen log in again.",
 			"arch": "Type\n\tsudo pacman -S docker\n\tsudo systemctl enable --now docker\n\tsudo usermod -aG docker \"$USER\"\nthen " +
 				"log in again.",
 			"suse": "Type\n\tsudo zypper install docker\n\tsudo systemctl enable --now docker\n\tsudo usermod -aG docker " +
@@ -96,7 +98,8 @@ var (
 		Means: "Building works, the engine being reached through Docker's API at a fifth of the speed. `run` can't mount your folders " +
 			"there, GPUs are that " +
 			"machine's and aren't leased, and there are no windows.",
-		Mend: everywhere("To work there, log in there; to work here, type\n\tunset DOCKER_HOST"),
+		Mend: everywhere("To work there, log in there; to work here, type\n\tunset DOCKER_HOST DOCKER_CONTEXT\n" +
+			"\tdocker context use default"),
 	}
 	Rootless = &Row{
 		Name: "rootless-docker", State: Warning,
@@ -134,6 +137,7 @@ var (
 				"start docker",
 			"rhel": "Use Docker's engine: remove podman-docker, and install Docker's own packages, since the distribution has none: " +
 				"https://docs.docker.com/engine/install/rhel. Then\n\tsudo systemctl enable --now docker\n\tunset DOCKER_HOST",
+			"amzn":   "Use Docker's engine:\n\tsudo dnf install docker\n\tsudo systemctl enable --now docker\n\tunset DOCKER_HOST",
 			"debian": "Use Docker's engine:\n\tsudo apt-get remove podman-docker\n\tsudo apt-get install docker.io\n\tunset DOCKER_HOST",
 			"fedora": "Use Docker's engine:\n\tsudo dnf remove podman-docker\n\tsudo dnf install moby-engine\n\tsudo systemctl enable " +
 				"--now docker\n" +

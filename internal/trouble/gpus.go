@@ -14,7 +14,7 @@ const (
 // installDriver is how to get NVIDIA's driver.
 var installDriver = Mend{
 	"": "Install NVIDIA's driver (" + docsDriver + "), then restart the machine.",
-	"debian": "With non-free among the components in apt's sources, type\n\tsudo apt-get install nvidia-driver nvidia-smi\nthen " +
+	"debian": "With contrib and non-free among the components in apt's sources, type\n\tsudo apt-get install nvidia-driver nvidia-smi\nthen " +
 		"restart the machine.",
 	"ubuntu": "Type\n\tsudo ubuntu-drivers install\nthen restart the machine.",
 	"fedora": "With RPM Fusion's non-free repository (https://rpmfusion.org/Configuration), type\n" +
@@ -29,6 +29,10 @@ var installDriver = Mend{
 		"];\n" +
 		"\thardware.nvidia.open = true;" + nixRebuild + "\nand restart the machine.",
 }
+
+// loadModule is how to load its module, or to see why that fails, where DKMS builds it.
+const loadModule = "Type\n\tsudo modprobe nvidia\nIf that fails, the module wasn't built for this kernel, or isn't signed for Secure " +
+	"Boot:\n\tsudo dkms status\n\tmokutil --sb-state"
 
 // updateDriver is how to get a newer one.
 var updateDriver = Mend{
@@ -67,9 +71,8 @@ var (
 		Wrong: "the driver is installed, but its kernel module isn't loaded",
 		Means: onCPU,
 		Mend: Mend{
-			"": "Type\n\tsudo modprobe nvidia\nIf that fails, the module wasn't built for this kernel, or isn't signed for Secure " +
-				"Boot:\n\tsudo dkms status\n" +
-				"\tmokutil --sb-state",
+			"":     loadModule,
+			"rhel": loadModule, // not Fedora's, which is for RPM Fusion's driver
 			"fedora": "Type\n\tsudo modprobe nvidia\nIf that fails, build it for this kernel, or look whether Secure Boot refuses " +
 				"it:\n\tsudo akmods --force\n" +
 				"\tmokutil --sb-state",
@@ -114,9 +117,10 @@ var (
 		Means: "Berth asks nvidia-smi which GPUs there are. " + onCPU,
 		Mend: Mend{
 			"":       "Install what the distribution calls the driver's utilities, of the driver's version.",
-			"debian": "Type\n\tsudo apt-get install nvidia-smi",
+			"debian": "With contrib and non-free among the components in apt's sources, type\n\tsudo apt-get install nvidia-smi",
 			"ubuntu": "Install those of the driver's version; for 580:\n\tsudo apt-get install nvidia-utils-580",
 			"fedora": "Type\n\tsudo dnf install xorg-x11-drv-nvidia-cuda",
+			"rhel":   "With NVIDIA's repository (" + docsDriver + "), type\n\tsudo dnf install nvidia-driver-cuda",
 			"arch":   "Type\n\tsudo pacman -S nvidia-utils",
 			"suse":   "Type\n\tsudo zypper install nvidia-compute-utils-G06",
 			"nixos":  "It comes with the driver: " + "/run/current-system/sw/bin must be on the PATH.",

@@ -42,8 +42,10 @@ var (
 		Wrong: "Go is older than what Berth needs, and may not fetch a newer one",
 		Means: "`go tool mage` stops with a word about the version: the magefile isn't compiled. From Go 1.21 on, the go command " +
 			"fetches the version that " +
-			"go.mod asks for, unless GOTOOLCHAIN=local keeps it from that.",
-		Mend:   everywhere("Let it, or install a newer Go (https://go.dev/doc/install):\n\tgo env -w GOTOOLCHAIN=auto"),
+			"go.mod asks for if GOTOOLCHAIN is auto or ends in +auto; local, path and a version alone keep it from that.",
+		Mend: everywhere("Let it, or install a newer Go (https://go.dev/doc/install). The first command is for a GOTOOLCHAIN in the " +
+			"environment, as the official golang images set it: go env -w doesn't change that.\n" +
+			"\tunset GOTOOLCHAIN\n\tgo env -w GOTOOLCHAIN=auto"),
 		Source: "https://go.dev/doc/toolchain",
 	}
 )

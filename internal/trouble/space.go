@@ -45,8 +45,8 @@ var (
 		Means: "What is in Go's module cache works. Compiling the engine, or an input with Go modules, for the first time fails, and " +
 			"so does an upgrade of Berth.",
 		Mend: everywhere("Look at the network and its proxy (http_proxy, https_proxy), or name a proxy of modules that this machine " +
-			"reaches:\n" +
-			"\tgo env -w GOPROXY=https://PROXY"),
+			"reaches (the first command is for a GOPROXY in the environment, which go env -w doesn't change):\n" +
+			"\tunset GOPROXY\n\tgo env -w GOPROXY=https://PROXY"),
 	}
 	ForeignEngine = &Row{
 		Name: "engine-foreign", State: Fault,

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,10 @@ func ReadSystem(root string) System {
 	return System{}
 }
 
+// likeRHEL are distributions that say they are like Fedora, but whose packages are as
+// RHEL's are: Oracle Linux and Amazon Linux.
+var likeRHEL = []string{"ol", "amzn"}
+
 // parseSystem reads os-release(5): assignments of a shell, whose values may be quoted.
 func parseSystem(text string) System {
 	values := map[string]string{}
@@ -49,5 +54,8 @@ func parseSystem(text string) System {
 		s.Name = values["NAME"]
 	}
 	s.IDs = strings.Fields(values["ID"] + " " + values["ID_LIKE"])
+	if at := slices.Index(s.IDs, "fedora"); at >= 0 && slices.Contains(likeRHEL, s.IDs[0]) && !slices.Contains(s.IDs, "rhel") {
+		s.IDs = slices.Insert(s.IDs, at, "rhel")
+	}
 	return s
 }

@@ -14,11 +14,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+const ofRHEL = "RHEL, Rocky, Alma, Oracle Linux"
+
 // names are the distributions that mends may differ for, in the order of the page.
 var names = []struct{ id, name string }{
-	{"debian", "Debian"}, {"ubuntu", "Ubuntu"}, {"fedora", "Fedora"}, {"rhel", "RHEL, Rocky, " +
-		"Alma"}, {"arch", "Arch"}, {"suse", "openSUSE"},
-	{"nixos", "NixOS"}, {"", "others"},
+	{"debian", "Debian"}, {"ubuntu", "Ubuntu"}, {"fedora", "Fedora"}, {"rhel", ofRHEL}, {"amzn", "Amazon Linux"},
+	{"arch", "Arch"}, {"suse", "openSUSE"}, {"nixos", "NixOS"}, {"", "others"},
 }
 
 func TestRows(t *testing.T) {
@@ -66,6 +67,12 @@ func TestMendOn(t *testing.T) {
 		assert.Equal(t, want, m.On(System{IDs: ids}))
 	}
 	assert.Equal(t, "others", m.On(System{}))
+	amazon := parseSystem("ID=\"amzn\"\nID_LIKE=\"fedora\"\n")
+	assert.Contains(t, Commands(NoDocker.Mend.On(amazon)), "sudo dnf install docker")
+	for _, s := range []System{amazon, parseSystem("ID=\"ol\"\nID_LIKE=\"fedora\"\n")} {
+		assert.Equal(t, NoDriver.Mend["rhel"], NoDriver.Mend.On(s))
+		assert.Equal(t, NoToolkit.Mend["fedora"], NoToolkit.Mend.On(s))
+	}
 	assert.Equal(t, []string{"a b", "c"}, Commands("Type\n\ta b\nor\n\tc\nand wait."))
 }
 
@@ -76,6 +83,11 @@ func TestReadSystem(t *testing.T) {
 		"NAME=\"Linux Mint\"\nID=linuxmint\nID_LIKE=\"ubuntu debian\"\n": {"Linux " +
 			"Mint", []string{"linuxmint", "ubuntu", "debian"}},
 		"# ID=x\nID='rocky'\nID_LIKE=\"rhel centos fedora\"\nPRETTY_NAME=\"Rocky \\\"9\\\"\"": {`Rocky "9"`, []string{"rocky", "rhel", "centos", "fedora"}},
+		"NAME=\"Oracle Linux Server\"\nID=\"ol\"\nID_LIKE=\"fedora\"\nPRETTY_NAME=\"Oracle Linux Server 9.3\"\n": {"Oracle " +
+			"Linux Server 9.3", []string{"ol", "rhel", "fedora"}},
+		"NAME=\"Amazon Linux\"\nVERSION=\"2023\"\nID=\"amzn\"\nID_LIKE=\"fedora\"\nPRETTY_NAME=\"Amazon Linux 2023.9.20251020\"\n": {"Amazon " +
+			"Linux 2023.9.20251020", []string{"amzn", "rhel", "fedora"}},
+		"NAME=Nobara\nID=nobara\nID_LIKE=\"fedora\"\n": {"Nobara", []string{"nobara", "fedora"}},
 		"nonsense": {"", []string{}},
 	} {
 		for _, name := range []string{"etc/os-release", "usr/lib/os-release"} {
@@ -136,9 +148,11 @@ var title = regexp.MustCompile(`^[a-z]`)
 // whose are the distributions that a mend is for: one that has none of its own takes
 // that of which it is like.
 func whose(m Mend, id, name string) string {
-	for _, like := range []struct{ parent, id, name string }{{"debian", "ubuntu", "Ubuntu"}, {"fedora", "rhel", "RHEL, Rocky, Alma"}} {
+	for _, like := range []struct{ parent, id, name string }{
+		{"debian", "ubuntu", "Ubuntu"}, {"fedora", "rhel", ofRHEL}, {"rhel", "amzn", "Amazon Linux"},
+	} {
 		if _, own := m[like.id]; id == like.parent && !own {
-			name += ", " + like.name
+			name += ", " + whose(m, like.id, like.name)
 		}
 	}
 	return name
