@@ -252,7 +252,7 @@ func (f *Folder) Load() (*Checkpoint, error) {
 
 // Save replaces the checkpoint, durably. If it can't, the old one stays.
 func (f *Folder) Save(c *Checkpoint) error {
-	if err := atomic.WriteFile(f.path, c.Encode); err != nil {
+	if err := atomic.Rewrite(f.path, c.Encode); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	return nil
