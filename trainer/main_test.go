@@ -127,6 +127,19 @@ func TestToContinue(t *testing.T) {
 		o.toContinue(report.Device{Name: "cuda:0,2 (2 x Fake GPU)", GPUs: 2}))
 }
 
+// TestHeldBatches: the usual steps are taken without a wait, and no number of them takes all memory.
+func TestHeldBatches(t *testing.T) {
+	for want, o := range map[int]BenchOptions{
+		20:    {Steps: 20, BatchSize: 500, Channels: 3},
+		100:   {Steps: 100, BatchSize: 500, Channels: 1}, // bench/gpu.sh
+		174:   {Steps: 100_000, BatchSize: 500, Channels: 3},
+		87381: {Steps: 100_000, BatchSize: 1, Channels: 3},
+		1:     {Steps: 100_000, BatchSize: 65536, Channels: 3},
+	} {
+		assert.Equal(t, want, heldBatches(o))
+	}
+}
+
 func TestQuote(t *testing.T) {
 	for in, want := range map[string]string{"a/b-1.c": "a/b-1.c", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$HOME": "'$HOME'"} {
 		assert.Equal(t, want, quote(in))
