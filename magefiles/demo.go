@@ -17,8 +17,9 @@ import (
 
 // Train trains the demo workload in the image, on the first GPU or, without one,
 // on the CPU. Checkpoint, record and curve go to artifacts/train. Ctrl-C stops it
-// with a checkpoint; -args=--resume goes on from there. It exits with the trainer's
-// own code once that runs.
+// with a checkpoint; -args=--resume goes on from there, with its batch size, learning
+// rate and seed: what else was given, such as -epochs, is to be given again. It exits
+// with the trainer's own code once that runs.
 func Train(
 	ctx context.Context,
 	epochs *int, // train for so many epochs (default: 50)
@@ -26,7 +27,7 @@ func Train(
 	share *bool, // take no lease of the GPUs, and heed nobody's
 	wait *time.Duration, // for GPUs that others hold, at most, such as 10m (default: as long as it takes)
 	t *string, // train in the image of this tag, as it is, instead of building the project's own
-	args *string, // further flags for the trainer, as for a shell: -args='--resume --lr=3e-4'
+	args *string, // further flags for the trainer, as for a shell: -args='--batch-size=250 --lr=3e-4'
 ) error {
 	o := launch.Options{GUI: "off", Wait: wait, Share: share != nil && *share}
 	o.Command = "cd /my_workspace && mkdir -p artifacts/train && exec trainer train" +

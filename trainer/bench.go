@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -92,8 +93,8 @@ func runBench(ctx context.Context, console *report.Console, o BenchOptions) erro
 	switch {
 	case o.BatchSize < 1 || o.BatchSize > 65536:
 		return usagef("--batch-size=%d: give 1 to 65536", o.BatchSize)
-	case o.Steps < 1:
-		return usagef("--steps=%d: give at least 1", o.Steps)
+	case o.Steps < 1 || o.Steps > 100_000:
+		return usagef("--steps=%d: give 1 to 100000", o.Steps)
 	case o.Channels != 1 && o.Channels != 3:
 		return usagef("--channels=%d: give 1 or 3", o.Channels)
 	}
@@ -143,19 +144,23 @@ func runBench(ctx context.Context, console *report.Console, o BenchOptions) erro
 	})
 }
 
+// heldBatches is how many batches the data set has that times steps on a device: one for each
+// step, unless that is more than 256 MiB.
+func heldBatches(o BenchOptions) int {
+	return min(o.Steps, max(1, 256<<20/(o.BatchSize*o.Channels*data.Size*data.Size)))
+}
+
 // timeResident times steps on a data set that the device holds: some runs of them, without a
-// wait within one.
+// wait within one or, of a very long one, within each pass through the set.
 func timeResident(ctx context.Context, network device.Backend, o BenchOptions) ([]time.Duration, uint64, error) {
 	const runs = 5
-	one := o.Channels * data.Size * data.Size
-	split := data.Split{Pixels: make([]byte, o.Steps*o.BatchSize*one), Labels: make([]byte, o.Steps*o.BatchSize)}
 	images, labels := noise(o.BatchSize, o.Channels)
-	for i := range split.Pixels {
-		split.Pixels[i] = byte(127 * (images[i%len(images)] + 1))
+	pixels := make([]byte, len(images))
+	for i, x := range images {
+		pixels[i] = byte(127 * (x + 1))
 	}
-	for i := range split.Labels {
-		split.Labels[i] = labels[i%len(labels)]
-	}
+	held := heldBatches(o)
+	split := data.Split{Pixels: bytes.Repeat(pixels, held), Labels: bytes.Repeat(labels, held)}
 	set := &data.Set{Channels: o.Channels, Height: data.Size, Width: data.Size, Train: split, Test: split}
 	resident, err := network.(device.Loader).Load(set, o.BatchSize, 0)
 	if err != nil {
@@ -168,12 +173,14 @@ func timeResident(ctx context.Context, network device.Backend, o BenchOptions) (
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for i := range runs {
-		if ctx.Err() != nil {
-			return nil, 0, context.Cause(ctx)
-		}
 		start := time.Now()
-		if _, err := resident.Train(i, 0, o.Steps, nn.Sums{}); err != nil {
-			return nil, 0, err
+		for left := o.Steps; left > 0; left -= held {
+			if ctx.Err() != nil {
+				return nil, 0, context.Cause(ctx)
+			}
+			if _, err := resident.Train(i, 0, min(held, left), nn.Sums{}); err != nil {
+				return nil, 0, err
+			}
 		}
 		took = append(took, time.Since(start)/time.Duration(o.Steps))
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/assert"
 
+	"github.com/berthdev/berth/trainer/checkpoint"
 	"github.com/berthdev/berth/trainer/data"
 	"github.com/berthdev/berth/trainer/device"
 	"github.com/berthdev/berth/trainer/report"
@@ -43,6 +44,12 @@ func TestScripts(t *testing.T) {
 				}
 				ts.Fatalf("%s didn't appear", args[0])
 			},
+			// further FILE sets EPOCHS to two more than are done in a checkpoint.
+			"further": func(ts *testscript.TestScript, neg bool, args []string) {
+				c, err := checkpoint.Decode([]byte(ts.ReadFile(args[0])))
+				ts.Check(err)
+				ts.Setenv("EPOCHS", fmt.Sprint(len(c.Progress.Epochs)+2))
+			},
 			// exits CODE ARG… runs the trainer and checks its exit code.
 			"exits": func(ts *testscript.TestScript, neg bool, args []string) {
 				err := ts.Exec("trainer", args[1:]...)
@@ -67,7 +74,7 @@ func TestScripts(t *testing.T) {
 			},
 			// epochs FILE OUT keeps of a record what must be equal for equal runs.
 			"epochs": func(ts *testscript.TestScript, neg bool, args []string) {
-				kept := regexp.MustCompile(`"(train|test)_(loss|accuracy)".*|"checkpoint_sha256".*`).FindAllString(ts.ReadFile(args[0]), -1)
+				kept := regexp.MustCompile(`"((train|test)_(loss|accuracy)|checkpoint_sha256)": [^,\n]*`).FindAllString(ts.ReadFile(args[0]), -1)
 				ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(strings.Join(kept, "\n")+"\n"), 0o666))
 			},
 		},
@@ -118,6 +125,19 @@ func TestToContinue(t *testing.T) {
 	o = TrainOptions{Epochs: 3, Device: "cuda:all", Precision: "fp32", CheckpointDir: "c", DataDir: "my data", Fashion: true, Every: 5}
 	assert.Equal(t, line+"--device=cuda:0,2 --data-dir='my data' --fashion --checkpoint-every=5",
 		o.toContinue(report.Device{Name: "cuda:0,2 (2 x Fake GPU)", GPUs: 2}))
+}
+
+// TestHeldBatches: the usual steps are taken without a wait, and no number of them takes all memory.
+func TestHeldBatches(t *testing.T) {
+	for want, o := range map[int]BenchOptions{
+		20:    {Steps: 20, BatchSize: 500, Channels: 3},
+		100:   {Steps: 100, BatchSize: 500, Channels: 1}, // bench/gpu.sh
+		174:   {Steps: 100_000, BatchSize: 500, Channels: 3},
+		87381: {Steps: 100_000, BatchSize: 1, Channels: 3},
+		1:     {Steps: 100_000, BatchSize: 65536, Channels: 3},
+	} {
+		assert.Equal(t, want, heldBatches(o))
+	}
 }
 
 func TestQuote(t *testing.T) {

@@ -59,7 +59,7 @@ func newTrainCommand() *command {
 	fs.StringVar(&o.Precision, "precision", "fp32", "convolutions on a GPU multiply in `P`: fp32, or tf32 on tensor cores")
 	fs.StringVar(&o.CheckpointDir, "checkpoint-dir", "checkpoints", "keep the checkpoint in folder `DIR`; empty: none is kept")
 	fs.Int64Var(&o.Every, "checkpoint-every", 0, "save also every `N` steps, beside every epoch")
-	fs.BoolVar(&o.Resume, "resume", false, "continue from the checkpoint, to the same bits; flags that aren't given are as they were")
+	fs.BoolVar(&o.Resume, "resume", false, "continue from the checkpoint, to the same bits, with its --batch-size, --lr and --seed; the other flags are to be given again")
 	fs.StringVar(&o.JSON, "json", "", "write a record of the run to `FILE`")
 	fs.StringVar(&o.Curve, "curve", "", "draw loss and accuracy into `FILE` (PNG)")
 	fs.StringVar(&o.LogLevel, "log-level", "info", "`LEVEL`: debug (every step), info, warning or error")
@@ -118,8 +118,8 @@ func checkOutput(flag, name string) error {
 	return nil
 }
 
-// runTrain trains. given are the flags that were given: of a resumed run, the
-// others are those of its checkpoint.
+// runTrain trains. given are the flags that were given: a resumed run takes some of
+// the others from its checkpoint.
 func runTrain(ctx context.Context, console *report.Console, o TrainOptions, given map[string]bool) (err error) {
 	if console.Level, err = report.ParseLevel(o.LogLevel); err != nil {
 		return usagef("%w", err)
@@ -192,8 +192,8 @@ func runTrain(ctx context.Context, console *report.Console, o TrainOptions, give
 	return err
 }
 
-// adopt takes over a checkpoint's options where none were given. Those given
-// must be the same, or the run would not continue as it began.
+// adopt takes over those options that a checkpoint has, where they were not given.
+// Those given must be the same, or the run would not continue as it began.
 func (o *TrainOptions) adopt(c *checkpoint.Checkpoint, set *data.Set, given map[string]bool) error {
 	if c.Run.DataSHA256 != set.SHA256 {
 		return fmt.Errorf("it was trained on %s with SHA-256 %.12s…, but %s has %s with %.12s…. Name the same data with --data-dir",
@@ -214,8 +214,12 @@ func (o *TrainOptions) adopt(c *checkpoint.Checkpoint, set *data.Set, given map[
 		return differ("seed", o.Seed, c.State.Seed)
 	}
 	o.BatchSize, o.LR, o.Seed = c.Run.BatchSize, float64(c.State.Config.LR), c.State.Seed
-	if len(c.Progress.Epochs) >= o.Epochs {
-		return fmt.Errorf("it has all %d epochs already. Give a larger --num-epochs to train on", o.Epochs)
+	if done := len(c.Progress.Epochs); done >= o.Epochs {
+		asked := "--num-epochs=%d"
+		if !given["num-epochs"] {
+			asked += ", the default,"
+		}
+		return fmt.Errorf("it has %d epochs already, and "+asked+" asks for no more. Give a larger one to train on, such as --num-epochs=%d", done, o.Epochs, done+1)
 	}
 	return o.check()
 }

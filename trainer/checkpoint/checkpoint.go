@@ -160,12 +160,16 @@ func Decode(raw []byte) (*Checkpoint, error) {
 	}}
 	values := body[start+int(length):]
 	for _, t := range h.Tensors {
-		n := 1
+		n, most := 1, len(values)/4
 		for _, d := range t.Shape {
-			if d < 0 || d > len(values)/4 || n*d > len(values)/4 {
-				return nil, fmt.Errorf("tensor %q of shape %v is larger than what is there", t.Name, t.Shape)
+			if d < 0 || d > most || n > most {
+				n = most + 1 // a product could overflow
+				break
 			}
 			n *= d
+		}
+		if n > most { // also where the shape is empty: that is one value
+			return nil, fmt.Errorf("tensor %q of shape %v is larger than what is there", t.Name, t.Shape)
 		}
 		data := make([]float32, n)
 		for i := range data {
@@ -248,7 +252,7 @@ func (f *Folder) Load() (*Checkpoint, error) {
 
 // Save replaces the checkpoint, durably. If it can't, the old one stays.
 func (f *Folder) Save(c *Checkpoint) error {
-	if err := atomic.WriteFile(f.path, c.Encode); err != nil {
+	if err := atomic.Rewrite(f.path, c.Encode); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	return nil

@@ -113,6 +113,7 @@ func TestDamage(t *testing.T) {
 		{"large tensor", with(`{"tensors":[{"name":"a","shape":[3,3]}]}`, make([]byte, 32)...),
 			`tensor "a" of shape [3 3] is larger than what is there`},
 		{"overflow", with(`{"tensors":[{"name":"a","shape":[4294967296,4294967296]}]}`, make([]byte, 32)...), "is larger than what is there"},
+		{"one value too many", with(`{"tensors":[{"name":"a","shape":[]}]}`), `tensor "a" of shape [] is larger than what is there`},
 		{"negative", with(`{"tensors":[{"name":"a","shape":[-1]}]}`, make([]byte, 32)...), "is larger than what is there"},
 		{"too many values", with(`{"tensors":[{"name":"a","shape":[1]}]}`, make([]byte, 8)...), "4 bytes are left after its last tensor"},
 		{"bad counts", with(`{"progress":{"correct":5,"images":4}}`), "it counts 5 of 4 images as right"},
@@ -128,7 +129,10 @@ func FuzzDecode(f *testing.F) {
 	good := encode(f, small())
 	f.Add(good[:len(good)-32])
 	f.Add([]byte(magic))
-	f.Add(with(`{"tensors":[{"name":"a","shape":[0,9]}]}`)[:60])
+	for _, shape := range []string{"[0,9]", "[]"} {
+		raw := with(`{"tensors":[{"name":"a","shape":` + shape + `}]}`)
+		f.Add(raw[:len(raw)-sha256.Size])
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		c, err := Decode(sealed(body))
 		if err != nil {

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
 )
 
 // Size is the height and width of the images in a batch.
@@ -123,17 +124,22 @@ func Find(dir string, fashion bool) (*Set, error) {
 // torchvision would make in it; CIFAR-10 if there are several, or with fashion
 // only Fashion-MNIST. The error wraps [ErrNotFound] if there is none. Files that
 // are missing, cut short, too long or wrong in any other way give errors, and so
-// do files of a published set among others that are not of it.
+// do files of a published set among others that are not of it, and folders that
+// can't be looked into.
 func Load(fsys fs.FS, fashion bool) (*Set, error) {
 	if !fashion {
 		for _, dir := range []string{"cifar-10-batches-bin", "."} {
-			if exists(fsys, dir, cifarFiles...) {
+			if there, err := exists(fsys, dir, cifarFiles...); err != nil {
+				return nil, err
+			} else if there {
 				return loadCIFAR(fsys, dir)
 			}
 		}
 	}
 	for _, dir := range []string{".", "FashionMNIST/raw", "MNIST/raw"} {
-		if !exists(fsys, dir, idxFiles[:]...) {
+		if there, err := exists(fsys, dir, idxFiles[:]...); err != nil {
+			return nil, err
+		} else if !there {
 			continue
 		}
 		set, err := loadIDX(fsys, dir)
@@ -146,16 +152,21 @@ func Load(fsys fs.FS, fashion bool) (*Set, error) {
 	return nil, ErrNotFound
 }
 
-// exists says whether one of the files is there, perhaps compressed.
-func exists(fsys fs.FS, dir string, names ...string) bool {
+// exists reports whether one of the files is there, perhaps compressed. Where that
+// can't be known, to go on would be to train on other data without a word.
+func exists(fsys fs.FS, dir string, names ...string) (bool, error) {
 	for _, name := range names {
 		for _, ext := range []string{"", ".gz"} {
-			if info, err := fs.Stat(fsys, path.Join(dir, name+ext)); err == nil && info.Mode().IsRegular() {
-				return true
+			info, err := fs.Stat(fsys, path.Join(dir, name+ext))
+			if err == nil && info.Mode().IsRegular() {
+				return true, nil
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+				return false, fmt.Errorf("it can't be looked into: %w. Make that readable, or name another folder with --data-dir", err)
 			}
 		}
 	}
-	return false
+	return false, nil
 }
 
 // identify gives the set its hash and, if its files are those of a published

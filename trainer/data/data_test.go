@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"testing"
 	"testing/fstest"
 
@@ -252,6 +253,30 @@ func TestFind(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "data", set.Folder)
 	assert.Equal(t, "fashion-mnist-1000", set.Name)
+}
+
+// TestUnreadable: a folder that can't be looked into isn't passed over for the next one.
+// (Root may look into all but circles.)
+func TestUnreadable(t *testing.T) {
+	t.Chdir(t.TempDir())
+	require.NoError(t, os.Symlink("data", "data"))
+	_, err := Find("", true)
+	require.ErrorIs(t, err, syscall.ELOOP)
+	assert.NotErrorIs(t, err, ErrNotFound)
+	assert.ErrorContains(t, err, "data in data: it can't be looked into: stat train-images-idx3-ubyte: ")
+	assert.ErrorContains(t, err, "name another folder with --data-dir")
+
+	require.NoError(t, os.Mkdir("two", 0o777))
+	require.NoError(t, os.CopyFS("two", sample.Files))
+	require.NoError(t, os.Symlink("cifar-10-batches-bin", "two/cifar-10-batches-bin"))
+	_, err = Find("two", false)
+	assert.ErrorContains(t, err, "data in two: it can't be looked into: stat cifar-10-batches-bin/data_batch_1.bin: ")
+	_, err = Find("two", true)
+	assert.NoError(t, err, "CIFAR-10 wasn't asked for")
+
+	require.NoError(t, os.WriteFile("file", nil, 0o666))
+	_, err = Find("file", false)
+	assert.ErrorIs(t, err, ErrNotFound, "it is no folder")
 }
 
 // FuzzIDX: whatever the files hold, Load gives sound values or an error.

@@ -176,7 +176,7 @@ func (h hosted) train(epoch, first int, s nn.Sums, f func(int, float64, nn.Sums)
 	for images, labels := range h.training.Epoch(epoch, first) {
 		loss, correct, err := h.network.TrainStep(images, labels)
 		if err == nil {
-			s.Loss += loss * float64(len(labels))
+			s.Loss += float64(loss * float64(len(labels))) // never fused, or processors would differ
 			s.Correct += correct
 			s.Images += len(labels)
 			err = f(1, loss, s)

@@ -67,7 +67,7 @@ func TestEvents(t *testing.T) {
 	require.Len(t, events, epochs*(batches+1))
 	sum, images := 0.0, 0
 	for i, e := range events[:batches] {
-		sum += e.Loss * float64(e.Images)
+		sum += float64(e.Loss * float64(e.Images)) // never fused, as in Run
 		images += e.Images
 		assert.Equal(t, []int{0, i + 1, batches, images}, []int{e.Epoch, e.Batch, e.Batches, e.Progress.Images})
 		assert.Equal(t, sum, e.Progress.LossSum)

@@ -41,7 +41,7 @@ func (h held) Train(epoch, first, batches int, s nn.Sums) (nn.Sums, error) {
 		if err != nil {
 			return s, err
 		}
-		s = nn.Sums{Loss: s.Loss + loss*float64(len(labels)), Correct: s.Correct + correct, Images: s.Images + len(labels)}
+		s = nn.Sums{Loss: s.Loss + float64(loss*float64(len(labels))), Correct: s.Correct + correct, Images: s.Images + len(labels)}
 		if s.NotFinite = notFinite(loss); s.NotFinite {
 			return s, nil
 		}

@@ -4,55 +4,106 @@ package atomic
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"syscall"
 )
 
 // WriteFile makes write's output the content of the file, through a temporary
-// file beside it (name + ".tmp") that is synced and renamed. If anything fails
-// until then, the old file stays as it was and the temporary one is removed.
-// Two writers of one file at the same time are not guarded against.
+// file beside it, under a name that nothing had, that is synced and renamed. If
+// anything fails until then, the old file stays as it was and the temporary one is
+// removed. Of two writers of one file at the same time, the last one wins.
 //
 // A symbolic link stays one: what it leads to is replaced. What isn't a regular
 // file (a device, a pipe), and what standard output or error already go to, can
 // only be written to, and is.
 func WriteFile(name string, write func(io.Writer) error) error {
+	return writeFile(name, create, write)
+}
+
+// Rewrite is WriteFile through name + ".tmp", whatever has that name: for a caller
+// that owns it, and where what killed processes left must not pile up.
+func Rewrite(name string, write func(io.Writer) error) error {
+	return writeFile(name, recreate, write)
+}
+
+// Replace is Rewrite for a name that is replaced whatever it is, links too.
+// It calls ready when the new content is complete and safe on the disk, under its
+// temporary name; if ready fails, nothing is replaced.
+func Replace(name string, write func(io.Writer) error, ready func() error) error {
+	return replace(name, recreate, write, ready)
+}
+
+// A temp makes the temporary file for another one.
+type temp func(name string) (*os.File, error)
+
+// create takes a name that nothing has. (A file of os.CreateTemp would be closed to
+// other users.)
+func create(name string) (f *os.File, err error) {
+	for range 100 {
+		f, err = os.OpenFile(fmt.Sprintf("%s.%d.tmp", name, rand.Uint32()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+		if !errors.Is(err, os.ErrExist) {
+			break
+		}
+	}
+	return f, err
+}
+
+func recreate(name string) (*os.File, error) {
+	return os.OpenFile(name+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+}
+
+func writeFile(name string, temp temp, write func(io.Writer) error) error {
 	if f := standard(name); f != nil {
 		return write(f)
 	}
 	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
-		return writeTo(name, 0, write)
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(fill(f, write), f.Close())
 	}
 	target, err := resolve(name)
 	if err != nil {
 		return err
 	}
-	return Replace(target, write, func() error { return nil })
+	return replace(target, temp, write, func() error { return nil })
 }
 
-// Replace is WriteFile for a name that is replaced whatever it is, links too.
-// It calls ready when the new content is complete and safe on the disk, under its
-// temporary name; if ready fails, nothing is replaced.
-func Replace(name string, write func(io.Writer) error, ready func() error) error {
-	temp := name + ".tmp"
-	err := writeTo(temp, os.O_CREATE|os.O_TRUNC, write)
+func replace(name string, temp temp, write func(io.Writer) error, ready func() error) error {
+	f, err := temp(name)
+	if err != nil {
+		return err
+	}
+	err = fill(f, write)
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
 	if err == nil {
 		err = ready()
 	}
 	if err == nil {
-		err = os.Rename(temp, name)
+		err = os.Rename(f.Name(), name)
 	}
 	if err != nil {
-		// What could not be created need not be there to remove.
-		if rerr := os.Remove(temp); !errors.Is(rerr, os.ErrNotExist) {
-			err = errors.Join(err, rerr)
-		}
-		return err
+		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return syncFolder(folderOf(name))
+}
+
+// fill writes a file, in large pieces.
+func fill(f *os.File, write func(io.Writer) error) error {
+	buffered := bufio.NewWriterSize(f, 1<<20)
+	if err := write(buffered); err != nil {
+		return err
+	}
+	return buffered.Flush()
 }
 
 // Check reports, as an error, why WriteFile could not write the file, as far as
@@ -83,15 +134,11 @@ func Check(name string) error {
 	if err != nil {
 		return err
 	}
-	temp := target + ".tmp"
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if errors.Is(err, os.ErrExist) {
-		return nil // a killed process left it, in a folder that could be written to
-	}
+	f, err := create(target)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Close(), os.Remove(temp))
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 // standard returns standard output or error if that is what the name leads to,
@@ -136,24 +183,6 @@ func folderOf(name string) string {
 		return folder
 	}
 	return "."
-}
-
-// writeTo opens a file with the given flags, writes it, and syncs it if it is a
-// regular one.
-func writeTo(name string, flags int, write func(io.Writer) error) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|flags, 0o666)
-	if err != nil {
-		return err
-	}
-	buffered := bufio.NewWriterSize(f, 1<<20)
-	err = write(buffered)
-	if err == nil {
-		err = buffered.Flush()
-	}
-	if err == nil && flags&os.O_CREATE != 0 { // else it is no regular file
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
 }
 
 // syncFolder makes a new name safe on the disk: it is once its folder is. Some

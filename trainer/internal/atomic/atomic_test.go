@@ -35,15 +35,29 @@ func TestWriteFile(t *testing.T) {
 	failure := errors.New("out of ink")
 	assert.ErrorIs(t, put("half of", failure), failure)
 	assert.Equal(t, "two", content(), "a failed write changes nothing")
-	assert.NoFileExists(t, name+".tmp")
+	assert.Equal(t, []string{"file"}, names(t, filepath.Dir(name)))
 
-	// What a killed process left is in nobody's way.
-	require.NoError(t, os.WriteFile(name+".tmp", []byte("half of something longer"), 0o666))
+	// A person's own file stays, whatever its name, unless that one is the caller's.
+	require.NoError(t, os.WriteFile(name+".tmp", []byte("something longer of a person's own"), 0o666))
 	require.NoError(t, put("three", nil))
 	assert.Equal(t, "three", content())
+	raw, err := os.ReadFile(name + ".tmp")
+	require.NoError(t, err)
+	assert.Equal(t, "something longer of a person's own", string(raw))
+	theirs, err := os.Stat(name + ".tmp")
+	require.NoError(t, err)
+	ours, err := os.Stat(name)
+	require.NoError(t, err)
+	assert.Equal(t, theirs.Mode(), ours.Mode(), "that of any new file")
+	require.NoError(t, Rewrite(name, func(w io.Writer) error {
+		_, err := io.WriteString(w, "four")
+		return err
+	}))
+	assert.Equal(t, "four", content())
+	assert.Equal(t, []string{"file"}, names(t, filepath.Dir(name)))
 
 	nowhere := filepath.Join(filepath.Dir(name), "nowhere", "file")
-	err := WriteFile(nowhere, func(io.Writer) error { return nil })
+	err = WriteFile(nowhere, func(io.Writer) error { return nil })
 	assert.ErrorIs(t, err, os.ErrNotExist)
 	assert.ErrorContains(t, err, nowhere)
 }
@@ -54,7 +68,7 @@ func TestRenameFails(t *testing.T) {
 	require.NoError(t, os.Mkdir(name, 0o777))
 	assert.Error(t, WriteFile(name, func(io.Writer) error { return nil }))
 	assert.DirExists(t, name)
-	assert.NoFileExists(t, name+".tmp")
+	assert.Equal(t, []string{"folder"}, names(t, filepath.Dir(name)))
 }
 
 func write(name, text string) error {
