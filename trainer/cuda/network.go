@@ -175,7 +175,7 @@ func (n *Network) Evaluate(images []float32, labels []uint8) (loss float64, corr
 		if err != nil {
 			return 0, 0, fmt.Errorf("evaluation after step %d: %w", n.step, err)
 		}
-		loss += s.Loss * float64(k) // the sum, also where it isn't finite
+		loss += float64(s.Loss * float64(k)) // the sum, also where it isn't finite, rounded before it is added
 		correct += int(s.Correct)
 		images, labels = images[k*size:], labels[k:]
 	}
