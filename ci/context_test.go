@@ -209,8 +209,9 @@ func TestLargeContextIsStreamed(t *testing.T) {
 }
 
 func TestHashesAreRemembered(t *testing.T) {
+	now := time.Now()
 	root := tree(t, map[string]string{"Dockerfile": "x", "a": "1", "not\xffUTF-8": "2", "l": "->a"})
-	_, seen, err := readContext(root, "Dockerfile", []string{".dockerignore"}, map[string]bool{"rootfs.tar": true}, nil, time.Now())
+	_, seen, err := readContext(root, "Dockerfile", []string{".dockerignore"}, map[string]bool{"rootfs.tar": true}, nil, now)
 	require.NoError(t, err)
 	assert.Empty(t, seen, "a file that is new may change again without a trace")
 	later := time.Now().Add(time.Hour)

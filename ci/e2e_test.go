@@ -251,8 +251,14 @@ func ownCache(t *testing.T) cache.Dir {
 	for _, name := range names {
 		to := dir.Path(strings.TrimPrefix(name, string(shared)))
 		require.NoError(t, os.MkdirAll(filepath.Dir(to), 0o755))
-		out, err := exec.Command("cp", "-a", name, to).CombinedOutput()
-		require.NoError(t, err, string(out))
+		for try := 1; ; try++ { // what others rename meanwhile, cp can't find
+			out, err := exec.Command("cp", "-a", name, to).CombinedOutput()
+			if err == nil {
+				break
+			}
+			require.Less(t, try, 5, string(out))
+			require.NoError(t, os.RemoveAll(to))
+		}
 	}
 	return dir
 }

@@ -270,7 +270,7 @@ func TestALeaseLastsAsLongAsItsLaunch(t *testing.T) {
 
 	// The keeper of a launch is killed: its lease goes, the launch doesn't.
 	require.NotNil(t, m.status().GPUs[1].Lease)
-	require.NoError(t, syscall.Kill(dockertest.Keeper(t, second), syscall.SIGKILL))
+	require.NoError(t, syscall.Kill(dockertest.LiveKeeper(t, second), syscall.SIGKILL))
 	require.Eventually(t, func() bool { return m.status().GPUs[1].Lease == nil }, 20*time.Second, 20*time.Millisecond)
 	stdout, stderr, code = m.run("auto", smi.UUIDs)
 	assert.Equal(t, []any{gpuA + "\n", 0}, []any{stdout, code}, stderr)

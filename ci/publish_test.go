@@ -33,7 +33,6 @@ import (
 	"github.com/berthdev/berth/ci/input"
 	"github.com/berthdev/berth/docker/daemon"
 	"github.com/berthdev/berth/internal/advice"
-	"github.com/berthdev/berth/internal/cache"
 	"github.com/berthdev/berth/internal/dockertest"
 	"github.com/berthdev/berth/internal/progress"
 	"github.com/berthdev/berth/internal/usage"
@@ -173,8 +172,7 @@ func TestPublish(t *testing.T) {
 	})
 
 	t.Run("damaged layers", func(t *testing.T) {
-		dir, err := cache.Open()
-		require.NoError(t, err)
+		dir := ownCache(t)
 		before := filesOf(t, dir)["layers"]
 		other := p
 		other.Root = small(t, host).Root

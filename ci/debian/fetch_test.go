@@ -62,7 +62,10 @@ func TestBadMirrors(t *testing.T) {
 				}
 				return isDeb(r)
 			}
-			o.Stall = 300 * time.Millisecond
+			hangs := strings.Contains(c.says, "300ms")
+			if hangs {
+				o.Stall = 300 * time.Millisecond
+			}
 			_, err := Fetch(t.Context(), l, o)
 			require.Error(t, err)
 			assert.Contains(t, err.Error(), "package a 1")
@@ -76,7 +79,9 @@ func TestBadMirrors(t *testing.T) {
 			}
 
 			// The next mirror makes up for it, and isn't hurried.
-			o.Stall = 2 * time.Second
+			if hangs {
+				o.Stall = 5 * time.Second
+			}
 			good := newArchive(t)
 			good.files = bad.files
 			o.Mirrors["debian"] = append(o.Mirrors["debian"], good.base())
@@ -161,7 +166,7 @@ func TestGoneToALaterSnapshot(t *testing.T) {
 	for name, c := range map[string]struct {
 		at    time.Duration // after the pin
 		state int           // that other snapshots answer with; 0: all but the first hang up
-		asked int           // snapshots
+		asked int32         // snapshots
 		gone  bool
 	}{
 		"at once":     {at: 0, state: http.StatusNotFound, asked: 1},
@@ -173,16 +178,16 @@ func TestGoneToALaterSnapshot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o.Cache = a.options(t).Cache
-			asked := 0
+			var asked atomic.Int32
 			a.answer = func(w http.ResponseWriter, r *http.Request) bool {
 				rest, snapshot := strings.CutPrefix(r.URL.Path, "/snapshots/")
 				if !snapshot {
 					return false
 				}
-				asked++
+				nth := asked.Add(1)
 				if rest == "debian/"+l.Snapshot.Add(c.at).Format(snapshotLayout)+"/"+file {
 					w.Write(data)
-				} else if c.state == 0 && asked > 1 {
+				} else if c.state == 0 && nth > 1 {
 					panic(http.ErrAbortHandler)
 				} else {
 					w.WriteHeader(cmp.Or(c.state, http.StatusNotFound))
@@ -190,7 +195,7 @@ func TestGoneToALaterSnapshot(t *testing.T) {
 				return true
 			}
 			_, err := Fetch(t.Context(), l, o)
-			assert.Equal(t, c.asked, asked)
+			assert.Equal(t, c.asked, asked.Load())
 			assert.Equal(t, c.at == time.Minute, err != nil)
 			assert.Equal(t, c.gone, errors.Is(err, errGone))
 		})

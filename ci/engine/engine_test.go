@@ -226,7 +226,7 @@ func TestWedgedEngineIsReplaced(t *testing.T) {
 	require.NoError(t, err)
 	defer unlock()
 	var log bytes.Buffer
-	p.runTimeout, p.startTimeout = 5*time.Second, 10*time.Second
+	p.runTimeout, p.startTimeout = 5*time.Second, 30*time.Second
 	p.Report = progress.New(writerFunc(func(b []byte) {
 		if bytes.Contains(b, []byte("Waiting for another build")) {
 			assert.Contains(t, log.String(), "Connecting to the engine "+p.name)
@@ -241,7 +241,7 @@ func TestWedgedEngineIsReplaced(t *testing.T) {
 	after, err := p.docker.Inspect(t.Context(), p.name)
 	require.NoError(t, err)
 	assert.NotEqual(t, before.ID, after.ID)
-	assert.Contains(t, log.String(), "is recreated after an error: connecting to the engine "+p.name+": it doesn't answer within 10s")
+	assert.Contains(t, log.String(), "is recreated after an error: connecting to the engine "+p.name+": it doesn't answer within 30s")
 }
 
 func TestSpoiltStateIsGivenUp(t *testing.T) {

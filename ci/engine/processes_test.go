@@ -195,7 +195,7 @@ func TestKilledWhileCompiling(t *testing.T) {
 	require.Eventually(t, func() bool {
 		compiled, _ := filepath.Glob(filepath.Join(goCache, "*", "*-a"))
 		return len(compiled) > 20
-	}, time.Minute, 50*time.Millisecond, "the compiler doesn't come to work")
+	}, 5*time.Minute, 50*time.Millisecond, "the compiler doesn't come to work")
 	require.NotEmpty(t, using(t, dir))
 	require.NoError(t, c.Process.Kill())
 	c.Wait()

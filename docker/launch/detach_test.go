@@ -46,7 +46,7 @@ func beyondTheTerminal(t *testing.T, p *person) {
 	eventually(t, func() bool { return p.say("logs").err == "begun\n" }, "no output")
 	assert.True(t, locked(t, held), "the lease is lost")
 	assert.Equal(t, "[] []\n", p.say("sweep").out, "it lives")
-	pid := dockertest.Keeper(t, name)
+	pid := dockertest.LiveKeeper(t, name)
 	session, err := unix.Getsid(pid)
 	require.NoError(t, err)
 	assert.Equal(t, pid, session)
@@ -122,7 +122,7 @@ func TestLastsBeyondTheDaemon(t *testing.T) {
 	p.env = append(p.env, "DOCKER_HOST="+host, "BERTH_TEST_HELD="+held)
 	name := p.detach("seq 1000; echo begun >&2; " + until("over") + "seq 1000; exit 42")
 	eventually(t, func() bool { return p.say("logs").err == "begun\n" }, "no output")
-	pid := dockertest.Keeper(t, name)
+	pid := dockertest.LiveKeeper(t, name)
 	follower := p.verb("logs " + name + " 10 follow")
 	var complaint bytes.Buffer
 	follower.Stderr = &complaint
@@ -173,7 +173,7 @@ func TestEndsWithTheDaemon(t *testing.T) {
 func TestKilledKeeper(t *testing.T) {
 	p := newPerson(t)
 	name := p.detach("echo begun; " + until("over") + "echo ended; grep -c ^root: /etc/passwd; exit 9")
-	pid := dockertest.Keeper(t, name)
+	pid := dockertest.LiveKeeper(t, name)
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	eventually(t, func() bool { return dockertest.Keeper(t, name) == 0 }, "it isn't dead")
 	assert.Equal(t, "[] []\n", p.say("sweep").out, "it lives")
@@ -199,7 +199,7 @@ func TestKeeperEndsTheLaunch(t *testing.T) {
 	p := newPerson(t)
 	name := p.detach("trap 'echo asked; exit 3' TERM; echo begun; while :; do sleep 0.05; done")
 	eventually(t, func() bool { return p.launches()[0].LastLine == "begun" }, "no last line")
-	require.NoError(t, syscall.Kill(dockertest.Keeper(t, name), syscall.SIGTERM))
+	require.NoError(t, syscall.Kill(dockertest.LiveKeeper(t, name), syscall.SIGTERM))
 	l := p.ended(name)
 	require.NotNil(t, l.Code)
 	assert.Equal(t, 3, *l.Code)

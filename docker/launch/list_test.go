@@ -138,7 +138,7 @@ func TestStop(t *testing.T) {
 	p := newPerson(t)
 	stubborn := p.detach("trap '' TERM; echo begun; while :; do sleep 0.1; done")
 	shells := p.detach("")
-	pid := dockertest.Keeper(t, shells)
+	pid := dockertest.LiveKeeper(t, shells)
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	r := p.say("stop " + p.options.Project)
 	assert.NotEqual(t, 0, r.code)
@@ -163,7 +163,7 @@ func TestSavingTakesItsTime(t *testing.T) {
 		name := p.detach(line)
 		l, err := find(t.Context(), d, name, false, Streams{Err: os.Stderr})
 		require.NoError(t, err)
-		return l, dockertest.Keeper(t, name)
+		return l, dockertest.LiveKeeper(t, name)
 	}
 	l, keeper := detached(until("over") + "exit 3")
 	require.NoError(t, syscall.Kill(keeper, syscall.SIGSTOP))
@@ -237,11 +237,16 @@ func TestPortsAnswerOnLoopback(t *testing.T) {
 	require.NoError(t, l.Close())
 	assert.Empty(t, entries(t, filepath.Join(p.cache, "tmp")))
 
-	r := p.runWith(func(o *Options) {
+	serve := func(o *Options) {
 		o.Detach, o.Ports = true, fmt.Sprintf("%d:8000", port)
 		o.Command = `exec perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 8000, Listen => 5, ReuseAddr => 1) or die; ` +
 			`while ($c = $s->accept) { print $c "HTTP/1.0 200 OK\r\n\r\nhello"; close $c }'`
-	}, "")
+	}
+	r := p.runWith(serve, "")
+	for try := 0; strings.Contains(r.err, "taken on the host") && try < 5; try++ { // by somebody else meanwhile
+		port++
+		r = p.runWith(serve, "")
+	}
 	require.Equal(t, 0, r.code, r.err)
 	name := strings.TrimSpace(r.out)
 	p.stopIfFailed(name)

@@ -121,7 +121,7 @@ func newPerson(t *testing.T) *person {
 	t.Cleanup(func() {
 		// A keeper takes its launch away just after it has saved what stop waits for.
 		files := func() []string { return entries(t, filepath.Join(p.cache, "tmp")) }
-		for late := time.Now().Add(10 * time.Second); len(p.containers())+len(files()) > 0 && time.Now().Before(late); {
+		for late := time.Now().Add(40 * time.Second); len(p.containers())+len(files()) > 0 && time.Now().Before(late); {
 			time.Sleep(20 * time.Millisecond)
 		}
 		assert.Empty(t, p.containers(), "containers were left")

@@ -9,6 +9,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// LiveKeeper is Keeper for a launch that must have one: a signal to process 0 would be one to
+// all of the test's own group.
+func LiveKeeper(t testing.TB, name string) (pid int) {
+	t.Helper()
+	pid = Keeper(t, name)
+	require.NotZero(t, pid, "nobody keeps %s", name)
+	return pid
+}
+
 // Keeper returns the process that keeps the detached launch of that name, 0 if there is
 // none.
 func Keeper(t testing.TB, name string) (pid int) {

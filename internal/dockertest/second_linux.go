@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/berthdev/berth/docker/daemon"
@@ -75,10 +74,12 @@ func RestartableDocker(t *testing.T, flags ...string) (host, hooks string, resta
 	t.Cleanup(func() { end() })
 	t.Setenv("DOCKER_HOST", host)
 	var d *daemon.Client
-	if !assert.Eventually(t, func() bool {
-		d, err = daemon.Connect(t.Context())
-		return err == nil
-	}, 30*time.Second, 50*time.Millisecond) {
+	for late := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if d, err = daemon.Connect(t.Context()); err == nil || time.Now().After(late) {
+			break
+		}
+	}
+	if err != nil {
 		text, err := os.ReadFile(log.Name())
 		require.NoError(t, err)
 		// Root in a container may not be allowed to; every other failure is one.
