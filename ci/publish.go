@@ -93,9 +93,13 @@ func (m maker) publish(ctx context.Context, tag name.Tag, key attest.Key) (Publi
 	}
 	result.Image, result.Inputs, result.Epoch = tag.Name(), in.Hash, in.Epoch
 	m.report.Update("Listing what is in the image")
+	// Damage needn't show in the files, and a registry would only say that digests differ.
+	if err := image.Check(made[0]); err != nil {
+		return Published{}, err
+	}
 	artifacts, err := attestations(ctx, m.project, in, made[0], attest.Subject{Name: tag.Context().Name(), Digest: result.Digest, Epoch: in.Epoch}, key)
 	if err != nil {
-		return Published{}, cmp.Or(image.Check(made[0]), err)
+		return Published{}, err
 	}
 	tags := []string{inputsTag(in.Hash), tag.TagStr()}
 	if err := image.Push(ctx, tag.Context(), made[0], tags, artifacts, m.report); err != nil {

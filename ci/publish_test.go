@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -173,20 +172,16 @@ func TestPublish(t *testing.T) {
 
 	t.Run("damaged layers", func(t *testing.T) {
 		dir := ownCache(t)
-		before := filesOf(t, dir)["layers"]
-		other := p
-		other.Root = small(t, host).Root
-		require.NoError(t, os.WriteFile(other.Path("a"), []byte("damaged later, of "+p.Name), 0o644))
+		other := small(t, host)
+		t.Cleanup(func() { assert.NoError(t, docker.RemoveImage(context.Background(), other.Tag())) })
+		require.NoError(t, os.WriteFile(other.Path("a"), []byte("damaged later"), 0o644))
 		built, err := Build(t.Context(), other, BuildOptions{})
 		require.NoError(t, err)
-		damaged := 0
 		for _, file := range filesOf(t, dir)["layers"] {
-			if !slices.Contains(before, file) && filepath.Ext(file) != ".json" {
+			if filepath.Ext(file) != ".json" { // else they would be made anew without a word
 				damageFile(t, file, damages["flipped"])
-				damaged++
 			}
 		}
-		assert.NotZero(t, damaged)
 		published, err := Publish(t.Context(), other, PublishOptions{To: host + "/team/small:damaged"})
 		require.NoError(t, err)
 		assert.Equal(t, built.Digest, published.Digest)

@@ -65,7 +65,7 @@ func (l *layer) Uncompressed() (io.ReadCloser, error) {
 }
 
 // Check reads the layers of an image as they are stored. Its error wraps ErrDamaged if one
-// isn't what was written; what else is wrong with an image may come of that.
+// isn't what was written.
 func Check(img v1.Image) error {
 	layers, err := img.Layers()
 	if err != nil {
