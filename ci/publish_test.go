@@ -175,6 +175,7 @@ func TestPublish(t *testing.T) {
 		other := small(t, host)
 		t.Cleanup(func() { assert.NoError(t, docker.RemoveImage(context.Background(), other.Tag())) })
 		require.NoError(t, os.WriteFile(other.Path("a"), []byte("damaged later"), 0o644))
+		require.NoError(t, os.WriteFile(other.Path(other.Dockerfile), []byte("FROM scratch\nCOPY a /\nCOPY b /\n"), 0o644))
 		built, err := Build(t.Context(), other, BuildOptions{})
 		require.NoError(t, err)
 		for _, file := range filesOf(t, dir)["layers"] {
@@ -182,9 +183,11 @@ func TestPublish(t *testing.T) {
 				damageFile(t, file, damages["flipped"])
 			}
 		}
-		published, err := Publish(t.Context(), other, PublishOptions{To: host + "/team/small:damaged"})
+		said.Reset()
+		published, err := Publish(t.Context(), other, PublishOptions{To: host + "/team/small:damaged", Report: progress.New(&said)})
 		require.NoError(t, err)
 		assert.Equal(t, built.Digest, published.Digest)
+		assert.Contains(t, said.String(), "Building again: ")
 	})
 
 	t.Run("another image under the tag", func(t *testing.T) {

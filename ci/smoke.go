@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 	"time"
@@ -207,9 +208,12 @@ func (s *smoke) run(ctx context.Context, command string, f files, to launch.Stre
 	if s.engine != nil {
 		return s.engine.run(ctx, command, f, to.Out)
 	}
-	// An earlier launch at a terminal has taken over the signals of this process for good.
+	// An earlier launch at a terminal has taken over the signals of this process permanently.
 	ctx, stop := signals.NotifyContext(ctx)
 	defer stop()
+	// It would end the process, and leave the container.
+	ctx, stopQuit := signal.NotifyContext(ctx, syscall.SIGQUIT)
+	defer stopQuit()
 	o := s.launch
 	o.Command, o.Env = command, containerEnv(s.project.Root, f)
 	plan, err := Plan(ctx, s.docker, s.project, o, false, to, s.options.Report)

@@ -74,9 +74,9 @@ type world struct {
 	machine gpu.Machine
 	named   string // the engine that the user named, "" if none: then the rest isn't known
 
-	daemon   daemon.Info
-	local    bool  // the daemon runs on this machine
-	noEngine error // why no engine hands GPUs on; nil if one does
+	daemon    daemon.Info
+	elsewhere bool  // the daemon runs on another machine
+	noEngine  error // why no engine hands GPUs on; nil if one does
 }
 
 func lookAtWorld(ctx context.Context) (w world, err error) {
@@ -93,7 +93,7 @@ func lookAtWorld(ctx context.Context) (w world, err error) {
 		return world{}, err
 	}
 	defer docker.Close()
-	w.local = strings.HasPrefix(docker.Host(), "unix://")
+	w.elsewhere = !strings.HasPrefix(docker.Host(), "unix://")
 	if w.daemon, err = docker.Info(ctx); err != nil {
 		return world{}, err
 	}
@@ -111,6 +111,9 @@ func chooseThrough(o ThroughOptions, w world) (Through, error) {
 		return Through{Why: "-t names an image that is there"}, nil
 	}
 	insists := o.Through == "dagger"
+	if w.elsewhere && !insists { // whose GPUs these are
+		return Through{Why: "Docker runs on another machine"}, nil
+	}
 	request, err := gpu.Resolve(o.GPUs, w.machine)
 	if err != nil {
 		return Through{}, err
@@ -131,7 +134,7 @@ func chooseThrough(o ThroughOptions, w world) (Through, error) {
 		return Through{Why: fmt.Sprintf("it isn't known whether the engine at %s hands GPUs on (-through=dagger tries)", w.named)}, nil
 	}
 	// The engine gets all of them: it lasts, and other commands want others.
-	inject, err := gpu.Inject(gpu.Request{All: true}, w.machine, w.daemon, w.local)
+	inject, err := gpu.Inject(gpu.Request{All: true}, w.machine, w.daemon, !w.elsewhere)
 	if err == nil {
 		err = w.noEngine
 	}

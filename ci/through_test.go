@@ -21,7 +21,7 @@ import (
 )
 
 func TestChooseThrough(t *testing.T) {
-	gpus := world{local: true, machine: gpu.Machine{
+	gpus := world{machine: gpu.Machine{
 		SMI: true, Toolkit: true, Driver: "580.95.05", GPUs: []gpu.GPU{{UUID: "GPU-aaaa0000"}, {Index: 1, UUID: "GPU-bbbb0000"}},
 	}}
 	noToolkit := gpus
@@ -52,6 +52,7 @@ func TestChooseThrough(t *testing.T) {
 		"dagger, no engine":         {ThroughOptions{Through: "dagger"}, noEngine, "-through=dagger: no engine\nfor a reason"},
 		"dagger, no toolkit":        {ThroughOptions{Through: "dagger", GPUs: "0"}, noToolkit, "-through=dagger: no GPU for a container: the NVIDIA"},
 		"dagger, an image":          {ThroughOptions{Through: "dagger", Image: "a:1"}, gpus, "-through=dagger: usage: it tests the project's own image"},
+		"Docker elsewhere":          {ThroughOptions{GPUs: "0"}, world{elsewhere: true}, "through Docker: Docker runs on another machine"},
 		"a GPU that isn't there":    {ThroughOptions{GPUs: "7"}, gpus, "-g=7: usage: there is no GPU 7"},
 		"something else altogether": {ThroughOptions{Through: "podman"}, gpus, `-through: usage: it may be auto, docker or dagger, not "podman"`},
 	} {

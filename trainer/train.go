@@ -59,7 +59,8 @@ func newTrainCommand() *command {
 	fs.StringVar(&o.Precision, "precision", "fp32", "convolutions on a GPU multiply in `P`: fp32, or tf32 on tensor cores")
 	fs.StringVar(&o.CheckpointDir, "checkpoint-dir", "checkpoints", "keep the checkpoint in folder `DIR`; empty: none is kept")
 	fs.Int64Var(&o.Every, "checkpoint-every", 0, "save also every `N` steps, beside every epoch")
-	fs.BoolVar(&o.Resume, "resume", false, "continue from the checkpoint, to the same bits, with its --batch-size, --lr and --seed; the other flags are to be given again")
+	fs.BoolVar(&o.Resume, "resume", false,
+		"continue from the checkpoint, to the same bits, with its --batch-size, --lr and --seed; the other flags are to be given again")
 	fs.StringVar(&o.JSON, "json", "", "write a record of the run to `FILE`")
 	fs.StringVar(&o.Curve, "curve", "", "draw loss and accuracy into `FILE` (PNG)")
 	fs.StringVar(&o.LogLevel, "log-level", "info", "`LEVEL`: debug (every step), info, warning or error")
@@ -219,7 +220,8 @@ func (o *TrainOptions) adopt(c *checkpoint.Checkpoint, set *data.Set, given map[
 		if !given["num-epochs"] {
 			asked += ", the default,"
 		}
-		return fmt.Errorf("it has %d epochs already, and "+asked+" asks for no more. Give a larger one to train on, such as --num-epochs=%d", done, o.Epochs, done+1)
+		return fmt.Errorf("it has %d epochs already, and "+asked+" asks for no more. Give a larger one to train on, such as --num-epochs=%d",
+			done, o.Epochs, done+1)
 	}
 	return o.check()
 }

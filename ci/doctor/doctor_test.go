@@ -369,7 +369,8 @@ func TestWorst(t *testing.T) {
 		"workstation with RTX": trouble.OK, "laptop without GPU": trouble.OK, "ssh without display": trouble.OK, "WSL2": trouble.OK,
 		"stale CDI, overridden": trouble.OK, "NixOS, without the toolkit's programs": trouble.OK,
 		"rootless Docker": trouble.Warning, "DGX with MIG": trouble.Warning, "DISPLAY of an earlier login": trouble.Warning,
-		"driver too old": trouble.Fault, "library mismatch": trouble.Fault, "toolkit missing": trouble.Fault, "toolkit without its hook": trouble.Fault, "CDI without the hook": trouble.OK, "stale CDI": trouble.Fault,
+		"driver too old": trouble.Fault, "library mismatch": trouble.Fault, "toolkit missing": trouble.Fault,
+		"toolkit without its hook": trouble.Fault, "CDI without the hook": trouble.OK, "stale CDI": trouble.Fault,
 		"Podman": trouble.Fault, "Docker stopped": trouble.Fault,
 	} {
 		assert.Equal(t, want, Worst(Examine(fixtures()[name])), name)

@@ -290,7 +290,8 @@ func TestStrangersContainerIsLeftAlone(t *testing.T) {
 	// What is ours goes all the same.
 	g, err := newProvider(p.docker, Options{Name: p.name, GPU: true, Cache: p.Cache})
 	require.NoError(t, err)
-	ours, err := p.docker.Create(t.Context(), daemon.Container{Name: g.name, Image: dockertest.Shell(t), Labels: map[string]string{daemon.LabelRole: role}})
+	ours, err := p.docker.Create(t.Context(),
+		daemon.Container{Name: g.name, Image: dockertest.Shell(t), Labels: map[string]string{daemon.LabelRole: role}})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, p.docker.Remove(context.Background(), ours)) })
 	require.NoError(t, g.record(t.Context(), owned.Persistent{Kind: owned.KindContainer, ID: ours}))

@@ -71,17 +71,16 @@ func Check(img v1.Image) error {
 	if err != nil {
 		return err
 	}
+	var errs []error // all of them, so that the next Canonical makes each again
 	for _, l := range layers {
 		r, err := l.Compressed()
-		if err != nil {
-			return err
+		if err == nil {
+			_, err = io.Copy(io.Discard, r)
+			err = errors.Join(err, r.Close())
 		}
-		_, err = io.Copy(io.Discard, r)
-		if err = errors.Join(err, r.Close()); err != nil {
-			return err
-		}
+		errs = append(errs, err)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // A checkedFile has Read and Close alone: through the file's other methods its

@@ -94,13 +94,14 @@ func ResolveElsewhere(selection string) (r Request, err error) {
 	case selection == "all":
 		return Request{All: true}, nil
 	case Auto(selection):
-		return Request{}, fmt.Errorf("-g=%s: %w: which GPUs of another machine are idle can't be told from here. Name them: -g=0,1", selection, usage.Err)
+		return Request{}, fmt.Errorf("-g=%s: %w: which GPUs of another machine are idle can't be told from here. Name them: -g=0,1",
+			selection, usage.Err)
 	}
 	for item := range strings.SplitSeq(selection, ",") {
 		item = strings.TrimSpace(item)
 		if !index.MatchString(item) && !instance.MatchString(item) && !uuid.MatchString(item) {
-			return Request{}, fmt.Errorf("-g=%s: %w: %q is neither all, none, an index, nor a whole UUID, and Docker's machine can't be asked what it begins",
-				selection, usage.Err, item)
+			return Request{}, fmt.Errorf("-g=%s: %w: %q is neither all, none, an index, nor a whole UUID, "+
+				"and Docker's machine can't be asked what it begins", selection, usage.Err, item)
 		}
 		if slices.Contains(r.IDs, item) {
 			return Request{}, fmt.Errorf("-g=%s: %w: %s is in the list twice", selection, usage.Err, item)

@@ -61,7 +61,7 @@ func Run(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, er
 	return run(ctx, starting, d, p, s, signals)
 }
 
-// RunWithin is Run for a caller with other work beside it: the process's signals stay that
+// RunWithin is Run for a caller with other work beside it: the process's signals stay those
 // of the caller, and the end of ctx alone ends the container.
 func RunWithin(ctx context.Context, d *daemon.Client, p Plan, s Streams) (code int, err error) {
 	return run(ctx, ctx, d, p, s, nil)
@@ -286,8 +286,11 @@ func (l *launch) supervise(ctx context.Context, signals <-chan os.Signal) (int, 
 				select {
 				case err := <-copied:
 					failure = l.outputError(err)
-				case s := <-signals: // while nobody reads the last of the output
+				// While nobody reads the last of the output:
+				case s := <-signals:
 					return exitSignal + int(s.(syscall.Signal)), nil
+				case <-ctx.Done():
+					return exitSignal + int(syscall.SIGTERM), nil
 				}
 			}
 			if failure != nil {

@@ -2,10 +2,13 @@ package launch
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -286,4 +289,50 @@ func TestDockerRunLineCanBePasted(t *testing.T) {
 	require.ErrorAs(t, err, &exit)
 	assert.Equal(t, 5, exit.ExitCode())
 	assert.Equal(t, fmt.Sprintf("it's %s at %s with 1, 2\n", h.User.Name, plan.Container.WorkingDir), string(out))
+}
+
+// TestRunWithin ends launches by their context, also one whose command has ended while nobody
+// reads what it wrote, and takes no signal from this process.
+func TestRunWithin(t *testing.T) {
+	p := newPerson(t)
+	t.Setenv("BERTH_CACHE", p.cache)
+	d := dockertest.Connect(t)
+	signalled := make(chan os.Signal, 1)
+	signal.Notify(signalled, syscall.SIGHUP)
+	defer signal.Stop(signalled)
+	for command, left := range map[string]bool{"echo begun; exec sleep 1000": false, "echo begun; head -c 200000 /dev/zero": true} {
+		reader, writer, err := os.Pipe()
+		require.NoError(t, err)
+		nothing, err := os.Open(os.DevNull)
+		require.NoError(t, err)
+		s := Streams{In: nothing, Out: writer, Err: writer}
+		o := p.options
+		o.Command = command
+		h, err := Probe(t.Context(), d, o, s)
+		require.NoError(t, err)
+		plan, err := NewPlan(h, o)
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan int, 1)
+		go func() {
+			code, err := RunWithin(ctx, d, plan, s)
+			assert.NoError(t, err)
+			ended <- code
+		}()
+		_, err = io.ReadFull(reader, make([]byte, len("begun\n")))
+		require.NoError(t, err)
+		if left {
+			eventually(t, func() bool { return len(p.containers()) == 0 }, "it doesn't end")
+		}
+		cancel()
+		select {
+		case code := <-ended:
+			assert.Equal(t, 143, code)
+		case <-time.After(time.Minute):
+			assert.Fail(t, "it goes on", command)
+		}
+		require.NoError(t, errors.Join(reader.Close(), writer.Close(), nothing.Close()))
+	}
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGHUP))
+	<-signalled
 }

@@ -82,7 +82,8 @@ func TestReadSystem(t *testing.T) {
 			"(bookworm)", []string{"debian"}},
 		"NAME=\"Linux Mint\"\nID=linuxmint\nID_LIKE=\"ubuntu debian\"\n": {"Linux " +
 			"Mint", []string{"linuxmint", "ubuntu", "debian"}},
-		"# ID=x\nID='rocky'\nID_LIKE=\"rhel centos fedora\"\nPRETTY_NAME=\"Rocky \\\"9\\\"\"": {`Rocky "9"`, []string{"rocky", "rhel", "centos", "fedora"}},
+		"# ID=x\nID='rocky'\nID_LIKE=\"rhel centos fedora\"\nPRETTY_NAME=\"Rocky \\\"9\\\"\"": {
+			`Rocky "9"`, []string{"rocky", "rhel", "centos", "fedora"}},
 		"NAME=\"Oracle Linux Server\"\nID=\"ol\"\nID_LIKE=\"fedora\"\nPRETTY_NAME=\"Oracle Linux Server 9.3\"\n": {"Oracle " +
 			"Linux Server 9.3", []string{"ol", "rhel", "fedora"}},
 		"NAME=\"Amazon Linux\"\nVERSION=\"2023\"\nID=\"amzn\"\nID_LIKE=\"fedora\"\nPRETTY_NAME=\"Amazon Linux 2023.9.20251020\"\n": {"Amazon " +
