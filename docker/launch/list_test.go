@@ -110,7 +110,7 @@ func anotherShell(t *testing.T, p *person) {
 	s.enter("sh -c 'echo started; exec sleep 1000'")
 	s.expect("started\r\n")
 	sleeping := func() string {
-		return p.say("shell " + name + " cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep 10''00'").out
+		return p.say("shell " + name + " cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c '[s]leep 1000'").out
 	}
 	assert.Equal(t, "1\n", sleeping())
 	require.NoError(t, s.tty.Close())

@@ -135,9 +135,13 @@ while [ "$new" ]; do
 done
 true`
 
+// endTimeout is how long Docker may take to send the processes of a shell their signal: a
+// second, if the machine isn't busy. Whoever waits for a Docker that hangs waits as long.
+const endTimeout = 30 * time.Second
+
 // endShell sends a signal to what a shell consists of.
 func endShell(ctx context.Context, d *daemon.Client, container, mark, signal string) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
 	p, err := d.Exec(ctx, container, "sh", "-c", signalMarked, "sh", mark, signal)
 	if errors.Is(err, daemon.ErrNotFound) || errors.Is(err, daemon.ErrConflict) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -81,14 +82,17 @@ func ignoreAgain(ctx context.Context) {
 	signal.Ignore(syscall.SIGINT)
 }
 
-// Explain adds to an error of work that ended with its context which signal
-// ended that, unless the error says so. mage ends contexts on INT by itself and
+// Explain puts before an error of work that ended with its context which signal
+// ended that, unless the error begins so. mage ends contexts on INT by itself and
 // doesn't say so.
 func Explain(ctx context.Context, err error) error {
-	if ctx.Err() == nil || !errors.Is(err, context.Canceled) || errors.As(err, new(Interrupt)) {
+	if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
 		return err
 	}
 	why := Interrupt{syscall.SIGINT}
 	errors.As(context.Cause(ctx), &why)
+	if strings.HasPrefix(err.Error(), why.Error()) && errors.As(err, new(Interrupt)) {
+		return err
+	}
 	return fmt.Errorf("%w: %w", why, err)
 }

@@ -16,6 +16,7 @@ func TestExplainNamesTheSignalOnce(t *testing.T) {
 	err := Explain(ctx, Explain(ctx, fmt.Errorf("building: %w", ctx.Err())))
 	assert.EqualError(t, err, "interrupted by signal: hangup: building: context canceled")
 	assert.EqualError(t, Explain(ctx, context.Cause(ctx)), "interrupted by signal: hangup")
+	assert.EqualError(t, Explain(ctx, fmt.Errorf("asking: %w", context.Cause(ctx))), "interrupted by signal: hangup: asking: interrupted by signal: hangup")
 
 	mages, stop := context.WithCancel(t.Context())
 	stop()
