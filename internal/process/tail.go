@@ -1,5 +1,5 @@
-// Package process runs other programs: tied to the life of this one, with the
-// end of what they said kept for an error.
+// Package process runs other programs: tied to the life of this one, together with all that
+// they start, or for an answer within a limit; and keeps the end of what they said for an error.
 package process
 
 import (
